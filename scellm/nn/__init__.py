@@ -1,1 +1,7 @@
-"""Not filled yet."""
+"""Networks: the encoder and the heads on it. Tensors in, tensors out."""
+
+from ._config import CellLMConfig
+from ._encoder import Encoder, Encoding
+from ._heads import ContrastiveHead, MaskedGeneHead
+
+__all__ = ["CellLMConfig", "ContrastiveHead", "Encoder", "Encoding", "MaskedGeneHead"]

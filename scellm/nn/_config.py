@@ -1,0 +1,159 @@
+"""The architecture of an encoder, one field per choice."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellLMConfig:
+    """Architecture of a CellLM encoder :cite:p:`Zhao2023`.
+
+    The defaults are those of the published model, except where marked "ours". A configuration is checked
+    when it is built, so that a wrong one fails before any data is read.
+
+    Parameters
+    ----------
+    n_genes
+        Size of the gene vocabulary. The embedding table has two more rows, for CLS and PAD.
+    dim
+        Size `D` of hidden states and of the cell embedding.
+    depth
+        Number of encoder blocks.
+    heads, dim_head
+        Number of attention heads and their size; `heads * dim_head` may differ from `dim`.
+    ff_mult
+        Width of the feed-forward layer as a multiple of `dim`.
+    attention
+        `"favor"`: FAVOR+ linear attention :cite:p:`Choromanski2021`, as published. `"softmax"`: exact
+        attention (ours).
+    n_features
+        Random features `M` per head of FAVOR+; `None` is `int(dim_head * ln(dim_head))`, as published.
+    expression
+        `"bins"`: the integer part of log1p expression picks one of a few embeddings, as published.
+        `"continuous"`: the gene embedding is scaled by its expression (ours).
+    n_expression_tokens
+        Expression bins plus two special tokens (CLS, PAD); 8 as published, so bins are 0 to 5. Also the
+        number of classes the masked-gene head predicts.
+    cell_embedding
+        `"cls"`: hidden state of a CLS position, as published. `"mean"`: mean over the genes (ours).
+    padded_context
+        If set, attention behaves as if every cell were padded to this many positions, as in the published
+        code, where padding takes part in the normaliser. Costs one position, not thousands.
+    dropout
+        Dropout after attention and feed-forward layers.
+    """
+
+    n_genes: int
+    dim: int = 512
+    depth: int = 10
+    heads: int = 16
+    dim_head: int = 64
+    ff_mult: int = 4
+    attention: Literal["favor", "softmax"] = "favor"
+    n_features: int | None = None
+    expression: Literal["bins", "continuous"] = "bins"
+    n_expression_tokens: int = 8
+    cell_embedding: Literal["cls", "mean"] = "cls"
+    padded_context: int | None = None
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        for field in ("n_genes", "dim", "depth", "heads", "dim_head", "ff_mult"):
+            if getattr(self, field) < 1:
+                msg = f"CellLMConfig.{field} is {getattr(self, field)}; it must be at least 1."
+                raise ValueError(msg)
+        for field, choices in _CHOICES.items():
+            if getattr(self, field) not in choices:
+                msg = f"CellLMConfig.{field} is {getattr(self, field)!r}; choose one of {choices}."
+                raise ValueError(msg)
+        if self.n_expression_tokens < 4:
+            msg = (
+                f"CellLMConfig.n_expression_tokens is {self.n_expression_tokens}; it counts the bins plus CLS "
+                "and PAD, so it must be at least 4."
+            )
+            raise ValueError(msg)
+        if not 0 <= self.dropout < 1:
+            msg = f"CellLMConfig.dropout is {self.dropout}; it must be in [0, 1)."
+            raise ValueError(msg)
+        if self.padded_context is not None and self.attention != "favor":
+            msg = (
+                "CellLMConfig.padded_context reproduces padding of the published FAVOR+ encoder; "
+                f"with attention={self.attention!r} leave it None."
+            )
+            raise ValueError(msg)
+
+    @property
+    def max_bin(self) -> int:
+        """Largest expression bin; log1p values are clipped to it."""
+        return self.n_expression_tokens - 3
+
+    @property
+    def random_features(self) -> int:
+        """Random features `M` per head."""
+        return self.n_features or max(1, int(self.dim_head * math.log(self.dim_head)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Fields as a plain dictionary, for `config.json`."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> CellLMConfig:
+        """Build from a dictionary; unknown fields are an error that names the nearest known one.
+
+        Raises
+        ------
+        ValueError
+            Unknown or missing fields, or values that do not make an encoder.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        for name in fields:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f" Did you mean {near[0]!r}?" if near else ""
+                msg = f"Unknown field {name!r} in an encoder configuration.{hint} Known: {sorted(known)}."
+                raise ValueError(msg)
+        if "n_genes" not in fields:
+            msg = "An encoder configuration needs the field 'n_genes'."
+            raise ValueError(msg)
+        return cls(**fields)
+
+    @classmethod
+    def named(cls, name: Literal["tiny", "small", "base"], *, n_genes: int = 19_379) -> CellLMConfig:
+        """One of the named configurations.
+
+        Parameters
+        ----------
+        name
+            `"tiny"`: for tests. `"small"`: the shipped model, for a laptop (ours). `"base"`: the published
+            size, over 50 million parameters (paper, section 4.1).
+        n_genes
+            Size of the vocabulary; 19,379 in the paper.
+
+        Raises
+        ------
+        ValueError
+            Unknown name.
+        """
+        if name not in _NAMED:
+            msg = f"No configuration is named {name!r}; choose one of {sorted(_NAMED)}."
+            raise ValueError(msg)
+        return cls(n_genes=n_genes, **_NAMED[name])
+
+
+_CHOICES = {
+    "attention": ("favor", "softmax"),
+    "expression": ("bins", "continuous"),
+    "cell_embedding": ("cls", "mean"),
+}
+
+_OURS = {"attention": "softmax", "expression": "continuous", "cell_embedding": "mean"}
+_NAMED: dict[str, dict[str, Any]] = {
+    "tiny": {"dim": 16, "depth": 2, "heads": 2, "dim_head": 8, "ff_mult": 2, **_OURS},
+    "small": {"dim": 128, "depth": 2, "heads": 4, "dim_head": 32, "ff_mult": 4, **_OURS},
+    "base": {"padded_context": 6000},
+}

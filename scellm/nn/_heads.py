@@ -1,0 +1,19 @@
+"""Small networks on top of the encoder."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class MaskedGeneHead(nn.Linear):
+    """Predicts the expression bin of a masked gene from its hidden state, (..., D) -> (..., n_tokens)."""
+
+
+class ContrastiveHead(nn.Sequential):
+    """Maps cell embeddings to the space of the contrastive loss, (B, D) -> (B, size); used in training only."""
+
+    def __init__(self, dim: int, size: int) -> None:
+        super().__init__(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, size))
+
+    def forward(self, cells: Tensor) -> Tensor:
+        return super().forward(cells)
