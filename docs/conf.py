@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+import warnings
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,6 +12,9 @@ sys.path.insert(0, str(HERE / "_ext"))
 
 import scellm  # noqa: E402
 from api_pages import write_pages  # noqa: E402
+
+# Says the same for every parameter of every function, and is for the extension's authors.
+warnings.filterwarnings("ignore", message=".*_RstSnippetParser.set_application", category=DeprecationWarning)
 
 # -- Project ----------------------------------------------------------------------------------------------
 
@@ -64,6 +68,7 @@ napoleon_numpy_docstring = True
 napoleon_include_init_with_doc = False
 napoleon_use_rtype = True  # a heading for the return type renders properly
 napoleon_use_param = True
+napoleon_use_ivar = True  # fields of dataclasses are described once
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 

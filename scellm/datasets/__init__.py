@@ -1,1 +1,5 @@
-"""Not filled yet."""
+"""Cells to try things on."""
+
+from ._toy import toy_cells
+
+__all__ = ["toy_cells"]

@@ -1,0 +1,227 @@
+"""The contract of all public functions: signatures, docstrings, keys written, input untouched, listed in the docs."""
+
+import ast
+import importlib.util
+import inspect
+import re
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pytest
+
+import scellm
+
+NAMESPACES = ("pp", "tl", "pl", "get", "models", "datasets")
+ADATA_FIRST = ("pp", "tl", "pl", "get")
+POSITIONAL_WITH_DEFAULT = 2
+"""Defaults are allowed up to the second positional argument, as in `embed(adata, model="scellm-small", *, ...)`."""
+DOCS = Path(__file__).parents[1] / "docs"
+SLOTS = ("obs", "var", "obsm", "varm", "obsp", "varp", "layers", "uns")
+
+
+def public_functions() -> dict[str, Callable]:
+    """Public functions by dotted name."""
+    return {
+        f"{namespace}.{name}": getattr(getattr(scellm, namespace), name)
+        for namespace in NAMESPACES
+        for name in getattr(getattr(scellm, namespace), "__all__", ())
+        if inspect.isfunction(getattr(getattr(scellm, namespace), name))
+    }
+
+
+def sections(docstring: str) -> dict[str, str]:
+    """Body of each underlined section of a numpy docstring."""
+    pieces = re.split(r"^(\w[\w ]*)\n-{3,}\n", inspect.cleandoc(docstring), flags=re.MULTILINE)
+    return dict(zip(pieces[1::2], pieces[2::2], strict=True))
+
+
+def documented_parameters(section: str) -> list[str]:
+    """Names at the margin of a Parameters section; `a, b` documents two, `a : type` one."""
+    heads = [line for line in section.splitlines() if line and not line[0].isspace()]
+    return [name.strip().lstrip("*") for head in heads for name in head.partition(":")[0].split(",")]
+
+
+def raises_itself(function: Callable) -> bool:
+    """Whether the body of a function holds a `raise`."""
+    source = textwrap.dedent(inspect.getsource(function))
+    return any(isinstance(node, ast.Raise) for node in ast.walk(ast.parse(source)))
+
+
+def problems(function: Callable, *, adata_first: bool = False) -> list[str]:
+    """What a public function lacks; empty if nothing."""
+    found = []
+    parameters = inspect.signature(function).parameters
+    positional = [p for p in parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    found += [
+        f"{p.name} is an option: make it keyword-only"
+        for i, p in enumerate(positional)
+        if p.default is not p.empty and (i >= POSITIONAL_WITH_DEFAULT or isinstance(p.default, bool))
+    ]
+    found += [f"{p.name} has no type" for p in parameters.values() if p.annotation is p.empty]
+    if inspect.signature(function).return_annotation is inspect.Signature.empty:
+        found.append("the result has no type")
+    if adata_first and next(iter(parameters), None) != "adata":
+        found.append("the first argument is not adata")
+    if not function.__doc__:
+        return [*found, "no docstring"]
+    parts = sections(function.__doc__)
+    documented = documented_parameters(parts.get("Parameters", ""))
+    if documented != list(parameters):
+        found.append(f"documents the parameters {documented}, takes {list(parameters)}")
+    returns_none = inspect.signature(function).return_annotation in (None, "None")
+    if "Returns" not in parts and not returns_none:
+        found.append("no Returns section")
+    if "Raises" not in parts and raises_itself(function):
+        found.append("raises, but has no Raises section")
+    return found
+
+
+@pytest.mark.parametrize(("name", "function"), public_functions().items(), ids=public_functions())
+def test_signature_and_docstring(name, function):
+    assert problems(function, adata_first=name.split(".")[0] in ADATA_FIRST) == []
+
+
+def good(adata: ad.AnnData, model: str = "small", *, layer: str | None = None) -> None:
+    """Do something.
+
+    Parameters
+    ----------
+    adata
+        Cells.
+    model
+        Weights.
+    layer
+        Where.
+
+    Raises
+    ------
+    ValueError
+        Always.
+    """
+    raise ValueError(layer)
+
+
+def undocumented(adata: ad.AnnData) -> int:
+    return adata.n_obs
+
+
+def forgets_one(adata: ad.AnnData, *, layer: str | None = None) -> int:
+    """Do something.
+
+    Parameters
+    ----------
+    adata
+        Cells.
+
+    Returns
+    -------
+    A number.
+    """
+
+
+def silent_about_results(adata: ad.AnnData, model: str = "small", layer: str = "x", copy: bool = False) -> int:  # noqa: FBT001, FBT002
+    """Do something.
+
+    Parameters
+    ----------
+    adata, model, layer, copy
+        Things.
+    """
+    raise ValueError(copy)
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (good, []),
+        (undocumented, ["no docstring"]),
+        (forgets_one, ["documents the parameters ['adata'], takes ['adata', 'layer']"]),
+        (
+            silent_about_results,
+            [
+                "layer is an option: make it keyword-only",
+                "copy is an option: make it keyword-only",
+                "no Returns section",
+                "raises, but has no Raises section",
+            ],
+        ),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_control_faulty_functions_are_found(function, expected):
+    assert problems(function, adata_first=True) == expected
+
+
+def test_control_first_argument():
+    assert problems(good, adata_first=True) == []
+    assert "the first argument is not adata" in problems(sections, adata_first=True)
+
+
+# -- what is written into AnnData ---------------------------------------------------------------------------
+
+
+def documented_keys(function: Callable, arguments: dict) -> set[tuple[str, str]]:
+    """(slot, key) pairs of a Returns section, `adata.obsm[key_added]` with the value of that argument."""
+    defaults = {name: p.default for name, p in inspect.signature(function).parameters.items()}
+    values = defaults | arguments
+    found = re.findall(
+        rf"`adata\.({'|'.join(SLOTS)})\[([\"']?)([^\]\"']+)\2\]`", sections(function.__doc__)["Returns"]
+    )
+    return {(slot, key if quote else values[key]) for slot, quote, key in found}
+
+
+def present_keys(adata: ad.AnnData) -> set[tuple[str, str]]:
+    return {(slot, key) for slot in SLOTS for key in getattr(adata, slot).keys()}  # noqa: SIM118
+
+
+def assert_unchanged(adata: ad.AnnData, before: ad.AnnData) -> None:
+    """Values, names and keys are those of before."""
+    assert present_keys(adata) == present_keys(before)
+    assert (adata.X != before.X).nnz == 0
+    assert adata.X.dtype == before.X.dtype
+    assert adata.obs.equals(before.obs)
+    assert adata.var.equals(before.var)
+
+
+# -- the API pages of the documentation -----------------------------------------------------------------------
+
+
+def api_pages():
+    """The generator of the API pages, from `docs/_ext`."""
+    path = DOCS / "_ext" / "api_pages.py"
+    if not path.exists():
+        pytest.skip("docs/ is not here; the API pages are checked in a checkout")
+    spec = importlib.util.spec_from_file_location("api_pages", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_namespace_has_an_api_page():
+    assert set(api_pages().NAMESPACES) == set(scellm.__all__) - {"__version__"}
+
+
+def test_every_public_name_is_on_its_page():
+    pages = api_pages().pages()
+    for namespace in set(scellm.__all__) - {"__version__"}:
+        for name in getattr(getattr(scellm, namespace), "__all__", ()):
+            assert re.search(rf"^ +{name}$", pages[f"{namespace}.md"], flags=re.MULTILINE), f"{namespace}.{name}"
+            assert f"]({namespace}.md)" in pages["index.md"]
+
+
+def test_control_a_new_public_name_changes_the_page(monkeypatch):
+    monkeypatch.setattr(scellm.datasets, "__all__", ["more_cells", "toy_cells"])
+    monkeypatch.setattr(scellm.datasets, "more_cells", good, raising=False)
+    page = api_pages().pages()["datasets.md"]
+    assert re.search(r"^ +more_cells$", page, flags=re.MULTILINE)
+    assert re.search(r"^ +toy_cells$", page, flags=re.MULTILINE)
+
+
+def test_written_pages_follow_the_package(tmp_path):
+    (tmp_path / "gone.md").write_text("a namespace that is no more")
+    api_pages().write_pages(tmp_path)
+    assert not (tmp_path / "gone.md").exists()
+    assert "toy_cells" in (tmp_path / "datasets.md").read_text(encoding="utf-8")
