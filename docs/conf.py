@@ -10,8 +10,9 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "_ext"))
 
-import scellm  # noqa: E402
 from api_pages import write_pages  # noqa: E402
+
+import scellm  # noqa: E402
 
 # Says the same for every parameter of every function, and is for the extension's authors.
 warnings.filterwarnings("ignore", message=".*_RstSnippetParser.set_application", category=DeprecationWarning)
@@ -20,7 +21,7 @@ warnings.filterwarnings("ignore", message=".*_RstSnippetParser.set_application",
 
 project = "scellm"
 author = "The scellm developers"
-copyright = f"{datetime.now(UTC):%Y}, {author}"  # noqa: A001
+copyright = f"{datetime.now(UTC):%Y}, {author}"
 version = release = scellm.__version__
 language = "en"
 

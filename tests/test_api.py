@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import anndata as ad
-import numpy as np
 import pytest
 
 import scellm
@@ -122,7 +121,12 @@ def forgets_one(adata: ad.AnnData, *, layer: str | None = None) -> int:
     """
 
 
-def silent_about_results(adata: ad.AnnData, model: str = "small", layer: str = "x", copy: bool = False) -> int:  # noqa: FBT001, FBT002
+def silent_about_results(
+    adata: ad.AnnData,
+    model: str = "small",
+    layer: str = "x",
+    copy: bool = False,  # noqa: FBT001, FBT002
+) -> int:
     """Do something.
 
     Parameters
@@ -174,7 +178,7 @@ def documented_keys(function: Callable, arguments: dict) -> set[tuple[str, str]]
 
 
 def present_keys(adata: ad.AnnData) -> set[tuple[str, str]]:
-    return {(slot, key) for slot in SLOTS for key in getattr(adata, slot).keys()}  # noqa: SIM118
+    return {(slot, key) for slot in SLOTS for key in getattr(adata, slot).keys()}
 
 
 def assert_unchanged(adata: ad.AnnData, before: ad.AnnData) -> None:
@@ -208,7 +212,9 @@ def test_every_public_name_is_on_its_page():
     pages = api_pages().pages()
     for namespace in set(scellm.__all__) - {"__version__"}:
         for name in getattr(getattr(scellm, namespace), "__all__", ()):
-            assert re.search(rf"^ +{name}$", pages[f"{namespace}.md"], flags=re.MULTILINE), f"{namespace}.{name}"
+            assert re.search(rf"^ +{name}$", pages[f"{namespace}.md"], flags=re.MULTILINE), (
+                f"{namespace}.{name}"
+            )
             assert f"]({namespace}.md)" in pages["index.md"]
 
 

@@ -137,7 +137,17 @@ def fresh_interpreter(statement: str) -> dict:
 
 def test_import_is_light_and_silent():
     state = fresh_interpreter("import scellm")
-    heavy = {"torch", "matplotlib", "scanpy", "anndata", "pandas", "numpy", "scipy", "sklearn", "huggingface_hub"}
+    heavy = {
+        "torch",
+        "matplotlib",
+        "scanpy",
+        "anndata",
+        "pandas",
+        "numpy",
+        "scipy",
+        "sklearn",
+        "huggingface_hub",
+    }
     assert heavy.isdisjoint(state["new"])
     assert state["n_new"] < 40, state["new"]
     assert state["filters_kept"]

@@ -41,12 +41,26 @@ def namespace_page(name: str) -> str | None:
     if not public:
         return None
     lines = [f"# `scellm.{name}`", "", f"{NAMESPACES[name]}.", ""]
-    lines += ["```{eval-rst}", f".. module:: scellm.{name}", "", f".. currentmodule:: scellm.{name}", "```", ""]
+    lines += [
+        "```{eval-rst}",
+        f".. module:: scellm.{name}",
+        "",
+        f".. currentmodule:: scellm.{name}",
+        "```",
+        "",
+    ]
     for group, heading in HEADINGS.items():
         members = [member for member in public if kind(getattr(module, member)) == group]
         if not members:
             continue
-        lines += [f"## {heading}", "", "```{eval-rst}", ".. autosummary::", "   :toctree: generated", "   :nosignatures:"]
+        lines += [
+            f"## {heading}",
+            "",
+            "```{eval-rst}",
+            ".. autosummary::",
+            "   :toctree: generated",
+            "   :nosignatures:",
+        ]
         lines += ["", *(f"   {member}" for member in members), "```", ""]
     return "\n".join(lines)
 

@@ -97,7 +97,10 @@ def toy_cells(
     return AnnData(
         sp.csr_matrix(counts, dtype=np.float32),
         obs=pd.DataFrame(
-            {"cell_type": pd.Categorical(types, list(MARKERS)), "donor": pd.Categorical([f"donor{d}" for d in donors])},
+            {
+                "cell_type": pd.Categorical(types, list(MARKERS)),
+                "donor": pd.Categorical([f"donor{d}" for d in donors]),
+            },
             index=[f"cell{i}" for i in range(n_obs)],
         ),
         var=pd.DataFrame({"ensembl_id": vocabulary.ensembl_ids[gene_ids]}, index=symbols.astype(object)),

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from scellm.data import GeneVocabulary
 from scellm.datasets import toy_cells
 from scellm.datasets._toy import HOUSEKEEPING, MARKERS
@@ -49,7 +50,11 @@ def test_donors_and_types_are_crossed():
 
 
 def test_same_seed_same_cells():
-    first, again, other = toy_cells(10, rng=1), toy_cells(10, rng=np.random.default_rng(1)), toy_cells(10, rng=2)
+    first, again, other = (
+        toy_cells(10, rng=1),
+        toy_cells(10, rng=np.random.default_rng(1)),
+        toy_cells(10, rng=2),
+    )
     assert (first.X != again.X).nnz == 0
     assert (first.X != other.X).nnz > 0
 
