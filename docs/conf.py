@@ -55,6 +55,7 @@ extensions = [
     "sphinx_design",
     "sphinxcontrib.bibtex",
     "scanpydoc.definition_list_typed_field",
+    "scanpydoc.elegant_typehints",  # Returns as a list of what is written where
     "IPython.sphinxext.ipython_console_highlighting",
 ]
 
@@ -119,6 +120,7 @@ html_static_path = ["_static"]
 html_css_files = ["scellm.css"]
 html_theme_options = {
     "navigation_with_keys": False,
+    "navbar_persistent": [],  # the search field is in the sidebar already
     "show_toc_level": 2,
     "home_page_in_toc": True,
     "use_fullscreen_button": False,
