@@ -23,7 +23,7 @@ class CellLMConfig:
     dim
         Size `D` of hidden states and of the cell embedding.
     depth
-        Number of encoder blocks.
+        Number of encoder blocks; 0 leaves a bag of genes, the first stage of our pretraining.
     heads, dim_head
         Number of attention heads and their size; `heads * dim_head` may differ from `dim`.
     ff_mult
@@ -41,6 +41,8 @@ class CellLMConfig:
         number of classes the masked-gene head predicts.
     cell_embedding
         `"cls"`: hidden state of a CLS position, as published. `"mean"`: mean over the genes (ours).
+    cell_depth
+        Feed-forward blocks on the pooled cell embedding (ours): cheap, as they run once per cell.
     padded_context
         If set, attention behaves as if every cell were padded to this many positions, as in the published
         code, where padding takes part in the normaliser. Costs one position, not thousands.
@@ -59,13 +61,15 @@ class CellLMConfig:
     expression: Literal["bins", "continuous"] = "bins"
     n_expression_tokens: int = 8
     cell_embedding: Literal["cls", "mean"] = "cls"
+    cell_depth: int = 0
     padded_context: int | None = None
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        for field in ("n_genes", "dim", "depth", "heads", "dim_head", "ff_mult"):
-            if getattr(self, field) < 1:
-                msg = f"CellLMConfig.{field} is {getattr(self, field)}; it must be at least 1."
+        for field in ("n_genes", "dim", "depth", "heads", "dim_head", "ff_mult", "cell_depth"):
+            least = 0 if field in ("depth", "cell_depth") else 1
+            if getattr(self, field) < least:
+                msg = f"CellLMConfig.{field} is {getattr(self, field)}; it must be at least {least}."
                 raise ValueError(msg)
         for field, choices in _CHOICES.items():
             if getattr(self, field) not in choices:
@@ -153,7 +157,7 @@ _CHOICES = {
 
 _OURS = {"attention": "softmax", "expression": "continuous", "cell_embedding": "mean"}
 _NAMED: dict[str, dict[str, Any]] = {
-    "tiny": {"dim": 16, "depth": 2, "heads": 2, "dim_head": 8, "ff_mult": 2, **_OURS},
-    "small": {"dim": 128, "depth": 2, "heads": 4, "dim_head": 32, "ff_mult": 4, **_OURS},
+    "tiny": {"dim": 16, "depth": 2, "heads": 2, "dim_head": 8, "ff_mult": 2, "cell_depth": 1, **_OURS},
+    "small": {"dim": 128, "depth": 2, "heads": 4, "dim_head": 32, "ff_mult": 4, "cell_depth": 1, **_OURS},
     "base": {"padded_context": 6000},
 }

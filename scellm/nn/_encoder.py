@@ -16,6 +16,10 @@ from ._config import CellLMConfig
 from ._heads import MaskedGeneHead
 
 
+EMBEDDING_STD = 0.05
+"""Spread of embeddings before training: small, so that training soon moves them."""
+
+
 class Encoding(NamedTuple):
     """What the encoder returns."""
 
@@ -35,7 +39,7 @@ class BinnedExpression(nn.Module):
         super().__init__()
         self.max_bin = config.max_bin
         self.embedding = nn.Embedding(config.n_expression_tokens, config.dim)
-        self.mask_embedding = nn.Parameter(torch.randn(config.dim) * 0.02)
+        self.mask_embedding = nn.Parameter(torch.randn(config.dim) * EMBEDDING_STD)
 
     def forward(self, genes: Tensor, values: Tensor, gene_ids: Tensor, is_masked: Tensor | None) -> Tensor:
         expression = self.embedding(values.clamp(0, self.max_bin).long())  # (B, G, D)
@@ -49,10 +53,11 @@ class BinnedExpression(nn.Module):
 
 
 class ContinuousExpression(nn.Module):
-    """Token = u * gene embedding + a(u), with u = gain of the gene * log1p expression (ours).
+    """Token = u * gene embedding + bias, with u = gain of the gene * log1p expression (ours).
 
     The gain is learnt per gene; pretraining starts it at the inverse spread of the gene in the corpus, so
-    that a rarely seen marker is not drowned by ribosomal genes. `a` is a small network of the one number u.
+    that a rarely seen marker is not drowned by ribosomal genes. The bias turns the length of u * embedding
+    into a direction, which is what the layer norm of the first block lets through.
     """
 
     MAX = 5.0
@@ -61,19 +66,38 @@ class ContinuousExpression(nn.Module):
     def __init__(self, config: CellLMConfig) -> None:
         super().__init__()
         self.log_gain = nn.Parameter(torch.zeros(config.n_genes + 2))
-        self.amount = nn.Sequential(nn.Linear(1, config.dim), nn.GELU(), nn.Linear(config.dim, config.dim))
-        self.mask_embedding = nn.Parameter(torch.randn(config.dim) * 0.02)
+        self.bias = nn.Parameter(torch.randn(config.dim) * EMBEDDING_STD)
+        self.mask_embedding = nn.Parameter(torch.randn(config.dim) * EMBEDDING_STD)
 
     def forward(self, genes: Tensor, values: Tensor, gene_ids: Tensor, is_masked: Tensor | None) -> Tensor:
-        u = (values * self.log_gain[gene_ids].exp()).clamp(max=self.MAX).unsqueeze(-1)  # (B, G, 1)
-        token = u * genes + self.amount(u)
+        token = self.amount(values, gene_ids).unsqueeze(-1) * genes + self.bias  # (B, G, D)
         if is_masked is None:
             return token
         return torch.where(is_masked[..., None], genes + self.mask_embedding, token)
 
+    def amount(self, values: Tensor, gene_ids: Tensor) -> Tensor:
+        """u = gain of the gene * log1p expression, clipped; the shape of `values`."""
+        return (values * self.log_gain[gene_ids].exp()).clamp(max=self.MAX)
+
     def special(self, genes: Tensor, offset: int) -> Tensor:
         """CLS and PAD have no expression: their row of the gene table is their token."""
         return genes
+
+
+class FeedForward(nn.Module):
+    """Pre-norm two-layer network added to its input."""
+
+    def __init__(self, config: CellLMConfig) -> None:
+        super().__init__()
+        width = config.ff_mult * config.dim
+        self.norm = nn.LayerNorm(config.dim)
+        self.expand = nn.Linear(config.dim, width)
+        self.contract = nn.Linear(width, config.dim)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.dropout(F.gelu(self.expand(self.norm(x))))
+        return x + self.dropout(self.contract(hidden))
 
 
 class Block(nn.Module):
@@ -81,20 +105,14 @@ class Block(nn.Module):
 
     def __init__(self, config: CellLMConfig) -> None:
         super().__init__()
-        self.attention_norm = nn.LayerNorm(config.dim)
+        self.norm = nn.LayerNorm(config.dim)
         self.attention = Attention(config)
-        self.feed_forward_norm = nn.LayerNorm(config.dim)
-        self.feed_forward = nn.Sequential(
-            nn.Linear(config.dim, config.ff_mult * config.dim),
-            nn.GELU(),
-            nn.Dropout(config.dropout),
-            nn.Linear(config.ff_mult * config.dim, config.dim),
-        )
         self.dropout = nn.Dropout(config.dropout)
+        self.feed_forward = FeedForward(config)
 
     def forward(self, x: Tensor, positions: Positions) -> Tensor:
-        x = x + self.dropout(self.attention(self.attention_norm(x), positions))
-        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+        x = x + self.dropout(self.attention(self.norm(x), positions))
+        return self.feed_forward(x)
 
 
 class Encoder(nn.Module):
@@ -110,8 +128,10 @@ class Encoder(nn.Module):
         super().__init__()
         self.config = config
         self.gene_embedding = nn.Embedding(config.n_genes + 2, config.dim)  # genes, CLS, PAD
+        nn.init.normal_(self.gene_embedding.weight, std=EMBEDDING_STD)
         self.expression = (BinnedExpression if config.expression == "bins" else ContinuousExpression)(config)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.cell_blocks = nn.ModuleList(FeedForward(config) for _ in range(config.cell_depth))
         self.norm = nn.LayerNorm(config.dim)
         self.masked_gene = MaskedGeneHead(config.dim, config.n_expression_tokens)
 
@@ -172,8 +192,15 @@ class Encoder(nn.Module):
         first = 1 if self.config.cell_embedding == "cls" else 0
         genes = x[:, first : first + is_gene.shape[1]]  # (B, G, D)
         if self.config.cell_embedding == "cls":
-            cells = self.norm(x[:, 0])
+            cells = x[:, 0]
         else:
             weight = is_gene / is_gene.sum(1, keepdim=True).clamp(min=1)  # (B, G)
-            cells = self.norm(torch.einsum("bgd,bg->bd", genes, weight.to(genes.dtype)))
-        return Encoding(cells, self.norm(genes) * is_gene.unsqueeze(-1))
+            cells = torch.einsum("bgd,bg->bd", genes, weight.to(genes.dtype))
+        return Encoding(self.finish(cells), self.norm(genes) * is_gene.unsqueeze(-1))
+
+    def finish(self, cells: Tensor) -> Tensor:
+        """Pooled hidden states -> cell embeddings, (B, D) -> (B, D)."""
+        cells = self.norm(cells)
+        for block in self.cell_blocks:
+            cells = block(cells)
+        return cells

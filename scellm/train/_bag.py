@@ -1,0 +1,35 @@
+"""The encoder without its blocks: a bag of genes, trained first because it is a hundred times cheaper."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..nn import Encoder
+
+
+def encode_bag(
+    encoder: Encoder, gene_ids: Tensor, values: Tensor, indptr: Tensor, *, finished: bool = True
+) -> Tensor:
+    """Cell embeddings of a continuous, mean-pooled encoder as if it had no attention blocks, (B, D).
+
+    Equals `encoder(...).cells` of an encoder of depth 0 but never makes the (B, G, D) tokens: the mean of
+    u * embedding + bias is a weighted embedding bag plus the bias.
+
+    Parameters
+    ----------
+    encoder
+        Encoder with `expression="continuous"` and `cell_embedding="mean"`.
+    gene_ids, values
+        (n_tokens,) packed tokens.
+    indptr
+        (B + 1,) where each cell starts; every cell has at least one gene.
+    finished
+        `False` returns the pooled tokens before the cell blocks and the norm.
+    """
+    u = encoder.expression.amount(values, gene_ids)  # (n_tokens,)
+    genes = F.embedding_bag(
+        gene_ids, encoder.gene_embedding.weight, indptr[:-1], mode="sum", per_sample_weights=u
+    )  # (B, D)
+    cells = genes / indptr.diff()[:, None] + encoder.expression.bias
+    return encoder.finish(cells) if finished else cells
