@@ -237,7 +237,7 @@ def _scaled(rows: sp.csr_array, *, is_all: bool) -> dict[str, Any] | None:
             "kind": "scaled",
             "message": "Almost every gene's largest value is exactly 1: scaled to 0..1 per gene.",
         }
-    used = rows.count_nonzero(axis=0) >= 10
+    used = np.bincount(rows.indices, minlength=rows.shape[1]) >= 10
     if used.sum() < 10:
         return None
     mean = np.asarray(rows.mean(axis=0)).ravel()
@@ -334,7 +334,7 @@ def _by_size(rows: sp.csr_array, undone: dict[float, sp.csr_array], facts: dict[
     """
     spread = {None: np.inf}
     for base, linear in undone.items():
-        sums = linear.sum(axis=1)
+        sums = np.asarray(linear.sum(axis=1)).ravel()
         sums = sums[sums > 0]
         spread[base] = float(sums.std() / sums.mean()) if len(sums) >= 3 else np.inf
     best = min(spread, key=lambda base: spread[base])
@@ -373,7 +373,7 @@ def _are_counts(linear: np.ndarray) -> bool:
 
 def _common_sum(rows: sp.csr_array) -> tuple[float, float] | None:
     """The sum that 95 % of the non-empty cells share, and how well; one or two cells must have a round one."""
-    sums = rows.sum(axis=1)
+    sums = np.asarray(rows.sum(axis=1)).ravel()
     sums = sums[sums > 0]
     total = float(np.median(sums))
     deviation = float(np.quantile(np.abs(sums / total - 1), 0.95))

@@ -1,0 +1,102 @@
+"""Checks of arguments and AnnData that all public functions share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+from anndata import AnnData
+
+
+def get_matrix(
+    adata: AnnData,
+    layer: str | None = None,
+    use_raw: bool | None = None,  # noqa: FBT001
+) -> tuple[Any, pd.DataFrame, str]:
+    """The expression matrix a caller means.
+
+    Parameters
+    ----------
+    adata
+        At least one cell and one gene.
+    layer
+        Layer to read; `None` reads `X`.
+    use_raw
+        Read `adata.raw.X` instead; `None` is `False`.
+
+    Returns
+    -------
+    The matrix as stored (n_obs, n_vars), the table of its columns, and what to call it in messages.
+
+    Raises
+    ------
+    TypeError
+        `adata` is no AnnData.
+    KeyError
+        `layer` is not in `adata.layers`.
+    ValueError
+        No cells or no genes, `X` or `raw` is absent, or both `layer` and `use_raw` are given.
+    """
+    check_choice(adata, layer, use_raw)
+    if layer is not None:
+        matrix, var, where = adata.layers[layer], adata.var, f"adata.layers[{layer!r}]"
+    elif use_raw:
+        matrix, var, where = adata.raw.X, adata.raw.var, "adata.raw.X"
+    else:
+        matrix, var, where = adata.X, adata.var, "adata.X"
+    if matrix is None:
+        msg = f"`{where}` is None. {_other_matrices(adata)}"
+        raise ValueError(msg)
+    if not adata.n_obs or not len(var):
+        msg = f"`{where}` has {adata.n_obs} cells and {len(var)} genes; need at least one of each."
+        raise ValueError(msg)
+    return matrix, var, where
+
+
+def check_choice(adata: AnnData, layer: str | None, use_raw: bool | None) -> None:  # noqa: FBT001
+    """That `layer` and `use_raw` name one matrix that there is; raises as `get_matrix` does."""
+    if not isinstance(adata, AnnData):
+        msg = f"Need an AnnData object, found {type(adata).__name__}."
+        raise TypeError(msg)
+    if layer is not None and use_raw:
+        msg = f"layer={layer!r} and use_raw=True name two matrices; give one of them."
+        raise ValueError(msg)
+    if layer is not None and layer not in adata.layers:
+        msg = f"Layer {layer!r} is not in `adata.layers`, which has {list(adata.layers)}."
+        raise KeyError(msg)
+    if use_raw and adata.raw is None:
+        msg = f"use_raw=True, but `adata.raw` is None. {_other_matrices(adata)}"
+        raise ValueError(msg)
+
+
+def _other_matrices(adata: AnnData) -> str:
+    """What to type instead, from what the object holds."""
+    ways = [f"layer={layer!r}" for layer in adata.layers]
+    ways += ["use_raw=True"] if adata.raw is not None else []
+    if ways:
+        return f"Pass {' or '.join(ways)}."
+    return (
+        "There is no other matrix: neither layers nor raw."
+        if adata.X is None
+        else "Leave use_raw out to read `adata.X`."
+    )
+
+
+def check_key(key: str) -> str:
+    """A name under which results can be stored and written to h5ad and zarr.
+
+    Raises
+    ------
+    TypeError
+        The key is no text.
+    ValueError
+        The key is empty, or holds `/`, which h5ad and zarr take for a folder.
+    """
+    if not isinstance(key, str):
+        msg = f"A key must be text, found {key!r} ({type(key).__name__})."
+        raise TypeError(msg)
+    if not key or "/" in key:
+        better = key.strip("/").replace("/", "_") or "X_scellm"
+        msg = f"The key {key!r} cannot be written to h5ad: it is empty or holds '/'. Use for instance {better!r}."
+        raise ValueError(msg)
+    return key
