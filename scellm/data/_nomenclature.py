@@ -316,14 +316,15 @@ def _by_ensembl(name: str, human: HumanNames) -> int | None:
 def _shared_name(name: str, human: HumanNames, present: set[int]) -> tuple[tuple[int, ...], str]:
     """Genes that share a previous or alias symbol.
 
-    One of them if it alone had the name officially and all the others are in the data under names of their
-    own: TAZ was TAFAZZIN's symbol and is an alias of WWTR1, so next to WWTR1 it can only be TAFAZZIN.
+    One of them if it had the name officially and all the others are in the data under names of their own:
+    TAZ was TAFAZZIN's symbol and is an alias of WWTR1, so next to WWTR1 it can only be TAFAZZIN.
     """
-    official, alias = human.previous.get(name, ()), human.alias.get(name, ())
-    others = set(alias) - set(official)
-    if len(official) == 1 and official[0] not in present and others <= present:
-        return official, "previous"
-    return tuple(sorted({*official, *alias})), "ambiguous"
+    official = human.previous.get(name, ())
+    owners = {*official, *human.alias.get(name, ())}
+    absent = owners - present
+    if len(absent) == 1 and absent <= set(official):
+        return tuple(absent), "previous"
+    return tuple(sorted(owners)), "ambiguous"
 
 
 def _by_date(name: str, human: HumanNames, present: set[int]) -> tuple[int, ...]:
