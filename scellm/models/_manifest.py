@@ -1,0 +1,148 @@
+"""The manifest of a model folder: SHA-256 and size of every file, checked before anything is read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+FORMAT = 1
+"""Version of the folder's layout. Raise it when an older scellm could misread a newer folder."""
+
+MANIFEST = "manifest.json"
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+GENES = "genes.tsv"
+CARD = "README.md"
+CONTENTS = (WEIGHTS, CONFIG, GENES, CARD)
+"""The files of a bundle besides the manifest."""
+
+PICKLES = {".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt"}
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_manifest(folder: Path) -> None:
+    """Record size and SHA-256 of the four files in `folder`."""
+    files = {
+        name: {"sha256": sha256_of(folder / name), "size": (folder / name).stat().st_size}
+        for name in CONTENTS
+    }
+    text = json.dumps({"format": FORMAT, "files": files}, indent=2)
+    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def verify(folder: Path, names: tuple[str, ...] = CONTENTS, *, remedy: str) -> dict[str, str]:
+    """Check that the files of a bundle are there and unaltered.
+
+    Parameters
+    ----------
+    folder
+        The bundle.
+    names
+        Files to hash; all four must be present in any case.
+    remedy
+        What to do about a damaged folder; the last sentence of every error.
+
+    Returns
+    -------
+    SHA-256 of each of `names`.
+
+    Raises
+    ------
+    FileNotFoundError
+        Files are missing.
+    ValueError
+        The folder holds a pickle instead, the manifest is unreadable or newer, or a file was truncated or
+        altered.
+    """
+    _check_present(folder, remedy=remedy)
+    files = _read_manifest(folder, remedy=remedy)
+    return {name: _check_file(folder / name, files[name], remedy=remedy) for name in names}
+
+
+def read_json(path: Path, *, remedy: str) -> dict[str, Any]:
+    """Read a JSON object; anything else is an error that names the file."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # not UTF-8, or not JSON
+        msg = f"`{path}` is not readable JSON ({error}). {remedy}"
+        raise ValueError(msg) from error
+    if not isinstance(content, dict):
+        msg = f"`{path}` holds a JSON {type(content).__name__}; a JSON object is needed. {remedy}"
+        raise ValueError(msg)
+    return content
+
+
+def check_format(found: Any, path: Path, *, remedy: str) -> None:
+    """Refuse formats this version cannot read."""
+    if isinstance(found, int) and not isinstance(found, bool) and found > FORMAT:
+        msg = (
+            f"`{path}` has bundle format {found}; this version of scellm reads formats up to {FORMAT}. "
+            "Upgrade with `pip install --upgrade scellm`."
+        )
+        raise ValueError(msg)
+    if found != FORMAT or isinstance(found, bool):
+        msg = f"`{path}` has bundle format {found!r}; {FORMAT} is needed. {remedy}"
+        raise ValueError(msg)
+
+
+def _check_present(folder: Path, *, remedy: str) -> None:
+    """Refuse folders that lack one of the five files."""
+    missing = [name for name in (*CONTENTS, MANIFEST) if not (folder / name).is_file()]
+    if not missing:
+        return
+    present = sorted(path.name for path in folder.iterdir())
+    pickles = [name for name in present if Path(name).suffix.lower() in PICKLES]
+    if pickles and WEIGHTS in missing:
+        msg = (
+            f"`{folder}` holds {', '.join(map(repr, pickles))} and no '{WEIGHTS}'. scellm does not unpickle models. "
+            "Convert a published CellLM checkpoint once with "
+            "`scellm.models.convert_openbiomed(checkpoint, gene_list, out)` and load `out`."
+        )
+        raise ValueError(msg)
+    holds = (
+        ", ".join(map(repr, present[:10])) + (", ..." if len(present) > 10 else "") if present else "nothing"
+    )
+    msg = f"`{folder}` is not a whole model: {', '.join(map(repr, missing))} missing; it holds {holds}. {remedy}"
+    raise FileNotFoundError(msg)
+
+
+def _read_manifest(folder: Path, *, remedy: str) -> dict[str, Any]:
+    """The `files` of a manifest, one entry for each of the four."""
+    path = folder / MANIFEST
+    manifest = read_json(path, remedy=remedy)
+    check_format(manifest.get("format"), path, remedy=remedy)
+    files = manifest.get("files")
+    listed = sorted(files) if isinstance(files, dict) else []
+    if listed != sorted(CONTENTS) or not all(_is_entry(entry) for entry in files.values()):
+        msg = f"`{path}` must give 'sha256' and 'size' of {sorted(CONTENTS)}; it lists {listed}. {remedy}"
+        raise ValueError(msg)
+    return files
+
+
+def _is_entry(entry: Any) -> bool:
+    """Whether this is `{"sha256": str, "size": int}`."""
+    return (
+        isinstance(entry, dict)
+        and isinstance(entry.get("sha256"), str)
+        and isinstance(entry.get("size"), int)
+    )
+
+
+def _check_file(path: Path, entry: dict[str, Any], *, remedy: str) -> str:
+    """Compare one file with its entry; returns the SHA-256."""
+    size = path.stat().st_size
+    if size < entry["size"]:
+        msg = f"`{path}` is truncated: {size} of {entry['size']} bytes. {remedy}"
+        raise ValueError(msg)
+    found = sha256_of(path)
+    if found != entry["sha256"]:
+        msg = f"`{path}` is not the file the manifest describes: SHA-256 is {found}, expected {entry['sha256']}. {remedy}"
+        raise ValueError(msg)
+    return found
