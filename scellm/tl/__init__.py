@@ -1,1 +1,5 @@
-"""Not filled yet."""
+"""Tools: what is computed from cells."""
+
+from ._embed import embed
+
+__all__ = ["embed"]

@@ -1,0 +1,141 @@
+"""Rows of any expression matrix, block by block, and of a file without loading it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+
+def row_blocks(X: Any, n_rows: int) -> Iterator[tuple[int, sp.csr_array]]:
+    """Consecutive rows of a matrix as CSR, with the number of the first.
+
+    Parameters
+    ----------
+    X
+        Cells x genes: scipy sparse in any format, numpy, h5py or zarr, a backed sparse dataset, dask.
+    n_rows
+        Rows per block.
+    """
+    if sp.issparse(X) and X.format != "csr":
+        X = X.tocsr()  # once, rather than searching every column for each block
+    for start in range(0, X.shape[0], n_rows):
+        block = X[start : start + n_rows]
+        if hasattr(block, "compute"):  # dask
+            block = block.compute()
+        yield start, sp.csr_array(block)
+
+
+def check_finite(block: sp.csr_array, first_row: int) -> None:
+    """Refuse NaN, infinite and negative values, naming the first cell.
+
+    Raises
+    ------
+    ValueError
+        Such a value is there.
+    """
+    bad = ~(np.isfinite(block.data) & (block.data >= 0))
+    if bad.any():
+        at = int(np.flatnonzero(bad)[0])
+        row = int(np.searchsorted(block.indptr, at, side="right")) - 1
+        msg = (
+            f"Cell {first_row + row} (counted from 0) has the value {block.data[at]} in column {block.indices[at]}. "
+            "Expression must be finite and not negative: pass raw counts or log1p values with layer= or use_raw=."
+        )
+        raise ValueError(msg)
+
+
+@dataclass(frozen=True)
+class FileMatrix:
+    """An expression matrix in a file that is open; nothing of it is in memory."""
+
+    X: Any
+    """Backed sparse dataset, or h5py or zarr array, (n_obs, n_vars)."""
+    var: pd.DataFrame
+    """Its columns."""
+    where: str
+    """What to call it in messages."""
+    raw_var: pd.DataFrame | None
+    """Columns of `raw`, if the file has it."""
+
+
+@contextmanager
+def open_matrix(path: Path, layer: str | None = None, use_raw: bool | None = None) -> Iterator[FileMatrix]:
+    """Open the expression matrix of an h5ad or zarr file.
+
+    Parameters
+    ----------
+    path
+        `.h5ad` file or `.zarr` folder.
+    layer, use_raw
+        Which matrix, as in `tl.embed`.
+
+    Raises
+    ------
+    FileNotFoundError
+        Nothing there.
+    KeyError
+        No such layer.
+    ValueError
+        Neither h5ad nor zarr, `layer` and `use_raw` together, or a matrix that is not there or has no rows.
+    """
+    from anndata.io import read_elem, sparse_dataset
+
+    with open_store(path, "r") as store:
+        if layer is not None and use_raw:
+            msg = f"layer={layer!r} and use_raw=True name two matrices; give one of them."
+            raise ValueError(msg)
+        layers = sorted(store["layers"]) if "layers" in store else []
+        if layer is not None and layer not in layers:
+            msg = f"Layer {layer!r} is not in {path.name}, which has {layers}."
+            raise KeyError(msg)
+        key = f"layers/{layer}" if layer is not None else "raw/X" if use_raw else "X"
+        if key not in store or store[key].attrs.get("encoding-type") == "null":
+            ways = [f"layer={name!r}" for name in layers] + (["use_raw=True"] if "raw" in store else [])
+            msg = f"{path.name} has no {key}. {f'Pass {ways}.' if ways else 'It holds no other matrix.'}"
+            raise ValueError(msg)
+        element = store[key]
+        X = sparse_dataset(element) if "csr_matrix" in _kind(element) or "csc_matrix" in _kind(element) else element
+        var = read_elem(store["raw/var" if use_raw else "var"])
+        if not X.shape[0] or not X.shape[1]:
+            msg = f"{key} of {path.name} has {X.shape[0]} cells and {X.shape[1]} genes; need at least one of each."
+            raise ValueError(msg)
+        yield FileMatrix(X, var, f"{path.name}: {key}", read_elem(store["raw/var"]) if "raw" in store else None)
+
+
+@contextmanager
+def open_store(path: Path, mode: str) -> Iterator[Any]:
+    """Open an h5ad file or a zarr folder as a group.
+
+    Raises
+    ------
+    FileNotFoundError
+        Nothing there.
+    ValueError
+        Neither h5ad nor zarr.
+    """
+    if not path.exists():
+        msg = f"There is no file {path}."
+        raise FileNotFoundError(msg)
+    if path.suffix == ".zarr":
+        import zarr
+
+        yield zarr.open_group(str(path), mode=mode)
+        return
+    import h5py
+
+    if path.suffix not in (".h5ad", ".h5") or not h5py.is_hdf5(path):
+        msg = f"{path} is neither an .h5ad file nor a .zarr folder; write one with adata.write_h5ad."
+        raise ValueError(msg)
+    with h5py.File(path, mode) as file:
+        yield file
+
+
+def _kind(element: Any) -> str:
+    return str(element.attrs.get("encoding-type", ""))

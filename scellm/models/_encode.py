@@ -1,0 +1,123 @@
+"""Cells through the encoder: batches, device, precision, memory."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+import torch
+
+from ..data import Tokens
+from ._bundle import CellLM
+
+POSITIONS_PER_BATCH = {"cpu": 16_384, "mps": 65_536, "cuda": 262_144}
+"""Gene positions encoded at once by default; see docs/benchmarks for the measurement on a CPU."""
+
+
+def choose_device(device: torch.device | str | None = "auto") -> torch.device:
+    """The device meant by "auto": CUDA, then MPS, then CPU.
+
+    Raises
+    ------
+    ValueError
+        The device is unknown, or not at hand.
+    """
+    if device in ("auto", None):
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        msg = f"device={device!r} is no device; choose 'auto', 'cpu', 'cuda', 'cuda:0' or 'mps'."
+        raise ValueError(msg) from error
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available.get(chosen.type, False):
+        msg = f"device={device!r} is not at hand here; choose from {[name for name, has in available.items() if has]}."
+        raise ValueError(msg)
+    return chosen
+
+
+def choose_precision(precision: Literal["auto", "fp32", "bf16"], device: torch.device) -> torch.dtype:
+    """The type meant by "auto": bfloat16 on a GPU that has it, float32 elsewhere.
+
+    On CPUs bfloat16 is slower on most and faster on a few; the benchmark page has the measurement.
+
+    Raises
+    ------
+    ValueError
+        Unknown precision.
+    """
+    if precision not in ("auto", "fp32", "bf16"):
+        msg = f"precision={precision!r} is unknown; choose 'auto', 'fp32' or 'bf16'."
+        raise ValueError(msg)
+    if precision == "auto":
+        precision = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
+def encode(
+    model: CellLM,
+    tokens: Tokens,
+    *,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    batch_size: int | Literal["auto"] = "auto",
+    on_batch: Callable[[int], object] | None = None,
+) -> np.ndarray:
+    """Embed tokenised cells.
+
+    Parameters
+    ----------
+    model
+        The model; its encoder must be on `device` already.
+    tokens
+        Cells.
+    device, dtype
+        Where and in what precision to compute.
+    batch_size
+        Cells encoded at once; `"auto"` fills a budget of gene positions. Halved when memory runs out.
+    on_batch
+        Called with the number of cells done after each batch.
+
+    Returns
+    -------
+    (n_cells, dim) float32 in the order of `tokens`; NaN for cells without genes.
+    """
+    result = np.full((len(tokens), model.config.dim), np.nan, dtype=np.float32)
+    cells_per_batch = None if batch_size == "auto" else batch_size
+    for rows in tokens.batches(POSITIONS_PER_BATCH[device.type], cells_per_batch=cells_per_batch):
+        result[rows] = _encode_rows(model, tokens, rows, device, dtype)
+        if on_batch is not None:
+            on_batch(len(rows))
+    return result
+
+
+def _encode_rows(
+    model: CellLM, tokens: Tokens, rows: np.ndarray, device: torch.device, dtype: torch.dtype
+) -> np.ndarray:
+    """Embed some cells in one batch, or in two halves if that is too large for the memory."""
+    try:
+        gene_ids, values, is_gene = (torch.from_numpy(x).to(device) for x in tokens.padded(rows))
+        autocast = torch.autocast(device.type, dtype) if dtype != torch.float32 else contextlib.nullcontext()
+        with torch.inference_mode(), autocast:
+            return model.encoder(gene_ids, values, is_gene).cells.float().cpu().numpy()
+    except RuntimeError as error:  # torch.OutOfMemoryError is one too
+        if "out of memory" not in str(error).lower() and "can't allocate memory" not in str(error):
+            raise
+        if len(rows) == 1:
+            msg = f"One cell of {tokens.lengths[rows[0]]} genes does not fit in the memory of {device}."
+            raise MemoryError(msg) from error
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    warnings.warn(
+        f"{len(rows)} cells at once do not fit in the memory of {device}; going on with {len(rows) // 2}. "
+        f"Pass batch_size={len(rows) // 2} to start there.",
+        stacklevel=2,
+    )
+    middle = len(rows) // 2
+    halves = (rows[:middle], rows[middle:])
+    return np.concatenate([_encode_rows(model, tokens, half, device, dtype) for half in halves])

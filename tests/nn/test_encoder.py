@@ -1,0 +1,135 @@
+"""A cell's embedding depends on that cell alone."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from scellm.nn import CellLMConfig, Encoder
+
+N_GENES = 50
+TINY = CellLMConfig.named("tiny", n_genes=N_GENES)
+CONFIGS = {
+    "softmax-continuous-mean": TINY,
+    "favor-continuous-mean": dataclasses.replace(TINY, attention="favor"),
+    "favor-bins-cls": dataclasses.replace(TINY, attention="favor", expression="bins", cell_embedding="cls"),
+    "favor-bins-cls-padded": dataclasses.replace(
+        TINY, attention="favor", expression="bins", cell_embedding="cls", padded_context=64
+    ),
+    "bag": dataclasses.replace(TINY, depth=0),
+}
+
+
+@pytest.fixture(params=CONFIGS.values(), ids=CONFIGS.keys())
+def encoder(request):
+    torch.manual_seed(0)
+    return Encoder(request.param).eval()
+
+
+@pytest.fixture
+def cells():
+    """Six cells of 3 to 28 genes, filled up to 28 positions."""
+    generator = torch.Generator().manual_seed(1)
+    is_gene = torch.arange(28) < torch.tensor([3, 28, 11, 7, 19, 5])[:, None]
+    gene_ids = torch.stack([torch.randperm(N_GENES, generator=generator)[:28].sort().values for _ in range(6)])
+    values = torch.rand(6, 28, generator=generator) * 6
+    return gene_ids, values, is_gene
+
+
+def encode(encoder, cells):
+    with torch.no_grad():
+        return encoder(*cells).cells
+
+
+def test_shapes(encoder, cells):
+    with torch.no_grad():
+        encoding = encoder(*cells)
+    assert encoding.cells.shape == (6, 16)
+    assert encoding.genes.shape == (6, 28, 16)
+    assert (encoding.genes[~cells[2]] == 0).all()
+    assert encoding.cells.isfinite().all()
+    assert encoding.cells.std(0).min() > 0
+
+
+def test_same_row_alone_in_any_order_and_with_more_filler(encoder, cells):
+    together = encode(encoder, cells)
+    for i in range(6):
+        n = int(cells[2][i].sum())
+        alone = encode(encoder, [x[i : i + 1, :n] for x in cells])
+        torch.testing.assert_close(alone[0], together[i], rtol=1e-5, atol=1e-6)
+    order = torch.tensor([5, 2, 0, 4, 1, 3])
+    torch.testing.assert_close(encode(encoder, [x[order] for x in cells]), together[order], rtol=1e-5, atol=1e-6)
+    filled = [torch.nn.functional.pad(x, (0, 9), value=value) for x, value in zip(cells, (7, 99.0, False), strict=True)]
+    torch.testing.assert_close(encode(encoder, filled), together, rtol=1e-5, atol=1e-6)
+
+
+def test_order_of_genes_does_not_matter(encoder, cells):
+    order = torch.randperm(28, generator=torch.Generator().manual_seed(2))
+    shuffled = encode(encoder, [x[:, order] for x in cells])
+    torch.testing.assert_close(shuffled, encode(encoder, cells), rtol=1e-5, atol=1e-6)
+
+
+def test_a_leak_between_cells_would_be_seen(encoder, cells):
+    """Control: with statistics over the batch, the row of a cell does depend on the others."""
+
+    def leaky(batch):
+        rows = encode(encoder, batch)
+        return rows - rows.mean(0)
+
+    together, fewer = leaky(cells), leaky([x[:3] for x in cells])
+    assert not torch.allclose(together[:3], fewer, rtol=1e-5, atol=1e-6)
+
+
+def test_expression_and_genes_matter(encoder, cells):
+    gene_ids, values, is_gene = cells
+    before = encode(encoder, cells)
+    assert (encode(encoder, (gene_ids, values.flip(1), is_gene)) - before).abs().amax(1).min() > 1e-5
+    assert (encode(encoder, ((gene_ids + 1) % N_GENES, values, is_gene)) - before).abs().amax(1).min() > 1e-5
+
+
+def test_masked_values_are_hidden(encoder, cells):
+    gene_ids, values, is_gene = cells
+    is_masked = torch.zeros_like(is_gene)
+    is_masked[:, 1] = True
+    other = values.clone()
+    other[:, 1] = 4.5 - other[:, 1] * 0.5
+    with torch.no_grad():
+        hidden = encoder(gene_ids, values, is_gene, is_masked=is_masked).cells
+        same = encoder(gene_ids, other, is_gene, is_masked=is_masked).cells
+        seen = encoder(gene_ids, other, is_gene).cells
+    torch.testing.assert_close(hidden, same)
+    assert (seen - hidden).abs().max() > 1e-5
+
+
+def test_projections_change_only_when_asked(cells):
+    torch.manual_seed(0)
+    encoder = Encoder(CONFIGS["favor-bins-cls"]).train()
+    before = encode(encoder, cells)
+    torch.testing.assert_close(encode(encoder, cells), before, rtol=0, atol=0)
+    assert "blocks.0.attention.projection" in encoder.state_dict()
+    with torch.no_grad():
+        encoder.redraw_projections(torch.Generator().manual_seed(5))
+    assert (encode(encoder, cells) - before).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("n_genes", [1, 40])
+def test_virtual_padding_equals_padding(n_genes):
+    """The one PAD position with a multiplicity against padding written out position by position."""
+    torch.manual_seed(0)
+    encoder = Encoder(CONFIGS["favor-bins-cls-padded"]).eval()
+    gene_ids = torch.randperm(N_GENES)[:n_genes].sort().values[None]
+    values = torch.rand(1, n_genes) * 6
+    ours = encode(encoder, (gene_ids, values, torch.ones(1, n_genes, dtype=torch.bool)))
+
+    from scellm.nn._attention import Positions
+
+    n_padded = 64 - 1 - n_genes
+    with torch.no_grad():
+        x = encoder.expression(encoder.gene_embedding(gene_ids), values, gene_ids, None)
+        special = [encoder._special(1, offset) for offset in (1, 2)]
+        x = torch.cat([special[0], x, special[1].expand(1, n_padded, -1)], dim=1)
+        is_token = (torch.arange(64) <= n_genes)[None]
+        for block in encoder.blocks:
+            x = block(x, Positions(is_token, torch.ones(1, 64)))
+        plain = encoder.finish(x[:, 0])
+    torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-6)
