@@ -79,15 +79,23 @@ class HumanNames:
 
     @cached_property
     def by_folded(self) -> dict[str, tuple[int, ...]]:
-        """Genes by `fold`-ed name: approved symbols where there are any, else previous and alias together."""
-        approved = _group((fold(name), gene) for name, gene in self.by_symbol.items())
+        """Genes by `fold`-ed name: approved symbols where there are any, else previous and alias together.
+
+        Not from names of one or two letters: those fold onto everything (`x`, `p1`).
+        """
         others = _group(
             (fold(name), gene)
             for table in (self.previous, self.alias)
             for name in table
             for gene in table[name]
+            if len(name) > 2
         )
-        return others | approved
+        return others | self.folded_symbols
+
+    @cached_property
+    def folded_symbols(self) -> dict[str, tuple[int, ...]]:
+        """Genes by `fold`-ed approved symbol."""
+        return _group((fold(name), gene) for name, gene in self.by_symbol.items())
 
     @cached_property
     def by_date(self) -> dict[tuple[str, int], tuple[int, ...]]:
@@ -267,7 +275,7 @@ def _find_human(names: list[str], foreign: list[bool]) -> tuple[list[int], list[
         elif (gene := _by_ensembl(name, human)) is not None:
             genes[at], how[at] = gene, "ensembl"
         else:
-            owners = {*human.previous.get(name, ()), *human.alias.get(name, ())}
+            owners = _owners(name, human)
             if len(owners) == 1:
                 genes[at], how[at] = owners.pop(), "previous" if name in human.previous else "alias"
             elif name:
@@ -313,6 +321,16 @@ def _by_ensembl(name: str, human: HumanNames) -> int | None:
     return human.by_ensembl.get(ids.pop()) if len(ids) == 1 else None
 
 
+def _owners(name: str, human: HumanNames) -> set[int]:
+    """Genes that have this previous or alias symbol.
+
+    An alias such as `ndr` counts against NDR's own approved symbol too: the data may be in lower case.
+    """
+    alias = human.alias.get(name, ())
+    symbols = human.folded_symbols.get(fold(name), ()) if alias and not name.isupper() else ()
+    return {*human.previous.get(name, ()), *alias, *symbols}
+
+
 def _shared_name(name: str, human: HumanNames, present: set[int]) -> tuple[tuple[int, ...], str]:
     """Genes that share a previous or alias symbol.
 
@@ -320,7 +338,7 @@ def _shared_name(name: str, human: HumanNames, present: set[int]) -> tuple[tuple
     TAZ was TAFAZZIN's symbol and is an alias of WWTR1, so next to WWTR1 it can only be TAFAZZIN.
     """
     official = human.previous.get(name, ())
-    owners = {*official, *human.alias.get(name, ())}
+    owners = _owners(name, human)
     absent = owners - present
     if len(absent) == 1 and absent <= set(official):
         return tuple(absent), "previous"

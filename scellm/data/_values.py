@@ -130,6 +130,7 @@ def describe_values(X: Any, *, max_rows: int = MAX_ROWS) -> ValueReport:
         return ValueReport("empty", f"There are no values: {X.shape[0]} cells x {X.shape[1]} genes.")
     if np.dtype(X.dtype).kind not in "buif":
         return ValueReport("invalid", f"Values are of type {X.dtype}, not numbers.")
+    X = X.tocsr() if sp.issparse(X) and X.format not in ("csr", "csc") else X
     rows, first_rows = _sample(X, max_rows)
     scanned = X if isinstance(X, np.ndarray) or sp.issparse(X) else rows
     n_bad, first_bad, smallest = _scan(scanned)
@@ -190,8 +191,6 @@ def _scan(X: Any) -> tuple[int, tuple[int, int] | None, float]:
     """Number of non-finite entries, (row, column) of the first, and the smallest finite value (0 at most)."""
     if X.dtype.kind in "bu":
         return 0, None, 0.0
-    if sp.issparse(X) and X.format not in ("csr", "csc"):
-        X = X.tocsr()
     data = X.data if sp.issparse(X) else X.reshape(-1)  # a copy only for dense arrays in odd memory order
     n_bad, first, smallest = 0, None, 0.0
     for start in range(0, len(data), SCAN_AT_ONCE):

@@ -63,8 +63,10 @@ def check_input(
     --------
     >>> import scellm
     >>> adata = scellm.datasets.toy_cells(40)
-    >>> table = scellm.pp.check_input(adata)  # doctest: +SKIP
-    >>> table.loc["X", "values"]  # doctest: +SKIP
+    >>> table = scellm.pp.check_input(adata)  # doctest: +ELLIPSIS
+    40 cells; > marks what embed reads with these arguments
+    ...
+    >>> table.loc["X", "values"]
     'raw counts'
     """
     check_choice(adata, layer, use_raw)
@@ -136,7 +138,7 @@ def _row(
     values = describe_values(matrix)
     details = _with_names(values, adata, var)
     if values.usable and not refusal:
-        empty = _n_empty(matrix)
+        empty = _n_empty(matrix, match.ids >= 0)
         does = _what_embed_does(values) + (f"; NaN for {empty} empty cells" if empty else "")
         return _short(values), where, *overlap, does, _call(name, gene_key), details
     reason = "too few genes, or names that are none" if refusal else f"{_short(values)} values"
@@ -164,9 +166,12 @@ def _short(values: ValueReport) -> str:
 
 
 def _what_embed_does(values: ValueReport) -> str:
-    if values.kind == "log1p":
-        return "undoes the logarithm, normalises"
-    return "normalises"
+    doubt = "" if values.is_certain and values.kind != "non_integer_counts" else ", with a warning"
+    if values.kind != "log1p":
+        return f"normalises{doubt}"
+    if values.target_sum is None and not values.holds_counts:
+        return f"takes log1p to base e at its own scale{doubt}"
+    return f"undoes the logarithm, normalises{doubt}"
 
 
 def _value_way_out(values: ValueReport) -> str:
@@ -186,14 +191,14 @@ def _with_names(values: ValueReport, adata: AnnData, var: pd.DataFrame) -> str:
     return f"{values.message} That is cell {adata.obs_names[cell]!r}, gene {var.index[gene]!r}."
 
 
-def _n_empty(matrix: Any) -> int:
-    """Cells without a value, where the matrix is in memory."""
+def _n_empty(matrix: Any, is_read: np.ndarray) -> int:
+    """Cells without a value in the columns that are read, where the matrix is in memory."""
     if isinstance(matrix, np.ndarray):
-        return int((~matrix.any(axis=1)).sum())
+        return int((~matrix[:, is_read].any(axis=1)).sum())
     if not sp.issparse(matrix):
         return 0
-    rows = matrix.tocoo()
-    return matrix.shape[0] - len(np.unique(rows.row[rows.data != 0]))
+    entries = matrix.tocoo()
+    return matrix.shape[0] - len(np.unique(entries.row[(entries.data != 0) & is_read[entries.col]]))
 
 
 def _call(name: str, gene_key: str | None) -> str:

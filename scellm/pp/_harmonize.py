@@ -83,7 +83,7 @@ def harmonize_genes(
     >>> adata = scellm.datasets.toy_cells(8)
     >>> adata.var_names = adata.var["ensembl_id"].astype(str)
     >>> scellm.pp.harmonize_genes(adata).var_names[:3].tolist()
-    ['A1BG', 'AARS1', 'ABCA12']
+    ['A1BG', 'A4GNT', 'AADAT']
     """
     X, var, _ = get_matrix(adata, layer, use_raw)
     vocabulary = GeneVocabulary.default() if vocabulary is None else vocabulary
