@@ -53,6 +53,11 @@ def get_matrix(
     return matrix, var, where
 
 
+def layer_names(adata: AnnData) -> list[str]:
+    """Names of the layers; from anndata 0.13 on `layers` also lists `X`, under `None`."""
+    return [layer for layer in adata.layers if layer is not None]
+
+
 def check_choice(adata: AnnData, layer: str | None, use_raw: bool | None) -> None:  # noqa: FBT001
     """That `layer` and `use_raw` name one matrix that there is; raises as `get_matrix` does."""
     if not isinstance(adata, AnnData):
@@ -62,7 +67,7 @@ def check_choice(adata: AnnData, layer: str | None, use_raw: bool | None) -> Non
         msg = f"layer={layer!r} and use_raw=True name two matrices; give one of them."
         raise ValueError(msg)
     if layer is not None and layer not in adata.layers:
-        msg = f"Layer {layer!r} is not in `adata.layers`, which has {list(adata.layers)}."
+        msg = f"Layer {layer!r} is not in `adata.layers`, which has {layer_names(adata)}."
         raise KeyError(msg)
     if use_raw and adata.raw is None:
         msg = f"use_raw=True, but `adata.raw` is None. {_other_matrices(adata)}"
@@ -71,7 +76,7 @@ def check_choice(adata: AnnData, layer: str | None, use_raw: bool | None) -> Non
 
 def _other_matrices(adata: AnnData) -> str:
     """What to type instead, from what the object holds."""
-    ways = [f"layer={layer!r}" for layer in adata.layers]
+    ways = [f"layer={layer!r}" for layer in layer_names(adata)]
     ways += ["use_raw=True"] if adata.raw is not None else []
     if ways:
         return f"Pass {' or '.join(ways)}."

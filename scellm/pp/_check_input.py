@@ -10,7 +10,7 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from .._checks import check_choice
+from .._checks import check_choice, layer_names
 from ..data import GeneMatch, GeneVocabulary, ValueReport, describe_values
 from ..data._match import MIN_OVERLAP, match_genes
 
@@ -76,7 +76,7 @@ def check_input(
     if raw_var is not None:
         genes["adata.raw"] = _genes(raw_var, gene_key, raw_var=None, holder="adata.raw")
 
-    matrices = {"X": adata.X} | {f"layers[{key!r}]": value for key, value in adata.layers.items()}
+    matrices = {"X": adata.X} | {f"layers[{key!r}]": adata.layers[key] for key in layer_names(adata)}
     if adata.raw is not None:
         matrices["raw.X"] = adata.raw.X
     rows = {}

@@ -12,7 +12,7 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from .._checks import get_matrix
+from .._checks import get_matrix, layer_names
 from .._keys import HARMONIZE
 from ..data import GeneMatch, GeneVocabulary, ValueReport, describe_values
 from ..data._match import match_genes
@@ -92,7 +92,7 @@ def harmonize_genes(
     match = match_genes(
         var, vocabulary, gene_key, min_overlap=0, organism=organism, raw_var=raw_var, holder=holder
     )
-    layers = {} if use_raw else dict(adata.layers)
+    layers = {} if use_raw else {key: adata.layers[key] for key in layer_names(adata)}
     result = AnnData(
         _sum_columns(X, match.ids),
         obs=adata.obs.copy(),
