@@ -93,7 +93,7 @@ def download(
         if cached is None:
             raise _no_connection(repository, error, asked=local_files_only is None) from error
         msg = (
-            f"{_endpoint()} cannot be reached ({type(error).__name__}: {error}); {repository!r} comes from the "
+            f"{_endpoint()} cannot be reached ({_reason(error)}); {repository!r} comes from the "
             f"cache, commit {cached.commit}, which may not be the newest. Pass `local_files_only=True` to "
             "use the cache without asking."
         )
@@ -170,7 +170,7 @@ def _fetch(repository: str, files: tuple[str, ...], revision: str | None) -> Sna
         )
     except _unreachable() as error:
         msg = (
-            f"The download of {repository!r} from {_endpoint()} broke off ({type(error).__name__}: {error}). "
+            f"The download of {repository!r} from {_endpoint()} broke off ({_reason(error)}). "
             "Nothing was loaded; call again, complete files are not downloaded twice."
         )
         raise ConnectionError(msg) from error
@@ -220,6 +220,11 @@ def _unreachable() -> tuple[type[Exception], ...]:
     return tuple(errors)
 
 
+def _reason(error: Exception) -> str:
+    """An error in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
 def _not_cached(repository: str, revision: str | None) -> FileNotFoundError:
     """The error for a model that must come from the cache and is not there."""
     which = repr(repository) + (f" at revision {revision!r}" if revision else "")
@@ -233,6 +238,6 @@ def _no_connection(repository: str, error: Exception, *, asked: bool) -> Connect
     """The error for a model that cannot be downloaded now."""
     lacking = f", and `{cache_folder()}` holds no complete copy of {repository!r}" if asked else ""
     return ConnectionError(
-        f"There is no folder {repository!r} here. {_endpoint()} cannot be reached ({type(error).__name__}: {error}){lacking}. Check the connection "
+        f"There is no folder {repository!r} here. {_endpoint()} cannot be reached ({_reason(error)}){lacking}. Check the connection "
         "(HF_ENDPOINT sets another address), or copy the model's folder to this machine and load it by its path."
     )
