@@ -1,6 +1,7 @@
 """The contract of all public functions: signatures, docstrings, keys written, input untouched, listed in the docs."""
 
 import ast
+import doctest
 import importlib.util
 import inspect
 import re
@@ -9,7 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import anndata as ad
+import numpy as np
 import pytest
+import torch
 
 import scellm
 
@@ -167,12 +170,38 @@ def test_control_first_argument():
 # -- what is written into AnnData ---------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def tiny_model() -> scellm.models.CellLM:
+    """An encoder with random weights over the packaged vocabulary."""
+    vocabulary = scellm.data.GeneVocabulary.default()
+    config = scellm.nn.CellLMConfig.named("tiny", n_genes=len(vocabulary))
+    torch.manual_seed(0)
+    return scellm.models.CellLM(
+        encoder=scellm.nn.Encoder(config).eval(),
+        config=config,
+        tokens=scellm.data.TokenConfig(),
+        vocabulary=vocabulary,
+        name="tiny",
+    )
+
+
+ARGUMENTS = {
+    "pp.check_input": lambda model: {},
+    "pp.harmonize_genes": lambda model: {},
+    "tl.embed": lambda model: {"model": model},
+}
+"""Arguments beside `adata` with which each function that takes one runs on toy cells."""
+
+TAKE_ADATA = {name: f for name, f in public_functions().items() if name.split(".")[0] in ADATA_FIRST}
+IN_PLACE = {name: f for name, f in TAKE_ADATA.items() if "copy" in inspect.signature(f).parameters}
+
+
 def documented_keys(function: Callable, arguments: dict) -> set[tuple[str, str]]:
     """(slot, key) pairs of a Returns section, `adata.obsm[key_added]` with the value of that argument."""
     defaults = {name: p.default for name, p in inspect.signature(function).parameters.items()}
     values = defaults | arguments
     found = re.findall(
-        rf"`adata\.({'|'.join(SLOTS)})\[([\"']?)([^\]\"']+)\2\]`", sections(function.__doc__)["Returns"]
+        rf"`(?:adata\.)?({'|'.join(SLOTS)})\[([\"']?)([^\]\"']+)\2\]`", sections(function.__doc__)["Returns"]
     )
     return {(slot, key if quote else values[key]) for slot, quote, key in found}
 
@@ -181,13 +210,97 @@ def present_keys(adata: ad.AnnData) -> set[tuple[str, str]]:
     return {(slot, key) for slot in SLOTS for key in getattr(adata, slot).keys()}
 
 
-def assert_unchanged(adata: ad.AnnData, before: ad.AnnData) -> None:
-    """Values, names and keys are those of before."""
-    assert present_keys(adata) == present_keys(before)
-    assert (adata.X != before.X).nnz == 0
-    assert adata.X.dtype == before.X.dtype
-    assert adata.obs.equals(before.obs)
-    assert adata.var.equals(before.var)
+def differences(adata: ad.AnnData, before: ad.AnnData) -> list[str]:
+    """Parts of an AnnData that are not as before."""
+    found = [f"{slot}[{key!r}]" for slot, key in sorted(present_keys(adata) ^ present_keys(before))]
+    for slot in ("obs", "var"):
+        if not getattr(adata, slot).equals(getattr(before, slot)):
+            found.append(slot)
+    for name, new, old in (
+        ("X", adata.X, before.X),
+        ("counts", adata.layers["counts"], before.layers["counts"]),
+    ):
+        if new.dtype != old.dtype or new.shape != old.shape or (new != old).nnz:
+            found.append(name)
+    return found
+
+
+@pytest.fixture
+def cells() -> ad.AnnData:
+    """Toy cells with counts in a layer too."""
+    adata = scellm.datasets.toy_cells(12)
+    adata.layers["counts"] = adata.X.copy()
+    return adata
+
+
+def test_every_function_that_takes_cells_is_run_here():
+    assert set(ARGUMENTS) == set(TAKE_ADATA), "give the new function its arguments in ARGUMENTS"
+
+
+@pytest.mark.parametrize(("name", "function"), IN_PLACE.items(), ids=IN_PLACE)
+@pytest.mark.parametrize("own_key", [False, True], ids=["default-key", "own-key"])
+def test_documented_keys_are_written_and_no_others(name, function, own_key, cells, tiny_model):
+    arguments = ARGUMENTS[name](tiny_model) | ({"key_added": "mine"} if own_key else {})
+    before = cells.copy()
+    assert function(cells, **arguments) is None
+    documented = documented_keys(function, arguments)
+    assert documented
+    assert present_keys(cells) - present_keys(before) == documented
+    assert differences(cells, before) == [f"{slot}[{key!r}]" for slot, key in sorted(documented)]
+
+
+@pytest.mark.parametrize(("name", "function"), IN_PLACE.items(), ids=IN_PLACE)
+def test_copy_leaves_the_input_untouched(name, function, cells, tiny_model):
+    arguments = ARGUMENTS[name](tiny_model)
+    before = cells.copy()
+    copy = function(cells, **arguments, copy=True)
+    assert differences(cells, before) == []
+    assert isinstance(copy, ad.AnnData)
+    assert present_keys(copy) - present_keys(before) == documented_keys(function, arguments)
+    assert not np.shares_memory(copy.X.data, cells.X.data)
+
+
+@pytest.mark.parametrize("name", sorted(set(TAKE_ADATA) - set(IN_PLACE)))
+def test_functions_without_copy_leave_the_input_untouched(name, cells, tiny_model, capsys):
+    before = cells.copy()
+    result = TAKE_ADATA[name](cells, **ARGUMENTS[name](tiny_model))
+    assert differences(cells, before) == []
+    if isinstance(result, ad.AnnData):
+        assert documented_keys(TAKE_ADATA[name], {}) <= present_keys(result)
+
+
+def test_control_differences_are_found(cells):
+    before = cells.copy()
+    assert differences(cells, before) == []
+    cells.obsm["extra"] = np.zeros((12, 1))
+    cells.obs["donor"] = "someone"
+    cells.X.data[0] += 1
+    cells.layers["counts"] = cells.layers["counts"].astype(np.float64)
+    assert differences(cells, before) == ["obsm['extra']", "obs", "X", "counts"]
+
+
+# -- examples -------------------------------------------------------------------------------------------------
+
+
+def examples() -> dict[str, doctest.DocTest]:
+    """Docstrings with examples, of all that the package exports."""
+    finder = doctest.DocTestFinder(recurse=False)
+    found = {}
+    for namespace in sorted(set(scellm.__all__) - {"__version__"}):
+        module = getattr(scellm, namespace)
+        for name in getattr(module, "__all__", ()):
+            for test in finder.find(getattr(module, name), f"{namespace}.{name}", globs={"scellm": scellm}):
+                if test.examples:
+                    found[test.name] = test
+    return found
+
+
+@pytest.mark.parametrize("example", examples().values(), ids=examples())
+def test_examples_give_what_they_show(example):
+    report = []
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    runner.run(example, out=report.append, clear_globs=False)
+    assert runner.failures == 0, "".join(report)
 
 
 # -- the API pages of the documentation -----------------------------------------------------------------------
