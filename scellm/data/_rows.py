@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -91,13 +92,14 @@ def open_matrix(path: Path, layer: str | None = None, use_raw: bool | None = Non
         if layer is not None and use_raw:
             msg = f"layer={layer!r} and use_raw=True name two matrices; give one of them."
             raise ValueError(msg)
+        has_raw = "raw/var" in store
         layers = sorted(store["layers"]) if "layers" in store else []
         if layer is not None and layer not in layers:
             msg = f"Layer {layer!r} is not in {path.name}, which has {layers}."
             raise KeyError(msg)
         key = f"layers/{layer}" if layer is not None else "raw/X" if use_raw else "X"
         if key not in store or store[key].attrs.get("encoding-type") == "null":
-            ways = [f"layer={name!r}" for name in layers] + (["use_raw=True"] if "raw" in store else [])
+            ways = [f"layer={name!r}" for name in layers] + (["use_raw=True"] if has_raw else [])
             msg = f"{path.name} has no {key}. {f'Pass {ways}.' if ways else 'It holds no other matrix.'}"
             raise ValueError(msg)
         element = store[key]
@@ -106,7 +108,7 @@ def open_matrix(path: Path, layer: str | None = None, use_raw: bool | None = Non
         if not X.shape[0] or not X.shape[1]:
             msg = f"{key} of {path.name} has {X.shape[0]} cells and {X.shape[1]} genes; need at least one of each."
             raise ValueError(msg)
-        yield FileMatrix(X, var, f"{path.name}: {key}", read_elem(store["raw/var"]) if "raw" in store else None)
+        yield FileMatrix(X, var, f"{path.name}: {key}", read_elem(store["raw/var"]) if has_raw else None)
 
 
 @contextmanager
@@ -126,7 +128,10 @@ def open_store(path: Path, mode: str) -> Iterator[Any]:
     if path.suffix == ".zarr":
         import zarr
 
-        yield zarr.open_group(str(path), mode=mode)
+        group = zarr.open_group(str(path), mode=mode, use_consolidated=False)
+        yield group
+        if mode != "r":
+            _consolidate(path)
         return
     import h5py
 
@@ -135,6 +140,15 @@ def open_store(path: Path, mode: str) -> Iterator[Any]:
         raise ValueError(msg)
     with h5py.File(path, mode) as file:
         yield file
+
+
+def _consolidate(path: Path) -> None:
+    """Bring the summary of a zarr folder up to date: readers look there first."""
+    import zarr
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # zarr warns that format 3 does not specify it yet
+        zarr.consolidate_metadata(str(path))
 
 
 def _kind(element: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
+from collections import deque
 from collections.abc import Callable
 from typing import Literal
 
@@ -88,36 +89,50 @@ def encode(
     (n_cells, dim) float32 in the order of `tokens`; NaN for cells without genes.
     """
     result = np.full((len(tokens), model.config.dim), np.nan, dtype=np.float32)
-    cells_per_batch = None if batch_size == "auto" else batch_size
-    for rows in tokens.batches(POSITIONS_PER_BATCH[device.type], cells_per_batch=cells_per_batch):
-        result[rows] = _encode_rows(model, tokens, rows, device, dtype)
+    waiting = deque(
+        tokens.batches(
+            POSITIONS_PER_BATCH[device.type], cells_per_batch=None if batch_size == "auto" else batch_size
+        )
+    )
+    most = len(tokens)  # cells that fit at once, as far as is known
+    while waiting:
+        rows = waiting.popleft()
+        if len(rows) > most:
+            waiting.extendleft([rows[most:], rows[:most]])
+            continue
+        try:
+            result[rows] = _encode_rows(model, tokens, rows, device, dtype)
+        except RuntimeError as error:  # torch.OutOfMemoryError is one too
+            if not _is_out_of_memory(error):
+                raise
+            if len(rows) == 1:
+                msg = f"One cell of {tokens.lengths[rows[0]]} genes does not fit in the memory of {device}."
+                raise MemoryError(msg) from error
+            most = len(rows) // 2
+            waiting.appendleft(rows)
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+            continue
         if on_batch is not None:
             on_batch(len(rows))
+    if most < len(tokens):
+        warnings.warn(
+            f"Memory of {device} ran out; went on with {most} cells at once. Pass batch_size={most} to start there.",
+            stacklevel=2,
+        )
     return result
 
 
 def _encode_rows(
     model: CellLM, tokens: Tokens, rows: np.ndarray, device: torch.device, dtype: torch.dtype
 ) -> np.ndarray:
-    """Embed some cells in one batch, or in two halves if that is too large for the memory."""
-    try:
-        gene_ids, values, is_gene = (torch.from_numpy(x).to(device) for x in tokens.padded(rows))
-        autocast = torch.autocast(device.type, dtype) if dtype != torch.float32 else contextlib.nullcontext()
-        with torch.inference_mode(), autocast:
-            return model.encoder(gene_ids, values, is_gene).cells.float().cpu().numpy()
-    except RuntimeError as error:  # torch.OutOfMemoryError is one too
-        if "out of memory" not in str(error).lower() and "can't allocate memory" not in str(error):
-            raise
-        if len(rows) == 1:
-            msg = f"One cell of {tokens.lengths[rows[0]]} genes does not fit in the memory of {device}."
-            raise MemoryError(msg) from error
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    warnings.warn(
-        f"{len(rows)} cells at once do not fit in the memory of {device}; going on with {len(rows) // 2}. "
-        f"Pass batch_size={len(rows) // 2} to start there.",
-        stacklevel=2,
-    )
-    middle = len(rows) // 2
-    halves = (rows[:middle], rows[middle:])
-    return np.concatenate([_encode_rows(model, tokens, half, device, dtype) for half in halves])
+    """Embed some cells in one batch, (B, dim) float32."""
+    gene_ids, values, is_gene = (torch.from_numpy(x).to(device) for x in tokens.padded(rows))
+    autocast = torch.autocast(device.type, dtype) if dtype != torch.float32 else contextlib.nullcontext()
+    with torch.inference_mode(), autocast:
+        return model.encoder(gene_ids, values, is_gene).cells.float().cpu().numpy()
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """What CUDA and MPS say, and what the CPU allocator says."""
+    return "out of memory" in str(error).lower() or "can't allocate memory" in str(error)
