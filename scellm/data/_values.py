@@ -173,18 +173,11 @@ def _sample(X: Any, max_rows: int) -> tuple[Any, np.ndarray]:
         length = max_rows // blocks
         starts = np.linspace(0, n - length, blocks).astype(int).tolist()
     blocks = [X[start : start + length] for start in starts]
-    blocks = [
-        np.asarray(b.compute()) if _is_dense_dask(b) else b.compute() if hasattr(b, "compute") else b
-        for b in blocks
-    ]
+    blocks = [b.compute() if hasattr(b, "compute") else b for b in blocks]  # dask
     where = np.concatenate([np.arange(start, start + length) for start in starts])
     if sp.issparse(blocks[0]):
         return (sp.vstack(blocks, format="csr") if len(blocks) > 1 else blocks[0]), where
     return np.concatenate([np.asarray(block) for block in blocks]), where
-
-
-def _is_dense_dask(block: Any) -> bool:
-    return hasattr(block, "compute") and isinstance(getattr(block, "_meta", None), np.ndarray)
 
 
 def _scan(X: Any) -> tuple[int, tuple[int, int] | None, float]:

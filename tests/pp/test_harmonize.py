@@ -188,6 +188,7 @@ def test_views_backed_files_and_other_vocabularies(tmp_path):
     assert ad.read_h5ad(tmp_path / "harmonized.h5ad").uns["scellm_harmonize"]["n_genes"] == 100
 
 
+@pytest.mark.filterwarnings("ignore:Transforming to str index")  # anndata 0.11, no cells
 @pytest.mark.parametrize(
     ("change", "options", "error", "message"),
     [
