@@ -442,7 +442,7 @@ def test_repository_of_another_kind_is_not_downloaded(hub, bundle, kept, added, 
     assert hub.fetched() == []
 
 
-@pytest.mark.parametrize("name", ["bio--lab/x", "biolab/..", "a" * 97 + "/x"], ids=["dashes", "dots", "long"])
+@pytest.mark.parametrize("name", ["bio--lab/x", "biolab/.."], ids=["dashes", "dots"])
 def test_impossible_repository_name(hub, name):
     with pytest.raises(ValueError, match=r"No model '.*': no folder of that name, and not a repository name"):
         load(name)
