@@ -158,6 +158,6 @@ _CHOICES = {
 _OURS = {"attention": "softmax", "expression": "continuous", "cell_embedding": "mean"}
 _NAMED: dict[str, dict[str, Any]] = {
     "tiny": {"dim": 16, "depth": 2, "heads": 2, "dim_head": 8, "ff_mult": 2, "cell_depth": 1, **_OURS},
-    "small": {"dim": 128, "depth": 2, "heads": 4, "dim_head": 32, "ff_mult": 4, "cell_depth": 1, **_OURS},
+    "small": {"dim": 128, "depth": 2, "heads": 4, "dim_head": 32, "ff_mult": 4, **_OURS},
     "base": {"padded_context": 6000},
 }

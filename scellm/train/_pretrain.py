@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import scipy.sparse as sp
@@ -15,7 +16,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..data import log_normalize
-from ..nn import ContrastiveHead, Encoder
+from ..nn import CellLMConfig, ContrastiveHead, Encoder
 from ._bag import encode_bag
 from ._losses import info_nce, masked_gene_loss
 from ._views import ViewConfig, draw_view
@@ -44,6 +45,8 @@ class PretrainConfig:
     bag
         Train only what the encoder has without its blocks (see `encode_bag`): a fast first stage. No masked
         gene modelling then.
+    precision
+        Of the encoder's matrix products; losses and weights are always fp32.
     views
         How views are drawn.
     """
@@ -59,6 +62,7 @@ class PretrainConfig:
     mask_rate: float = 0.2
     dataset_power: float = 0.5
     bag: bool = False
+    precision: Literal["fp32", "bf16"] = "bf16"
     views: ViewConfig = dataclasses.field(default_factory=ViewConfig)
 
 
@@ -98,6 +102,29 @@ def start_from_corpus(encoder: Encoder, corpus: Mapping[str, sp.csr_array], targ
         indptr = torch.from_numpy(values.indptr.astype(np.int64))
         bags.append(encode_bag(encoder, gene_ids, torch.from_numpy(values.data), indptr, finished=False).mean(0))
     expression.bias -= torch.stack(bags).mean(0)
+
+
+@torch.no_grad()
+def grow(bag: Encoder, config: CellLMConfig) -> Encoder:
+    """A deeper encoder that starts as the bag: what its new blocks add is zero until trained.
+
+    Parameters
+    ----------
+    bag
+        Encoder of depth 0.
+    config
+        The deeper architecture; otherwise as that of `bag`.
+    """
+    encoder = Encoder(config)
+    encoder.load_state_dict(encoder.state_dict() | bag.state_dict())
+    for block in encoder.blocks:
+        for last in (block.attention.to_out, block.feed_forward.contract):
+            last.weight.zero_()
+            last.bias.zero_()
+    for block in encoder.cell_blocks[len(bag.cell_blocks) :]:
+        block.contract.weight.zero_()
+        block.contract.bias.zero_()
+    return encoder
 
 
 def pretrain(
@@ -189,7 +216,7 @@ def _losses(
         is_masked = None
         if i == 1 and config.masked_gene_weight:
             is_masked = torch.from_numpy(rng.random(is_gene.shape) < config.mask_rate).to(device) & is_gene
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda" or _CPU_BF16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             encoding = encoder(gene_ids, values, is_gene, is_masked=is_masked)
             if is_masked is not None:
                 masked = masked_gene_loss(encoder.masked_gene(encoding.genes).float(), values, is_masked)
@@ -200,9 +227,6 @@ def _losses(
     if masked is not None:
         losses["masked_gene"] = config.masked_gene_weight * masked
     return losses
-
-
-_CPU_BF16 = False
 
 
 def _optimizer(modules: list[torch.nn.Module], config: PretrainConfig) -> torch.optim.Optimizer:
