@@ -1,0 +1,296 @@
+"""The command `scellm`. Heavy imports happen inside the commands, so that `--help` is immediate."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ._keys import X_SCELLM
+from ._version import __version__
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+REFUSED = 1
+"""Exit code: the input was refused, or could not be read or written. argparse exits with 2 on wrong usage."""
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
+_EXAMPLES = """\
+examples:
+  scellm check cells.h5ad                       what is in this file, and would embed take it?
+  scellm embed cells.h5ad                       add obsm["X_scellm"] to the file itself
+  scellm embed cells.h5ad -o embedded.h5ad      leave the input as it is
+  scellm models                                 models on this machine
+"""
+_EMBED_EXAMPLES = """\
+examples:
+  scellm embed cells.h5ad
+  scellm embed cells.zarr -o embedded.zarr --layer counts
+  scellm embed cells.h5ad --use-raw --gene-key gene_ids --device cuda
+  scellm embed cells.h5ad --model organisation/name --key-added X_other
+
+exit codes: 0 done, 1 refused (the reason is on stderr), 2 wrong usage, 130 interrupted
+"""
+_CHECK_EXAMPLES = """\
+examples:
+  scellm check cells.h5ad
+  scellm check cells.zarr --layer counts
+  scellm check cells.h5ad && scellm embed cells.h5ad
+
+exit codes: 0 embed would take the matrix marked with >, 1 it would refuse it, 2 wrong usage, 130 interrupted
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    arguments
+        Words after `scellm`; `None` takes those of the process.
+
+    Returns
+    -------
+    The exit code: 0 done, 1 refused, 130 interrupted. Wrong usage exits with 2.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        with _warnings_in_one_line():
+            return options.run(options)
+    except KeyboardInterrupt:
+        print("scellm: interrupted; no file was changed.", file=sys.stderr)
+        return INTERRUPTED
+    except (ImportError, KeyError, OSError, TypeError, ValueError) as error:
+        # the text of a KeyError as written, not in quotes
+        text = error.args[0] if isinstance(error, KeyError) and error.args else error
+        print(f"scellm: {text}", file=sys.stderr)
+        return REFUSED
+
+
+def _parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    style = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="scellm", description="Embed single cells with CellLM.", epilog=_EXAMPLES, formatter_class=style
+    )
+    parser.add_argument("--version", action="version", version=f"scellm {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, run, help_, epilog, add_options in (
+        ("embed", _embed, "add embeddings to an h5ad or zarr file", _EMBED_EXAMPLES, _add_embed_options),
+        ("check", _check, "say what a file holds and what embed would do with it", _CHECK_EXAMPLES, None),
+        ("models", _models, "list the models on this machine", None, None),
+    ):
+        command = commands.add_parser(
+            name, help=help_, description=f"{help_.capitalize()}.", epilog=epilog, formatter_class=style
+        )
+        command.set_defaults(run=run)
+        if name != "models":
+            _add_input_options(command)
+        if add_options is not None:
+            add_options(command)
+    return parser
+
+
+def _add_input_options(command: argparse.ArgumentParser) -> None:
+    """The file and which of its matrices to read."""
+    command.add_argument("input", metavar="IN", type=Path, help=".h5ad file or .zarr folder, cells x genes")
+    matrix = command.add_mutually_exclusive_group()
+    matrix.add_argument("--layer", help="layer with counts or log1p values (default: X)")
+    matrix.add_argument("--use-raw", action="store_true", help="read raw.X")
+    command.add_argument(
+        "--gene-key", metavar="COLUMN", help="column of var with symbols or Ensembl ids (default: found)"
+    )
+
+
+def _add_embed_options(command: argparse.ArgumentParser) -> None:
+    """What `embed` has beyond the input."""
+    command.add_argument(
+        "-o",
+        "--output",
+        metavar="OUT",
+        type=Path,
+        help="file to write, a copy of IN with the embedding; replaced if it is there (default: add to IN)",
+    )
+    command.add_argument(
+        "--model",
+        default="scellm-small",
+        help="name from `scellm models`, model folder, or Hugging Face repository (default: %(default)s)",
+    )
+    command.add_argument(
+        "--key-added", metavar="KEY", default=X_SCELLM, help="key in obsm and uns (default: %(default)s)"
+    )
+    command.add_argument(
+        "--batch-size",
+        metavar="CELLS",
+        type=_batch_size,
+        default="auto",
+        help="cells encoded at once; changes memory and speed only (default: %(default)s)",
+    )
+    command.add_argument(
+        "--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: %(default)s)"
+    )
+    command.add_argument(
+        "--precision", choices=("auto", "fp32", "bf16"), default="auto", help="(default: %(default)s)"
+    )
+    command.add_argument(
+        "--min-overlap",
+        metavar="FRACTION",
+        type=_fraction,
+        default=0.10,
+        help="refuse data with less than this fraction of the model's genes (default: %(default)s)",
+    )
+    command.add_argument(
+        "--quiet", action="store_true", help="no progress bars and no summary; warnings stay"
+    )
+
+
+def _batch_size(text: str) -> int | str:
+    """ "auto" or a positive whole number."""
+    if text == "auto":
+        return text
+    if not text.isdecimal() or int(text) < 1:
+        msg = f"{text!r} is neither 'auto' nor a positive whole number of cells"
+        raise argparse.ArgumentTypeError(msg)
+    return int(text)
+
+
+def _fraction(text: str) -> float:
+    """A number from 0 to 1."""
+    msg = f"{text!r} is not a number from 0 to 1"
+    try:
+        value = float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(msg) from error
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(msg)
+    return value
+
+
+def _embed(options: argparse.Namespace) -> int:
+    """`scellm embed`: all work is `tl.embed`'s."""
+    _check_exists(options.input)
+    from .tl import embed
+
+    if options.quiet:
+        from huggingface_hub.utils import disable_progress_bars
+
+        disable_progress_bars()
+    embed(
+        options.input,
+        options.model,
+        layer=options.layer,
+        use_raw=options.use_raw or None,
+        gene_key=options.gene_key,
+        min_overlap=options.min_overlap,
+        batch_size=options.batch_size,
+        device=options.device,
+        precision=options.precision,
+        key_added=options.key_added,
+        show_progress=False if options.quiet else None,
+        output=options.output,
+    )
+    if not options.quiet:
+        print(_summary(options.output or options.input, options.key_added))
+    return 0
+
+
+def _summary(path: Path, key: str) -> str:
+    """What was written, read back from the file."""
+    from anndata.io import read_elem
+
+    from .data import open_store
+
+    with open_store(path, "r") as store:
+        n_obs, dim = store["obsm"][key].shape
+        record = read_elem(store["uns"][key])
+    return (
+        f"{path}: obsm[{key!r}] holds {n_obs} cells x {dim}, from {record['matrix']} by {record['model']}; "
+        f"{record['n_genes']} genes, {100 * record['gene_coverage']:.1f} % of the vocabulary."
+    )
+
+
+def _check(options: argparse.Namespace) -> int:
+    """`scellm check`: the table of `pp.check_input`, and its verdict as exit code."""
+    _check_exists(options.input)
+    from .pp import check_input
+
+    with _opened(options.input) as adata:
+        table = check_input(
+            adata, layer=options.layer, use_raw=options.use_raw or None, gene_key=options.gene_key
+        )
+    matrix = "raw.X" if options.use_raw else "X" if options.layer is None else f"layers[{options.layer!r}]"
+    return REFUSED if table.loc[matrix, "embed"].startswith("refuses") else 0
+
+
+def _models(_: argparse.Namespace) -> int:
+    """`scellm models`: the table of `models.list_models`, for a terminal."""
+    from .models import list_models
+
+    table = list_models()
+    if table.empty:
+        print("No models on this machine. `scellm embed --model organisation/name` downloads one.")
+        return 0
+    shown = table.assign(
+        revision=table["revision"].str[:8], n_parameters=table["n_parameters"].map("{:,}".format)
+    )
+    print(shown.drop(columns="description").to_string(index=False))
+    print()
+    for name, description in zip(table["name"], table["description"], strict=True):
+        print(f"{name}: {description}")
+    return 0
+
+
+def _check_exists(path: Path) -> None:
+    """Refuse a mistyped path before anything heavy is imported."""
+    if not path.exists():
+        msg = f"There is no file {path}."
+        raise FileNotFoundError(msg)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[AnnData]:
+    """The tables of a file in memory and its matrices left on the disk, h5ad and zarr alike."""
+    from anndata import AnnData
+    from anndata.io import read_elem
+
+    from .data import open_store
+
+    with open_store(path, "r") as store:
+        raw = None
+        if "raw" in store:
+            raw = {"X": _on_disk(store["raw/X"]), "var": read_elem(store["raw/var"])}
+        yield AnnData(
+            X=_on_disk(store["X"]) if "X" in store else None,
+            obs=read_elem(store["obs"]),
+            var=read_elem(store["var"]),
+            layers={name: _on_disk(store["layers"][name]) for name in store.get("layers", {})},
+            raw=raw,
+        )
+
+
+def _on_disk(element: Any) -> Any:
+    """A matrix that is read as far as it is looked at; `None` where the file says there is none."""
+    from anndata.io import sparse_dataset
+
+    kind = str(element.attrs.get("encoding-type", ""))
+    if kind == "null":
+        return None
+    return sparse_dataset(element) if kind in ("csr_matrix", "csc_matrix") else element
+
+
+@contextmanager
+def _warnings_in_one_line() -> Iterator[None]:
+    """Print warnings without the line of code they come from."""
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        print(f"scellm: warning: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield

@@ -1,0 +1,382 @@
+"""The command `scellm`: what it writes, what it prints, how it exits."""
+
+import inspect
+import signal
+import subprocess
+import sys
+import time
+import warnings
+
+import anndata as ad
+import numpy as np
+import pytest
+import torch
+
+import scellm
+from scellm import _cli
+from scellm._cli import main
+from scellm.data import GeneVocabulary, TokenConfig
+from scellm.models import CellLM, save
+from scellm.nn import CellLMConfig, Encoder
+
+N_OBS = 24
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory):
+    """A saved tiny model of random weights over the default vocabulary."""
+    vocabulary = GeneVocabulary.default()
+    config = CellLMConfig.named("tiny", n_genes=len(vocabulary))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        encoder = Encoder(config).eval()
+    model = CellLM(encoder=encoder, config=config, tokens=TokenConfig(), vocabulary=vocabulary, name="tiny")
+    return str(save(model, tmp_path_factory.mktemp("models") / "tiny"))
+
+
+@pytest.fixture
+def adata():
+    """Counts in a layer and in raw, scaled values in X."""
+    adata = scellm.datasets.toy_cells(N_OBS)
+    adata.layers["counts"] = adata.X.copy()
+    adata.raw = adata.copy()
+    scaled = adata.X.toarray()
+    adata.X = (scaled - scaled.mean(0)).astype(np.float32)
+    return adata
+
+
+def write(adata, path):
+    """Write h5ad or zarr."""
+    if path.suffix == ".zarr":
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Writing zarr v2 data")
+            adata.write_zarr(path)
+    else:
+        adata.write_h5ad(path)
+    return path
+
+
+def read(path):
+    return ad.read_zarr(path) if path.suffix == ".zarr" else ad.read_h5ad(path)
+
+
+@pytest.fixture(params=["h5ad", "zarr"])
+def path(adata, tmp_path, request):
+    return write(adata, tmp_path / f"cells.{request.param}")
+
+
+@pytest.fixture
+def h5ad(adata, tmp_path):
+    return write(adata, tmp_path / "cells.h5ad")
+
+
+# -- embed --------------------------------------------------------------------------------------------------------
+
+
+def test_embed_adds_to_the_file_itself(path, adata, model_folder, capsys):
+    assert main(["embed", str(path), "--model", model_folder, "--layer", "counts"]) == 0
+    written = read(path)
+    expected = scellm.tl.embed(adata, model_folder, layer="counts", copy=True).obsm["X_scellm"]
+    np.testing.assert_allclose(written.obsm["X_scellm"], expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(written.X, adata.X)
+    out = capsys.readouterr().out
+    assert f"obsm['X_scellm'] holds {N_OBS} cells x 16" in out
+    assert "by tiny; 3000 genes, 15." in out
+
+
+def test_embed_into_another_file_leaves_the_input(path, model_folder):
+    output = path.with_name(f"embedded{path.suffix}")
+    arguments = [
+        "embed",
+        str(path),
+        "-o",
+        str(output),
+        "--model",
+        model_folder,
+        "--use-raw",
+        "--key-added",
+        "X_mine",
+    ]
+    assert main(arguments) == 0
+    assert "X_mine" in read(output).obsm
+    assert list(read(path).obsm) == []
+    assert sorted(file.name for file in path.parent.iterdir()) == sorted([path.name, output.name])
+
+
+def test_all_options_reach_embed(h5ad, monkeypatch):
+    received = {}
+    monkeypatch.setattr(scellm.tl, "embed", lambda *args, **options: received.update(options, args=args))
+    words = (
+        "--model org/name --layer counts --gene-key symbol --batch-size 7 --device cpu --precision bf16 "
+        "--key-added X_a --min-overlap 0.3 --quiet -o out.h5ad"
+    )
+    assert main(["embed", str(h5ad), *words.split()]) == 0
+    assert received.pop("args") == (h5ad, "org/name")
+    assert str(received.pop("output")) == "out.h5ad"
+    assert received == {
+        "layer": "counts",
+        "use_raw": None,
+        "gene_key": "symbol",
+        "batch_size": 7,
+        "device": "cpu",
+        "precision": "bf16",
+        "key_added": "X_a",
+        "min_overlap": 0.3,
+        "show_progress": False,
+    }
+
+
+def test_defaults_are_those_of_embed():
+    options = vars(_cli._parser().parse_args(["embed", "cells.h5ad"]))
+    parameters = inspect.signature(scellm.tl.embed).parameters
+    for name in (
+        "model",
+        "batch_size",
+        "device",
+        "precision",
+        "key_added",
+        "min_overlap",
+        "gene_key",
+        "output",
+    ):
+        assert options[name] == parameters[name].default
+
+
+def test_quiet_prints_nothing(h5ad, model_folder, capfd):
+    assert main(["embed", str(h5ad), "--model", model_folder, "--layer", "counts", "--quiet"]) == 0
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.filterwarnings("default")
+def test_warnings_are_one_line_on_stderr(tmp_path, model_folder, capsys):
+    counts = scellm.datasets.toy_cells(N_OBS)
+    counts.X = counts.X.multiply(np.arange(N_OBS)[:, None] != 3).tocsr().astype(np.float32)
+    arguments = ["embed", str(write(counts, tmp_path / "empty.h5ad")), "--model", model_folder]
+    assert main(arguments) == 0
+    assert "scellm: warning: 1 of 24 cells" in capsys.readouterr().err
+
+
+# -- refusals -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ([], "cannot be embedded"),
+        (["--layer", "nope"], "Layer 'nope' is not in"),
+        (["--layer", "counts", "--model", "scellm-none"], "No model is named 'scellm-none'"),
+        (["--layer", "counts", "--min-overlap", "0.9"], "need 90"),
+        (["--layer", "counts", "--device", "tpu"], "device='tpu'"),
+        (["--layer", "counts", "--key-added", "a/b"], "The key 'a/b' cannot be written"),
+        (["--layer", "counts", "-o", "out.csv"], "must end in '.h5ad'"),
+    ],
+    ids=["scaled", "layer", "model", "overlap", "device", "key", "output"],
+)
+def test_refusal_is_one_message_and_leaves_the_file(h5ad, model_folder, capsys, monkeypatch, words, text):
+    monkeypatch.chdir(h5ad.parent)
+    before = h5ad.read_bytes()
+    model = [] if "--model" in words else ["--model", model_folder]
+    assert main(["embed", str(h5ad), *model, *words]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("scellm: ")
+    assert text in err
+    assert "Traceback" not in err
+    assert h5ad.read_bytes() == before
+    assert [file.name for file in h5ad.parent.iterdir()] == [h5ad.name]
+
+
+@pytest.mark.parametrize("command", ["embed", "check"])
+def test_file_that_is_not_there(tmp_path, capsys, command):
+    assert main([command, str(tmp_path / "none.h5ad")]) == 1
+    assert f"scellm: There is no file {tmp_path / 'none.h5ad'}." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["embed", "check"])
+def test_file_of_another_kind(tmp_path, model_folder, capsys, command):
+    (tmp_path / "cells.h5ad").write_text("a,b\n1,2\n")
+    extra = ["--model", model_folder] if command == "embed" else []
+    assert main([command, str(tmp_path / "cells.h5ad"), *extra]) == 1
+    assert "is neither an .h5ad file nor a .zarr folder" in capsys.readouterr().err
+
+
+def test_our_own_mistakes_are_not_hidden(h5ad, monkeypatch):
+    def mistake(*_, **__):
+        raise AssertionError("a bug")
+
+    monkeypatch.setattr(scellm.tl, "embed", mistake)
+    with pytest.raises(AssertionError, match="a bug"):
+        main(["embed", str(h5ad)])
+
+
+def test_interruption(h5ad, monkeypatch, capsys):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(scellm.tl, "embed", interrupt)
+    assert main(["embed", str(h5ad)]) == 130
+    assert capsys.readouterr().err == "scellm: interrupted; no file was changed.\n"
+
+
+# -- check --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [([], 1), (["--layer", "counts"], 0), (["--use-raw"], 0), (["--use-raw", "--gene-key", "ensembl_id"], 0)],
+    ids=["scaled", "layer", "raw", "gene-key"],
+)
+def test_check_exits_as_embed_would(path, model_folder, capsys, words, code):
+    assert main(["check", str(path), *words]) == code
+    out = capsys.readouterr().out
+    assert f"{N_OBS} cells; > marks what embed reads" in out
+    marked = next(line for line in out.splitlines() if line.startswith("> "))
+    assert ("refuses" in marked) == bool(code)
+    assert main(["embed", str(path), "--model", model_folder, *words]) == code
+
+
+def test_check_leaves_matrices_on_the_disk(path):
+    with _cli._opened(path) as adata:
+        for matrix in (adata.X, adata.layers["counts"], adata.raw.X):
+            assert not isinstance(matrix, np.ndarray)
+            assert not hasattr(matrix, "data")  # scipy's in-memory values
+        assert adata.shape == (N_OBS, 3000)
+
+
+def test_check_agrees_with_check_input_in_memory(path, adata, capsys):
+    table = scellm.pp.check_input(adata, layer="counts")
+    printed = capsys.readouterr().out
+    assert main(["check", str(path), "--layer", "counts"]) == 0
+    assert capsys.readouterr().out == printed
+    assert table.loc["X", "embed"].startswith("refuses")
+
+
+def test_check_without_x(adata, tmp_path, capsys):
+    del adata.raw
+    adata.X = None
+    path = write(adata, tmp_path / "cells.h5ad")
+    assert main(["check", str(path)]) == 1
+    assert main(["check", str(path), "--layer", "counts"]) == 0
+    assert "there are no values" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--layer", "nope"], "scellm: Layer 'nope' is not in `adata.layers`, which has ['counts']."),
+        (["--gene-key", "nope"], "scellm: gene_key='nope' is no column of `adata.var`, which has ["),
+    ],
+    ids=["layer", "gene-key"],
+)
+def test_check_of_a_wrong_name(h5ad, capsys, words, text):
+    assert main(["check", str(h5ad), *words]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(text)
+
+
+# -- models -------------------------------------------------------------------------------------------------------
+
+
+def test_models(monkeypatch, capsys, model_folder):
+    table = scellm.models.list_models().iloc[:0].copy()
+    table.loc[0] = [
+        "lab/cells",
+        "cached",
+        "0123456789abcdef",
+        12.5,
+        1234567,
+        128,
+        19000,
+        2048,
+        "Blood cells.",
+    ]
+    monkeypatch.setattr(scellm.models, "list_models", lambda: table)
+    assert main(["models"]) == 0
+    out = capsys.readouterr().out
+    assert all(
+        word in out for word in ("lab/cells", "cached", "01234567 ", "12.5", "1,234,567", "128", "2048")
+    )
+    assert "lab/cells: Blood cells.\n" in out
+
+
+def test_no_models(monkeypatch, capsys):
+    table = scellm.models.list_models().iloc[:0]
+    monkeypatch.setattr(scellm.models, "list_models", lambda: table)
+    assert main(["models"]) == 0
+    assert "No models on this machine." in capsys.readouterr().out
+
+
+# -- usage --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["nonsense"],
+        ["embed"],
+        ["embed", "a.h5ad", "b.h5ad"],
+        ["embed", "a.h5ad", "--layer", "x", "--use-raw"],
+        ["embed", "a.h5ad", "--batch-size", "0"],
+        ["embed", "a.h5ad", "--batch-size", "many"],
+        ["embed", "a.h5ad", "--min-overlap", "30"],
+        ["embed", "a.h5ad", "--min-overlap", "nan"],
+        ["embed", "a.h5ad", "--precision", "fp8"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_exits_with_2(words, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(words)
+    assert exit_.value.code == 2
+    assert "usage: scellm" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [[], ["embed"], ["check"]], ids=["scellm", "embed", "check"])
+def test_help_has_examples(words, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main([*words, "--help"])
+    assert exit_.value.code == 0
+    out = capsys.readouterr().out
+    assert "examples:\n  scellm " in out
+    assert "%(" not in out
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(["--version"])
+    assert exit_.value.code == 0
+    assert capsys.readouterr().out == f"scellm {scellm.__version__}\n"
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; from scellm._cli import main\n"
+        "try: main(['embed', '--help'])\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'torch', 'numpy', 'pandas', 'anndata', 'scanpy', 'huggingface_hub'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
+def test_ctrl_c_of_a_running_command(h5ad, model_folder):
+    before = h5ad.read_bytes()
+    code = (
+        "import sys, time, scellm.tl\n"
+        "from scellm._cli import main\n"
+        "def slow(*_, **__): print('running', flush=True); time.sleep(60)\n"
+        "scellm.tl.embed = slow\n"
+        f"sys.exit(main(['embed', {str(h5ad)!r}]))"
+    )
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "running\n"
+        time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert err == "scellm: interrupted; no file was changed.\n"
+    assert h5ad.read_bytes() == before
