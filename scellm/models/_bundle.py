@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -177,6 +178,7 @@ def save(
         (folder / CONFIG).write_text(config_text + "\n", encoding="utf-8")
         model.vocabulary.to_tsv(folder / GENES)
         (folder / CARD).write_text(model.card or _default_card(model, name), encoding="utf-8")
+        shutil.copymode(folder / CONFIG, folder / WEIGHTS)  # safetensors lets the owner alone read its file
         write_manifest(folder)
     return target
 

@@ -67,6 +67,12 @@ def test_loaded_weights_are_not_the_file(bundle, embedding):
     assert np.array_equal(embedding(loaded), before)
 
 
+def test_all_files_have_the_usual_permissions(bundle):
+    (bundle.parent / "usual").touch()
+    modes = {path.stat().st_mode for path in bundle.iterdir()}
+    assert modes == {(bundle.parent / "usual").stat().st_mode}
+
+
 def test_loading_leaves_random_numbers_alone(bundle):
     torch.manual_seed(1)
     state = torch.get_rng_state()
