@@ -44,11 +44,11 @@ bibtex_reference_style = "author_year"
 # -- Extensions -------------------------------------------------------------------------------------------
 
 extensions = [
+    "mathml",  # in docs/_ext
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.intersphinx",
-    "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx_autodoc_typehints",  # after napoleon
     "sphinx_copybutton",
@@ -126,5 +126,6 @@ html_theme_options = {
     "use_fullscreen_button": False,
     "use_download_button": True,
 }
+html_math_renderer = "mathml"
 html_show_sphinx = False
 pygments_style = "default"
