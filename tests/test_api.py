@@ -128,7 +128,7 @@ def silent_about_results(
     adata: ad.AnnData,
     model: str = "small",
     layer: str = "x",
-    copy: bool = False,  # noqa: FBT001, FBT002
+    copy: bool = False,  # noqa: FBT002
 ) -> int:
     """Do something.
 
