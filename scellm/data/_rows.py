@@ -103,7 +103,11 @@ def open_matrix(path: Path, layer: str | None = None, use_raw: bool | None = Non
             msg = f"{path.name} has no {key}. {f'Pass {ways}.' if ways else 'It holds no other matrix.'}"
             raise ValueError(msg)
         element = store[key]
-        X = sparse_dataset(element) if "csr_matrix" in _kind(element) or "csc_matrix" in _kind(element) else element
+        X = (
+            sparse_dataset(element)
+            if "csr_matrix" in _kind(element) or "csc_matrix" in _kind(element)
+            else element
+        )
         var = read_elem(store["raw/var" if use_raw else "var"])
         if not X.shape[0] or not X.shape[1]:
             msg = f"{key} of {path.name} has {X.shape[0]} cells and {X.shape[1]} genes; need at least one of each."
@@ -126,8 +130,11 @@ def open_store(path: Path, mode: str) -> Iterator[Any]:
         msg = f"There is no file {path}."
         raise FileNotFoundError(msg)
     if path.suffix == ".zarr":
-        import zarr
-
+        try:
+            import zarr
+        except ImportError as error:
+            msg = f"Reading {path.name} needs the package zarr: pip install 'scellm[zarr]'."
+            raise ImportError(msg) from error
         group = zarr.open_group(str(path), mode=mode, use_consolidated=False)
         yield group
         if mode != "r":

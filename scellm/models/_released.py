@@ -94,7 +94,9 @@ def convert_openbiomed(
         raise ValueError(msg)
     encoder = Encoder(config)
     weights = _rename(state)
-    weights["expression.mask_embedding"] = weights["expression.embedding.weight"][-1]  # published: mask is PAD
+    weights["expression.mask_embedding"] = weights["expression.embedding.weight"][
+        -1
+    ]  # published: mask is PAD
     _check_names(weights, encoder.state_dict())
     encoder.load_state_dict(weights)
     model = CellLM(
@@ -135,7 +137,9 @@ def _read_checkpoint(path: Path) -> dict[str, Tensor]:
         raise ValueError(msg) from error
     if not isinstance(saved, dict) or "model_state_dict" not in saved:
         found = sorted(map(str, saved))[:5] if isinstance(saved, dict) else type(saved).__name__
-        msg = f"{path} should hold {{'model_state_dict': ...}}, as the published code saves it; found {found}."
+        msg = (
+            f"{path} should hold {{'model_state_dict': ...}}, as the published code saves it; found {found}."
+        )
         raise ValueError(msg)
     return {name.removeprefix("module."): tensor for name, tensor in saved["model_state_dict"].items()}
 
@@ -201,4 +205,6 @@ def _vocabulary_of(symbols: list[str]) -> GeneVocabulary:
         ensembl_id = str(known.ensembl_ids[gene_id]) if gene_id >= 0 else ""
         ensembl_ids.append("" if ensembl_id in taken else ensembl_id)
         taken.add(ensembl_id)
-    return GeneVocabulary(ensembl_ids=ensembl_ids, symbols=symbols, source="gene list of a published checkpoint")
+    return GeneVocabulary(
+        ensembl_ids=ensembl_ids, symbols=symbols, source="gene list of a published checkpoint"
+    )

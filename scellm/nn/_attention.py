@@ -99,7 +99,9 @@ class Attention(nn.Module):
         if self.projection is None:
             mask = positions.is_token[:, None, None, :]
             # without filler the mask is left out: the fused kernels are faster without one
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=None if positions.is_token.all() else mask)
+            out = F.scaled_dot_product_attention(
+                q, k, v, attn_mask=None if positions.is_token.all() else mask
+            )
         else:
             out = favor_attention(q, k, v, self.projection.to(q.dtype), positions)
         return self.to_out(out.transpose(1, 2).flatten(2))

@@ -15,7 +15,6 @@ from ._attention import Attention, Positions, orthogonal_projection
 from ._config import CellLMConfig
 from ._heads import MaskedGeneHead
 
-
 EMBEDDING_STD = 0.05
 """Spread of embeddings before training: small, so that training soon moves them."""
 
@@ -44,7 +43,9 @@ class BinnedExpression(nn.Module):
     def forward(self, genes: Tensor, values: Tensor, gene_ids: Tensor, is_masked: Tensor | None) -> Tensor:
         expression = self.embedding(values.clamp(0, self.max_bin).long())  # (B, G, D)
         if is_masked is not None:
-            expression = torch.where(is_masked[..., None], self.mask_embedding.to(expression.dtype), expression)
+            expression = torch.where(
+                is_masked[..., None], self.mask_embedding.to(expression.dtype), expression
+            )
         return genes + expression
 
     def special(self, genes: Tensor, offset: int) -> Tensor:
@@ -76,7 +77,7 @@ class ContinuousExpression(nn.Module):
         return torch.where(is_masked[..., None], genes + self.mask_embedding, token)
 
     def amount(self, values: Tensor, gene_ids: Tensor) -> Tensor:
-        """u = gain of the gene * log1p expression, clipped; the shape of `values`."""
+        """Amount u = gain of the gene * log1p expression, clipped; the shape of `values`."""
         return (values * self.log_gain[gene_ids].exp()).clamp(max=self.MAX)
 
     def special(self, genes: Tensor, offset: int) -> Tensor:

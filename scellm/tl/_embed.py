@@ -19,8 +19,17 @@ from tqdm.auto import tqdm
 from .._checks import check_key, get_matrix
 from .._keys import X_SCELLM
 from .._version import __version__
-from ..data import GeneMatch, ValueReport, check_finite, describe_values, match_genes, open_matrix, open_store
-from ..data import row_blocks, tokenize
+from ..data import (
+    GeneMatch,
+    ValueReport,
+    check_finite,
+    describe_values,
+    match_genes,
+    open_matrix,
+    open_store,
+    row_blocks,
+    tokenize,
+)
 from ..models import CellLM, load
 from ..models._encode import choose_device, choose_precision, encode
 
@@ -118,7 +127,7 @@ def embed(
         Too few vocabulary genes; values that are scaled, negative or not finite; no cells; an unknown model,
         device or precision; empty cells with `on_empty="raise"`; a key that files cannot hold.
     FileNotFoundError
-        No file at the path.
+        No file at the path, or no folder for `output`.
 
     Examples
     --------
@@ -136,6 +145,9 @@ def embed(
     if output is not None and not is_path:
         msg = "output= is for files; with an AnnData in memory call adata.write_h5ad afterwards."
         raise ValueError(msg)
+    if is_path:
+        source, target = Path(adata), Path(output) if output is not None else Path(adata)
+        _check_target(source, target)
     chosen_device = choose_device(device)
     dtype = choose_precision(precision, chosen_device)
     if not isinstance(model, CellLM):
@@ -160,7 +172,7 @@ def embed(
     }
     _report(n_empty, n_truncated, on_empty, model.tokens.max_genes, len(embedding), where)
     if is_path:
-        _write(Path(adata), Path(output) if output is not None else Path(adata), key_added, embedding, record)
+        _write(source, target, key_added, embedding, record)
         return None
     adata = adata.copy() if copy else adata
     adata.obsm[key_added] = embedding
@@ -273,7 +285,9 @@ def _report(n_empty: int, n_truncated: int, on_empty: str, max_genes: int, n_obs
         if on_empty == "raise":
             msg += "; filter them with sc.pp.filter_cells(adata, min_genes=1), or pass on_empty='nan'."
             raise ValueError(msg)
-        warnings.warn(f"{msg}; their rows are NaN. sc.pp.filter_cells(adata, min_genes=1) removes them.", stacklevel=3)
+        warnings.warn(
+            f"{msg}; their rows are NaN. sc.pp.filter_cells(adata, min_genes=1) removes them.", stacklevel=3
+        )
     if n_truncated:
         warnings.warn(
             f"{n_truncated} of {n_obs} cells express more than {max_genes} genes; the {max_genes} most expressed of "
@@ -282,13 +296,20 @@ def _report(n_empty: int, n_truncated: int, on_empty: str, max_genes: int, n_obs
         )
 
 
+def _check_target(source: Path, target: Path) -> None:
+    """Refuse a place the results could not be written to, before anything is computed."""
+    if target.suffix != source.suffix:
+        msg = f"output={str(target)!r} must end in {source.suffix!r}, like the input: the file is copied, not converted."
+        raise ValueError(msg)
+    if not target.parent.is_dir():
+        msg = f"There is no folder {target.parent} to write {target.name} to."
+        raise FileNotFoundError(msg)
+
+
 def _write(source: Path, target: Path, key: str, embedding: np.ndarray, record: dict[str, Any]) -> None:
     """Copy a file, add the results to the copy, and move it into place."""
     from anndata.io import write_elem
 
-    if target.suffix != source.suffix:
-        msg = f"output={str(target)!r} must end in {source.suffix!r}, like the input: the file is copied, not converted."
-        raise ValueError(msg)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.stem}-") as folder:
         part = Path(folder) / target.name
         (shutil.copytree if source.is_dir() else shutil.copyfile)(source, part)
@@ -299,6 +320,19 @@ def _write(source: Path, target: Path, key: str, embedding: np.ndarray, record: 
                 if key in store[slot]:
                     del store[slot][key]
                 write_elem(store[slot], key, value)
-        if target.is_dir():  # a zarr folder cannot be replaced in one step
-            target.replace(Path(folder) / "old")
+        if target.is_dir():
+            _replace_folder(part, target)
+        else:
+            part.replace(target)
+
+
+def _replace_folder(part: Path, target: Path) -> None:
+    """Put a folder in the place of another, which no system does in one step; the old one is back if it fails."""
+    old = target.with_name(f".{target.name}.old")
+    target.replace(old)
+    try:
         part.replace(target)
+    except BaseException:
+        old.replace(target)
+        raise
+    shutil.rmtree(old)

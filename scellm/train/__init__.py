@@ -5,4 +5,15 @@ from ._losses import info_nce, masked_gene_loss
 from ._pretrain import PretrainConfig, gene_gain, grow, pretrain, start_from_corpus
 from ._views import ViewConfig, draw_view
 
-__all__ = ["PretrainConfig", "ViewConfig", "draw_view", "encode_bag", "gene_gain", "grow", "info_nce", "masked_gene_loss", "pretrain", "start_from_corpus"]
+__all__ = [
+    "PretrainConfig",
+    "ViewConfig",
+    "draw_view",
+    "encode_bag",
+    "gene_gain",
+    "grow",
+    "info_nce",
+    "masked_gene_loss",
+    "pretrain",
+    "start_from_corpus",
+]

@@ -21,6 +21,9 @@ from ._bag import encode_bag
 from ._losses import info_nce, masked_gene_loss
 from ._views import ViewConfig, draw_view
 
+LOG_EVERY = 20
+"""Steps between two lines of the log."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig:
@@ -66,7 +69,9 @@ class PretrainConfig:
     views: ViewConfig = dataclasses.field(default_factory=ViewConfig)
 
 
-def gene_gain(corpus: Mapping[str, sp.csr_array], target_sum: float, *, limits: tuple[float, float]) -> np.ndarray:
+def gene_gain(
+    corpus: Mapping[str, sp.csr_array], target_sum: float, *, limits: tuple[float, float]
+) -> np.ndarray:
     """Inverse of twice the spread of each gene's log1p expression, averaged over datasets, (n_genes,).
 
     Every dataset counts the same, so that a gene seen in one small tissue keeps its own scale there.
@@ -100,7 +105,9 @@ def start_from_corpus(encoder: Encoder, corpus: Mapping[str, sp.csr_array], targ
         values = values[np.diff(values.indptr) > 0]
         gene_ids = torch.from_numpy(values.indices.astype(np.int64))
         indptr = torch.from_numpy(values.indptr.astype(np.int64))
-        bags.append(encode_bag(encoder, gene_ids, torch.from_numpy(values.data), indptr, finished=False).mean(0))
+        bags.append(
+            encode_bag(encoder, gene_ids, torch.from_numpy(values.data), indptr, finished=False).mean(0)
+        )
     expression.bias -= torch.stack(bags).mean(0)
 
 
@@ -153,7 +160,7 @@ def pretrain(
     device
         Where to train.
     log
-        Called every 20 steps with step, losses and cells per second.
+        Called every 20 steps with step, seconds, learning rate and the mean of each loss since the last call.
     show_progress
         Whether to show a progress bar.
     max_seconds
@@ -166,7 +173,8 @@ def pretrain(
     names = list(corpus)
     sizes = np.array([corpus[name].shape[0] for name in names], dtype=float)
     chance = sizes**config.dataset_power / (sizes**config.dataset_power).sum()
-    start, totals = time.monotonic(), {}
+    start = time.monotonic()
+    since_log: dict[str, list[float]] = {}
     progress = tqdm(total=config.n_steps, disable=not show_progress, desc="pretrain")
     for step in range(config.n_steps):
         elapsed = time.monotonic() - start
@@ -184,12 +192,14 @@ def pretrain(
         torch.nn.utils.clip_grad_norm_([*encoder.parameters(), *head.parameters()], 1.0)
         optimizer.step()
         for name, value in losses.items():
-            totals[name] = 0.98 * totals.get(name, value.item()) + 0.02 * value.item()
+            since_log.setdefault(name, []).append(value.item())
         progress.update()
-        if step % 20 == 0:
-            progress.set_postfix({name: f"{value:.3f}" for name, value in totals.items()})
+        if step % LOG_EVERY == 0:
+            means = {name: float(np.mean(values)) for name, values in since_log.items()}
+            since_log.clear()
+            progress.set_postfix({name: f"{mean:.3f}" for name, mean in means.items()})
             if log is not None:
-                log({"step": step, "seconds": elapsed, "learning_rate": group["lr"], **totals})
+                log({"step": step, "seconds": elapsed, "learning_rate": group["lr"], **means})
     progress.close()
     return encoder.eval()
 

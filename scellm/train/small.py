@@ -27,9 +27,16 @@ from ._pretrain import PretrainConfig, grow, pretrain, start_from_corpus
 from ._views import ViewConfig
 
 BAG = PretrainConfig(
-    batch_size=512, n_steps=4000, learning_rate=3e-3, bag=True, precision="fp32", views=ViewConfig(max_genes=2048)
+    batch_size=512,
+    n_steps=4000,
+    learning_rate=3e-3,
+    bag=True,
+    precision="fp32",
+    views=ViewConfig(max_genes=2048),
 )
-FULL = PretrainConfig(batch_size=256, n_steps=1000, learning_rate=5e-4, views=ViewConfig(max_genes=160))
+FULL = PretrainConfig(
+    batch_size=128, n_steps=700, learning_rate=3e-4, warmup=0.1, views=ViewConfig(max_genes=256)
+)
 TOKENS = TokenConfig(target_sum=1e4, max_genes=2048)
 
 

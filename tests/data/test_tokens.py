@@ -39,7 +39,9 @@ def slowly(counts, gene_ids, config):
                 total[int(gene_id)] = total.get(int(gene_id), 0.0) + float(value)
         sum_ = sum(total.values())
         values = {gene: np.log1p(value * config.target_sum / sum_) for gene, value in total.items()}
-        ranked = sorted(values) if config.truncation == "first" else sorted(values, key=lambda g: (-values[g], g))
+        ranked = (
+            sorted(values) if config.truncation == "first" else sorted(values, key=lambda g: (-values[g], g))
+        )
         cells.append({gene: values[gene] for gene in sorted(ranked[: config.max_genes])})
     return cells
 

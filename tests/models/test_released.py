@@ -12,7 +12,9 @@ from scellm.data import tokenize
 from scellm.models._released import _IN_LAYER, _OUTER
 
 GOLDEN = Path(__file__).parents[3] / "shared" / "reference" / "celllm_small"
-needs_golden = pytest.mark.skipif(not GOLDEN.exists(), reason="needs the golden encodings, which are not shipped")
+needs_golden = pytest.mark.skipif(
+    not GOLDEN.exists(), reason="needs the golden encodings, which are not shipped"
+)
 SYMBOLS = [f"G{i}" for i in range(300)]
 
 
@@ -77,7 +79,11 @@ def published_state(*, n_genes=20, dim=8, depth=2, heads=2, dim_head=4, n_featur
     """A random checkpoint with the published names."""
     generator = torch.Generator().manual_seed(0)
     inner, hidden = heads * dim_head, 4 * dim
-    shapes = {"pos_emb.emb.weight": (n_genes + 2, dim), "token_emb.weight": (8, dim), "to_out.weight": (8, dim)}
+    shapes = {
+        "pos_emb.emb.weight": (n_genes + 2, dim),
+        "token_emb.weight": (8, dim),
+        "to_out.weight": (8, dim),
+    }
     shapes |= {"to_out.bias": (8,), "norm.weight": (dim,), "norm.bias": (dim,)}
     in_layer = {
         "0.norm.weight": (dim,), "0.norm.bias": (dim,), "1.norm.weight": (dim,), "1.norm.bias": (dim,),
@@ -87,8 +93,11 @@ def published_state(*, n_genes=20, dim=8, depth=2, heads=2, dim_head=4, n_featur
         "1.fn.fn.w1.weight": (hidden, dim), "1.fn.fn.w1.bias": (hidden,),
         "1.fn.fn.w2.weight": (dim, hidden), "1.fn.fn.w2.bias": (dim,),
     }  # fmt: skip
-    assert set(in_layer) == set(_IN_LAYER) and set(shapes) == set(_OUTER)
-    shapes |= {f"performer.net.layers.{i}.{name}": shape for i in range(depth) for name, shape in in_layer.items()}
+    assert set(in_layer) == set(_IN_LAYER)
+    assert set(shapes) == set(_OUTER)
+    shapes |= {
+        f"performer.net.layers.{i}.{name}": shape for i in range(depth) for name, shape in in_layer.items()
+    }
     state = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
     state["pos_emb.emb.weight"] = state["pos_emb.emb.weight"].double()
     state["performer.calls_since_last_redraw"] = torch.tensor(0)

@@ -79,9 +79,7 @@ def test_one_position_with_multiplicity_equals_many_copies(qkv):
     def copied(x):
         return torch.cat([x, x[:, :, -1:].expand(-1, -1, 6, -1)], dim=2)
 
-    long = Positions(
-        torch.nn.functional.pad(is_token, (0, 6)), torch.ones(2, 17, dtype=torch.float64)
-    )
+    long = Positions(torch.nn.functional.pad(is_token, (0, 6)), torch.ones(2, 17, dtype=torch.float64))
     padded = favor_attention(copied(q), copied(k), copied(v), projection, long)
     torch.testing.assert_close(short, padded[:, :, :11], rtol=1e-12, atol=1e-12)
     without = favor_attention(q, k, v, projection, Positions(is_token, is_token.double()))

@@ -5,7 +5,13 @@ from scellm.nn import CellLMConfig, Encoder
 
 def test_base_has_the_size_of_the_paper():
     config = CellLMConfig.named("base")
-    assert (config.n_genes, config.dim, config.depth, config.heads, config.dim_head) == (19_379, 512, 10, 16, 64)
+    assert (config.n_genes, config.dim, config.depth, config.heads, config.dim_head) == (
+        19_379,
+        512,
+        10,
+        16,
+        64,
+    )
     assert config.random_features == 266  # int(64 ln 64)
     assert config.max_bin == 5
     import torch
@@ -42,5 +48,7 @@ def test_unknown_fields_name_the_nearest():
         CellLMConfig.from_dict({"n_gene": 3})
     with pytest.raises(ValueError, match="needs the field 'n_genes'"):
         CellLMConfig.from_dict({"dim": 3})
-    with pytest.raises(ValueError, match=r"No configuration is named 'large'; choose one of \['base', 'small', 'tiny'\]"):
+    with pytest.raises(
+        ValueError, match=r"No configuration is named 'large'; choose one of \['base', 'small', 'tiny'\]"
+    ):
         CellLMConfig.named("large")

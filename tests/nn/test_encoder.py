@@ -31,7 +31,9 @@ def cells():
     """Six cells of 3 to 28 genes, filled up to 28 positions."""
     generator = torch.Generator().manual_seed(1)
     is_gene = torch.arange(28) < torch.tensor([3, 28, 11, 7, 19, 5])[:, None]
-    gene_ids = torch.stack([torch.randperm(N_GENES, generator=generator)[:28].sort().values for _ in range(6)])
+    gene_ids = torch.stack(
+        [torch.randperm(N_GENES, generator=generator)[:28].sort().values for _ in range(6)]
+    )
     values = torch.rand(6, 28, generator=generator) * 6
     return gene_ids, values, is_gene
 
@@ -58,8 +60,13 @@ def test_same_row_alone_in_any_order_and_with_more_filler(encoder, cells):
         alone = encode(encoder, [x[i : i + 1, :n] for x in cells])
         torch.testing.assert_close(alone[0], together[i], rtol=1e-5, atol=1e-6)
     order = torch.tensor([5, 2, 0, 4, 1, 3])
-    torch.testing.assert_close(encode(encoder, [x[order] for x in cells]), together[order], rtol=1e-5, atol=1e-6)
-    filled = [torch.nn.functional.pad(x, (0, 9), value=value) for x, value in zip(cells, (7, 99.0, False), strict=True)]
+    torch.testing.assert_close(
+        encode(encoder, [x[order] for x in cells]), together[order], rtol=1e-5, atol=1e-6
+    )
+    filled = [
+        torch.nn.functional.pad(x, (0, 9), value=value)
+        for x, value in zip(cells, (7, 99.0, False), strict=True)
+    ]
     torch.testing.assert_close(encode(encoder, filled), together, rtol=1e-5, atol=1e-6)
 
 

@@ -1,6 +1,7 @@
 """tl.embed on a tiny random model: what is written, what is refused, and that nothing else changes."""
 
 import warnings
+from pathlib import Path
 
 import anndata as ad
 import numpy as np
@@ -24,7 +25,11 @@ def model():
     config = CellLMConfig.named("tiny", n_genes=len(vocabulary))
     torch.manual_seed(0)
     return CellLM(
-        encoder=Encoder(config).eval(), config=config, tokens=TokenConfig(), vocabulary=vocabulary, name="tiny"
+        encoder=Encoder(config).eval(),
+        config=config,
+        tokens=TokenConfig(),
+        vocabulary=vocabulary,
+        name="tiny",
     )
 
 
@@ -35,7 +40,9 @@ def adata():
 
 def embedded(adata, model, **options):
     """The embedding, without touching `adata`."""
-    return scellm.tl.embed(adata, model, copy=True, min_overlap=options.pop("min_overlap", 0.02), **options).obsm[KEY]
+    return scellm.tl.embed(
+        adata, model, copy=True, min_overlap=options.pop("min_overlap", 0.02), **options
+    ).obsm[KEY]
 
 
 def close(found, expected):
@@ -95,7 +102,10 @@ def test_results_survive_a_round_trip(adata, model, tmp_path, suffix):
 @pytest.mark.parametrize("batch_size", [1, 5, "auto"], ids="batch {}".format)
 def test_batch_size_changes_only_rounding(adata, model, batch_size):
     np.testing.assert_allclose(
-        embedded(adata, model, batch_size=batch_size), embedded(adata, model, batch_size=24), rtol=1e-5, atol=1e-5
+        embedded(adata, model, batch_size=batch_size),
+        embedded(adata, model, batch_size=24),
+        rtol=1e-5,
+        atol=1e-5,
     )
 
 
@@ -236,7 +246,9 @@ def test_empty_cells_are_nan_and_counted(adata, model):
     X = adata.X.tolil()
     X[[2, 9]] = 0
     adata.X = X.tocsr()
-    with pytest.warns(UserWarning, match="2 of 24 cells in `adata.X` express no vocabulary gene; their rows are NaN"):
+    with pytest.warns(
+        UserWarning, match="2 of 24 cells in `adata.X` express no vocabulary gene; their rows are NaN"
+    ):
         scellm.tl.embed(adata, model)
     assert np.isnan(adata.obsm[KEY][[2, 9]]).all()
     kept = [i for i in range(24) if i not in (2, 9)]
@@ -248,7 +260,10 @@ def test_empty_cells_are_nan_and_counted(adata, model):
 
 def test_a_context_shorter_than_a_cell_is_counted(adata, model):
     short = CellLM(
-        encoder=model.encoder, config=model.config, tokens=TokenConfig(max_genes=50), vocabulary=model.vocabulary
+        encoder=model.encoder,
+        config=model.config,
+        tokens=TokenConfig(max_genes=50),
+        vocabulary=model.vocabulary,
     )
     with pytest.warns(UserWarning, match="24 of 24 cells express more than 50 genes; the 50 most expressed"):
         scellm.tl.embed(adata, short)
@@ -291,7 +306,13 @@ def test_float_counts_are_taken_with_a_warning(adata, model):
 
 def test_missing_keys_and_matrices(adata, model):
     adata.layers["counts"] = adata.X
-    refused(adata, model, KeyError, r"'raw_counts' is not in `adata.layers`, which has \['counts'\]", layer="raw_counts")
+    refused(
+        adata,
+        model,
+        KeyError,
+        r"'raw_counts' is not in `adata.layers`, which has \['counts'\]",
+        layer="raw_counts",
+    )
     refused(adata, model, ValueError, "`adata.raw` is None", use_raw=True)
     refused(adata, model, ValueError, "name two matrices", layer="counts", use_raw=True)
     refused(adata, model, ValueError, "cannot be written to h5ad.*'X_a_b'", key_added="X_a/b")
@@ -339,6 +360,8 @@ def test_options(adata, model, tmp_path):
         scellm.tl.embed(tmp_path / "cells.h5ad", model, copy=True)
     with pytest.raises(ValueError, match=r"must end in '.h5ad'"):
         scellm.tl.embed(tmp_path / "cells.h5ad", model, output=tmp_path / "cells.zarr")
+    with pytest.raises(FileNotFoundError, match="There is no folder .*absent to write out.h5ad to"):
+        scellm.tl.embed(tmp_path / "cells.h5ad", model, output=tmp_path / "absent" / "out.h5ad")
     with pytest.raises(KeyError, match="Layer 'counts' is not in cells.h5ad"):
         scellm.tl.embed(tmp_path / "cells.h5ad", model, layer="counts")
 
@@ -363,6 +386,28 @@ def test_an_interruption_leaves_everything_as_it_was(adata, model, tmp_path, mon
     assert [path.name for path in tmp_path.iterdir()] == ["cells.h5ad"]
 
 
+def test_a_zarr_folder_is_never_lost(adata, model, tmp_path, monkeypatch):
+    """Folders cannot be replaced in one step: when the second step fails, the old folder is back."""
+    path = tmp_path / "cells.zarr"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the zarr format
+        adata.write_zarr(path)
+        replace = Path.replace
+
+        def interrupted(self, target):
+            if Path(target) == path and ".old" not in self.name:
+                raise KeyboardInterrupt
+            return replace(self, target)
+
+        monkeypatch.setattr(Path, "replace", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            scellm.tl.embed(path, model)
+        back = ad.read_zarr(path)
+    assert KEY not in back.obsm
+    assert abs(back.X - adata.X).max() == 0
+    assert [p.name for p in tmp_path.iterdir()] == ["cells.zarr"]
+
+
 # Memory and precision
 
 
@@ -376,7 +421,9 @@ def test_out_of_memory_halves_the_batch_and_goes_on(adata, model, monkeypatch):
         return forward(gene_ids, *args)
 
     monkeypatch.setattr(model.encoder, "forward", limited)
-    with pytest.warns(UserWarning, match="Memory of cpu ran out; went on with 6 cells at once. Pass batch_size=6"):
+    with pytest.warns(
+        UserWarning, match="Memory of cpu ran out; went on with 6 cells at once. Pass batch_size=6"
+    ):
         found = embedded(adata, model, batch_size=24)
     close(found, expected)
 
@@ -398,7 +445,9 @@ def test_bf16_is_close(adata, model):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_gpu_equals_cpu(adata, model):
     np.testing.assert_allclose(
-        embedded(adata, model, device="cuda", precision="fp32"), embedded(adata, model, device="cpu"), atol=1e-3
+        embedded(adata, model, device="cuda", precision="fp32"),
+        embedded(adata, model, device="cpu"),
+        atol=1e-3,
     )
     assert model.encoder.norm.weight.device.type == "cpu"  # the model is back where it was
 
