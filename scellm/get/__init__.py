@@ -1,1 +1,5 @@
-"""Not filled yet."""
+"""Results as tables."""
+
+from ._embedding import embedding
+
+__all__ = ["embedding"]

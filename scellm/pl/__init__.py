@@ -1,1 +1,5 @@
-"""Not filled yet."""
+"""Figures."""
+
+from ._training_history import training_history
+
+__all__ = ["training_history"]
