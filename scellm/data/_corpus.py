@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
 import scipy.sparse as sp
 
 from ._tokens import gene_counts
 from ._values import describe_values
 from ._vocabulary import GeneVocabulary
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,9 @@ class CorpusDataset:
     """What the file held, as `describe_values` names it."""
     n_matched: int
     """Vocabulary genes the study measured."""
+    about: dict[str, str] = field(default_factory=dict)
+    """What the file says of itself: `paper`, `provenance` and `licence` from `uns`, `tissue`, `organism` and
+    numbers of cancer and normal cells from `obs`, as far as they are there."""
 
 
 def read_corpus(folders: Iterable[str | Path], vocabulary: GeneVocabulary) -> dict[str, CorpusDataset]:
@@ -66,5 +72,17 @@ def read_corpus(folders: Iterable[str | Path], vocabulary: GeneVocabulary) -> di
                 raise ValueError(msg)
             match = vocabulary.match(adata.var_names)
             counts = gene_counts(adata.X, match.ids, len(vocabulary), report.linearize)
-            corpus[path.stem] = CorpusDataset(counts, report.kind, len(np.unique(match.ids[match.ids >= 0])))
+            corpus[path.stem] = CorpusDataset(counts, report.kind, match.n_genes, _about(adata))
     return dict(sorted(corpus.items()))
+
+
+def _about(adata: AnnData) -> dict[str, str]:
+    """Where cells come from, for the model card."""
+    about = {key: str(adata.uns[key]) for key in ("paper", "provenance", "licence") if adata.uns.get(key)}
+    for key in ("tissue", "organism"):
+        if key in adata.obs:
+            about[key] = ", ".join(sorted(map(str, adata.obs[key].unique())))
+    if "malignant" in adata.obs:
+        is_cancer = adata.obs["malignant"].astype(str)
+        about |= {"cancer": str((is_cancer == "True").sum()), "normal": str((is_cancer == "False").sum())}
+    return about

@@ -28,7 +28,7 @@ from ._views import ViewConfig
 
 BAG = PretrainConfig(
     batch_size=512,
-    n_steps=4000,
+    n_steps=3400,
     learning_rate=3e-3,
     bag=True,
     precision="fp32",
@@ -122,6 +122,7 @@ def _provenance(
                 "cells": dataset.counts.shape[0],
                 "vocabulary_genes": dataset.n_matched,
                 "values": dataset.values,
+                **dataset.about,
             }
             for name, dataset in datasets.items()
         },
