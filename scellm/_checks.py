@@ -11,7 +11,7 @@ from anndata import AnnData
 def get_matrix(
     adata: AnnData,
     layer: str | None = None,
-    use_raw: bool | None = None,  # noqa: FBT001
+    use_raw: bool | None = None,
 ) -> tuple[Any, pd.DataFrame, str]:
     """The expression matrix a caller means.
 
@@ -58,7 +58,7 @@ def layer_names(adata: AnnData) -> list[str]:
     return [layer for layer in adata.layers if layer is not None]
 
 
-def check_choice(adata: AnnData, layer: str | None, use_raw: bool | None) -> None:  # noqa: FBT001
+def check_choice(adata: AnnData, layer: str | None, use_raw: bool | None) -> None:
     """That `layer` and `use_raw` name one matrix that there is; raises as `get_matrix` does."""
     if not isinstance(adata, AnnData):
         msg = f"Need an AnnData object, found {type(adata).__name__}."

@@ -151,7 +151,7 @@ def _add_embed_options(command: argparse.ArgumentParser) -> None:
 
 
 def _batch_size(text: str) -> int | str:
-    """ "auto" or a positive whole number."""
+    """Parse "auto" or a positive whole number."""
     if text == "auto":
         return text
     if not text.isdecimal() or int(text) < 1:

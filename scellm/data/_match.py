@@ -405,7 +405,7 @@ def _way_out(
         if other.n_genes > match.n_genes:
             return f"; pass use_raw=True, where `{other.where}` holds {other.n_genes}."
     if match.recognised >= 0.5:
-        return "; pass the data as it was before genes were selected."
+        return "; pass the data as it was before genes were selected, or a smaller min_overlap= if this is all there is."
     columns = [str(column) for column in var.columns]
     has = f"`{holder}.var` has the columns {columns}" if columns else f"`{holder}.var` has no columns"
     return f"; pass `gene_key=` with a column of human or mouse gene symbols or Ensembl ids. {has}."
