@@ -128,7 +128,7 @@ def _first_columns(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _sum_columns(X: Any, ids: np.ndarray) -> Any:
     """One column per gene, in order of gene id; only columns that are really summed change their values."""
     X = X.compute() if hasattr(X, "compute") else X
-    X = X[:] if not isinstance(X, np.ndarray) and not sp.issparse(X) else X  # backed
+    X = _plain(X[:] if not isinstance(X, np.ndarray) and not sp.issparse(X) else X)  # X[:]: backed
     genes, first = _first_columns(ids)
     columns = np.flatnonzero(ids >= 0)
     n_columns = np.bincount(ids[columns], minlength=genes[-1] + 1)[genes]
@@ -154,6 +154,17 @@ def _sum_columns(X: Any, ids: np.ndarray) -> Any:
     return _replace_columns(X[:, first], shared, _sum(X[:, of_shared], selector, values))
 
 
+def _plain(X: Any) -> Any:
+    """numpy's or scipy's own class, same memory.
+
+    A matrix of an AnnData view, and every copy of it made by slicing or `astype`, writes into that AnnData.
+    """
+    if not sp.issparse(X):
+        return np.asarray(X)
+    own = next(kind for kind in type(X).__mro__ if kind.__module__.startswith("scipy."))
+    return own(X)
+
+
 def _sum(X: Any, selector: sp.csr_array, values: ValueReport) -> Any:
     """Sums of columns at linear scale, given back at the scale of `X`."""
     if sp.issparse(X):
@@ -176,7 +187,7 @@ def _replace_columns(X: Any, columns: np.ndarray, new: Any) -> Any:
         largest = new.max() if new.shape[0] else 0
         dtype = dtype if dtype.kind != "b" and largest <= np.iinfo(dtype).max else np.dtype(np.int64)
     if not sp.issparse(X):
-        X = X.astype(dtype)
+        X = np.array(X, dtype=dtype)
         X[:, columns] = new
         return X
     keep = np.setdiff1d(np.arange(X.shape[1]), columns)

@@ -99,6 +99,27 @@ def test_the_input_is_untouched():
     assert np.array_equal(adata.obsm["X_pca"], before.obsm["X_pca"])
 
 
+@pytest.mark.parametrize(
+    "container", [np.array, sp.csr_matrix, sp.csc_matrix, sp.csr_array], ids=lambda c: c.__name__
+)
+def test_duplicates_of_a_view_are_summed_and_its_object_is_untouched(container):
+    whole = small(container)
+    whole.layers["counts"] = whole.X.copy()
+    before = whole.copy()
+    view = whole[:3]
+    result = harmonize_genes(view)
+    summed = expected(before.X)[:3]
+    assert np.array_equal(dense(result.X), summed)
+    assert np.array_equal(dense(result.layers["counts"]), summed)
+    for matrix in (result.X, result.layers["counts"], result.obsm["X_pca"]):
+        (matrix.data if sp.issparse(matrix) else matrix)[:] = 0
+    assert view.is_view
+    for adata, n in ((whole, 5), (view, 3)):
+        assert np.array_equal(dense(adata.X), dense(before.X)[:n])
+        assert np.array_equal(dense(adata.layers["counts"]), dense(before.X)[:n])
+        assert np.array_equal(adata.obsm["X_pca"], before.obsm["X_pca"][:n])
+
+
 def test_log_values_are_summed_at_linear_scale():
     adata = scellm.datasets.toy_cells(20, n_vars=300)
     names = adata.var_names.tolist()
