@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from ._nomenclature import UNKNOWN, Organism, human_names, resolve
+from ._nomenclature import UNKNOWN, Organism, human_names, is_missing, resolve
 
 if TYPE_CHECKING:
     from ._vocabulary import GeneVocabulary
@@ -154,7 +154,7 @@ def match_names(
     # A vocabulary may hold genes that HGNC does not know: their own names always find them.
     if resolved.organism != "mouse":
         for at in np.flatnonzero(ids < 0).tolist():
-            row = vocabulary._row_of_name.get(names[at], UNKNOWN)
+            row = UNKNOWN if is_missing(names[at]) else vocabulary._row_of_name.get(names[at], UNKNOWN)
             if row >= 0:
                 ids[at], how[at] = row, "symbol" if vocabulary.symbols[row] == names[at] else "ensembl"
                 candidates.pop(names[at], None)

@@ -49,11 +49,18 @@ MONTH_NAMES = MONTH_STEMS | {
     "DECEMBER": "DEC",
 }
 MADE_UNIQUE = re.compile(r"(.+)[-.]\d{1,3}")
+# What tables write where there is no name, also as made unique. `NA` (alias of XK) and `NaN` (of SCN11A) are lost.
+MISSING = re.compile(r"\s*(?:nan|<?na>?|#?n/a|none|null|)(?:[-.]\d{1,5})?\s*", re.IGNORECASE)
 
 
 def fold(name: str) -> str:
     """Spelling-free form: case, surrounding blanks, and `.` or `_` where a table export lost the hyphen."""
     return name.strip().upper().replace(".", "-").replace("_", "-")
+
+
+def is_missing(name: str) -> bool:
+    """Whether this stands for no name at all: empty, `nan`, `NA`, `None`, ..., and `nan-1`."""
+    return MISSING.fullmatch(name) is not None
 
 
 def read_table(name: str) -> tuple[list[str], list[list[str]]]:
@@ -230,20 +237,22 @@ def resolve(names: list[str], *, organism: Organism | None = None) -> Resolved:
     """Find the gene behind each name; a name that several genes share is never forced onto one."""
     split = [split_prefix(name) for name in names]
     plain = [name for name, _ in split]
+    missing = [is_missing(name) for name in plain]
     if organism is None:
-        organism = detect_organism(plain)
+        organism = detect_organism([name for name, skip in zip(plain, missing, strict=True) if not skip])
+    foreign = [prefix not in ("", organism) for _, prefix in split]
     find = _find_mouse if organism == "mouse" else _find_human
-    genes, how, candidates = find(plain, [prefix not in ("", organism) for _, prefix in split])
+    genes, how, candidates = find(plain, [a or b for a, b in zip(foreign, missing, strict=True)])
     namespace = detect_namespace(plain, organism=organism)
     return Resolved(np.array(genes, dtype=np.int64), how, candidates, namespace, organism)
 
 
-def _find_mouse(names: list[str], foreign: list[bool]) -> tuple[list[int], list[str], dict]:
-    """Genes of mouse names by one-to-one orthologs; human names are left alone."""
+def _find_mouse(names: list[str], skipped: list[bool]) -> tuple[list[int], list[str], dict]:
+    """Genes of mouse names by one-to-one orthologs; human names and skipped ones are left alone."""
     mouse = mouse_names()
     present = set(names)
     genes, how = [], []
-    for name, skip in zip(names, foreign, strict=True):
+    for name, skip in zip(names, skipped, strict=True):
         gene = UNKNOWN if skip else mouse.gene(name)
         if gene == UNKNOWN and not skip and "ENSMUSG" in name:
             ids = set(ENSEMBL_MOUSE.findall(name))
@@ -261,14 +270,14 @@ def _made_unique_from(name: str, present: set[str]) -> str:
     return found[1] if found and found[1] in present else ""
 
 
-def _find_human(names: list[str], foreign: list[bool]) -> tuple[list[int], list[str], dict]:
+def _find_human(names: list[str], skipped: list[bool]) -> tuple[list[int], list[str], dict]:
     """Genes of human names: certain names first, then those that need the others as context."""
     human = human_names()
     genes, how = [UNKNOWN] * len(names), ["unknown"] * len(names)
     candidates: dict[int, tuple[int, ...]] = {}
     left = []
     for at, name in enumerate(names):
-        if foreign[at]:
+        if skipped[at]:
             continue
         if (gene := human.by_symbol.get(name)) is not None:
             genes[at], how[at] = gene, "symbol"

@@ -10,7 +10,7 @@ import pytest
 
 from scellm.data import GeneVocabulary
 from scellm.data._match import HOW, gene_names, match_genes
-from scellm.data._nomenclature import human_names, mouse_names, read_table
+from scellm.data._nomenclature import human_names, is_missing, mouse_names, read_table
 
 V = GeneVocabulary.default()
 
@@ -238,6 +238,31 @@ def test_names_made_unique_are_duplicates_of_their_stem():
     assert match.symbols.tolist() == ["TBCE", "TBCE", "TBCE", "", "HLA-A", "NKX2-1", "", "", ""]
     assert match.n_duplicates == 2
     assert match.how[8] == "ambiguous"  # as its stem
+
+
+@pytest.mark.parametrize(
+    "name", ["nan", "NaN", "Nan", "NA", "N/A", "#N/A", "na", "None", "<NA>", "null", "NULL", "", " ", "NA "]
+)
+@pytest.mark.parametrize("organism", [None, "human", "mouse"])
+def test_missing_names_are_no_genes(name, organism):
+    names = [name, f"{name}-1", f"{name}-2", f"{name}.1"]
+    match = V.match([*names, "SCN11A", "XK"], organism=organism)
+    assert match.how[:4].tolist() == ["unknown"] * 4
+    assert match.ids[:4].tolist() == [-1] * 4
+    assert match.n_duplicates == 0
+    assert V.match(names).organism == "unknown"
+
+
+def test_missing_names_look_like_no_gene_that_there_is():
+    human, mouse = human_names(), mouse_names()
+    lost = {n for t in (human.previous, human.alias, mouse.by_synonym) for n in t if is_missing(n)}
+    assert lost == {"NA", "NaN", "Nan"}
+    assert not [n for t in (human.by_symbol, mouse.by_symbol) for n in t if is_missing(n)]
+
+
+def test_missing_names_are_not_looked_up_in_an_own_vocabulary():
+    own = GeneVocabulary(ensembl_ids=["ENSG00000167286", ""], symbols=["CD3D", "nan"])
+    assert own.match(["CD3D", "nan", ""]).ids.tolist() == [0, -1, -1]
 
 
 def test_duplicates_are_counted():
