@@ -30,7 +30,14 @@ def row_blocks(X: Any, n_rows: int) -> Iterator[tuple[int, sp.csr_array]]:
         block = X[start : start + n_rows]
         if hasattr(block, "compute"):  # dask
             block = block.compute()
-        yield start, sp.csr_array(block)
+        if not sp.issparse(block):
+            block = np.asarray(block)
+        native = block.dtype.newbyteorder("=")  # scipy knows neither half precision nor foreign byte order
+        block = sp.csr_array(block.astype(np.float32 if native == np.float16 else native, copy=False))
+        if not block.has_canonical_format:
+            block = block.copy()
+            block.sum_duplicates()
+        yield start, block
 
 
 def check_finite(block: sp.csr_array, first_row: int) -> None:
@@ -92,6 +99,7 @@ def open_matrix(path: Path, layer: str | None = None, use_raw: bool | None = Non
         if layer is not None and use_raw:
             msg = f"layer={layer!r} and use_raw=True name two matrices; give one of them."
             raise ValueError(msg)
+        _check_encoding(store, path)
         has_raw = "raw/var" in store
         layers = sorted(store["layers"]) if "layers" in store else []
         if layer is not None and layer not in layers:
@@ -115,6 +123,22 @@ def open_matrix(path: Path, layer: str | None = None, use_raw: bool | None = Non
         yield FileMatrix(X, var, f"{path.name}: {key}", read_elem(store["raw/var"]) if has_raw else None)
 
 
+def _check_encoding(store: Any, path: Path) -> None:
+    """Refuse files that are no AnnData, or of the days before elements said what they are."""
+    if "obs" not in store or "var" not in store:
+        ten_x = " It looks like 10x output: sc.read_10x_h5 reads it." if "matrix" in store else ""
+        msg = f"{path.name} holds no AnnData: it has {sorted(store)}.{ten_x}"
+        raise ValueError(msg)
+    tables = [name for name in ("obs", "var", "raw/var") if name in store]
+    matrices = [name for name in ("X", "raw/X") if name in store]
+    if any(not _kind(store[name]) for name in [*tables, *matrices]) or "raw.X" in store:
+        msg = (
+            f"{path.name} was written by an old version of anndata. Read and write it again: "
+            f"anndata.read_h5ad({path.name!r}).write_h5ad({path.name!r})."
+        )
+        raise ValueError(msg)
+
+
 @contextmanager
 def open_store(path: Path, mode: str) -> Iterator[Any]:
     """Open an h5ad file or a zarr folder as a group.
@@ -135,7 +159,8 @@ def open_store(path: Path, mode: str) -> Iterator[Any]:
         except ImportError as error:
             msg = f"Reading {path.name} needs the package zarr: pip install 'scellm[zarr]'."
             raise ImportError(msg) from error
-        group = zarr.open_group(str(path), mode=mode, use_consolidated=False)
+        newer = {"use_consolidated": False} if int(zarr.__version__.split(".")[0]) >= 3 else {}
+        group = zarr.open_group(str(path), mode=mode, **newer)
         yield group
         if mode != "r":
             _consolidate(path)

@@ -6,6 +6,7 @@ import contextlib
 import warnings
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -60,13 +61,32 @@ def choose_precision(precision: Literal["auto", "fp32", "bf16"], device: torch.d
     return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
+@dataclass
+class BatchSize:
+    """How many cells are encoded at once, and what memory has shown to be too many."""
+
+    asked: int | Literal["auto"] = "auto"
+    """Cells, or `"auto"` for as many as a budget of gene positions holds."""
+    fits: int | None = None
+    """Most cells at once after memory ran out; `None` if it never has."""
+
+    def report(self, device: torch.device) -> None:
+        """Warn, once, if memory ran out."""
+        if self.fits is not None:
+            warnings.warn(
+                f"Memory of {device} ran out; went on with {self.fits} cells at once. Pass batch_size={self.fits} "
+                "to start there.",
+                stacklevel=3,
+            )
+
+
 def encode(
     model: CellLM,
     tokens: Tokens,
     *,
     device: torch.device,
     dtype: torch.dtype = torch.float32,
-    batch_size: int | Literal["auto"] = "auto",
+    batches: BatchSize | None = None,
     on_batch: Callable[[int], object] | None = None,
 ) -> np.ndarray:
     """Embed tokenised cells.
@@ -79,8 +99,8 @@ def encode(
         Cells.
     device, dtype
         Where and in what precision to compute.
-    batch_size
-        Cells encoded at once; `"auto"` fills a budget of gene positions. Halved when memory runs out.
+    batches
+        Cells encoded at once; halved when memory runs out, and kept so for the next call with the same object.
     on_batch
         Called with the number of cells done after each batch.
 
@@ -89,16 +109,13 @@ def encode(
     (n_cells, dim) float32 in the order of `tokens`; NaN for cells without genes.
     """
     result = np.full((len(tokens), model.config.dim), np.nan, dtype=np.float32)
-    waiting = deque(
-        tokens.batches(
-            POSITIONS_PER_BATCH[device.type], cells_per_batch=None if batch_size == "auto" else batch_size
-        )
-    )
-    most = len(tokens)  # cells that fit at once, as far as is known
+    batches = batches or BatchSize()
+    cells_per_batch = None if batches.asked == "auto" else batches.asked
+    waiting = deque(tokens.batches(POSITIONS_PER_BATCH[device.type], cells_per_batch=cells_per_batch))
     while waiting:
         rows = waiting.popleft()
-        if len(rows) > most:
-            waiting.extendleft([rows[most:], rows[:most]])
+        if batches.fits is not None and len(rows) > batches.fits:
+            waiting.extendleft([rows[batches.fits :], rows[: batches.fits]])
             continue
         try:
             result[rows] = _encode_rows(model, tokens, rows, device, dtype)
@@ -108,18 +125,13 @@ def encode(
             if len(rows) == 1:
                 msg = f"One cell of {tokens.lengths[rows[0]]} genes does not fit in the memory of {device}."
                 raise MemoryError(msg) from error
-            most = len(rows) // 2
+            batches.fits = len(rows) // 2
             waiting.appendleft(rows)
             if device.type == "cuda":
                 torch.cuda.empty_cache()
             continue
         if on_batch is not None:
             on_batch(len(rows))
-    if most < len(tokens):
-        warnings.warn(
-            f"Memory of {device} ran out; went on with {most} cells at once. Pass batch_size={most} to start there.",
-            stacklevel=2,
-        )
     return result
 
 

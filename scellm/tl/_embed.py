@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from .._keys import X_SCELLM
 from .._version import __version__
 from ..data import (
     GeneMatch,
+    TokenConfig,
     ValueReport,
     check_finite,
     describe_values,
@@ -31,7 +33,7 @@ from ..data import (
     tokenize,
 )
 from ..models import CellLM, load
-from ..models._encode import choose_device, choose_precision, encode
+from ..models._encode import BatchSize, choose_device, choose_precision, encode
 
 if TYPE_CHECKING:
     import torch
@@ -66,10 +68,9 @@ def embed(
     not the other cells, so there is no batch correction and no fitting, and a cell's row is the same in
     whatever company it is embedded.
 
-    Raw counts are best. They are summed over the vocabulary genes, scaled to the model's target sum and
-    log1p-transformed; log1p values are taken back to that scale where their base and target sum can be
-    recovered, and used at their own scale where only the base can. See `pp.check_input` for what would
-    be done with your data.
+    Raw counts are best. Each cell is scaled to the model's target sum over the vocabulary genes, then
+    log1p-transformed. Normalised values give the same rows: log1p is undone, whatever its target sum, and the
+    cell is scaled again. See `pp.check_input` for what would be done with your data.
 
     Parameters
     ----------
@@ -82,8 +83,8 @@ def embed(
     use_raw
         Read `adata.raw.X`; `None` is `False`.
     gene_key
-        Column of `var` with gene symbols or Ensembl ids; `None` takes `var_names`, or the column that names
-        more genes.
+        Column of `var` with gene symbols or Ensembl ids; `None` takes `var_names`, or if fewer than half of them
+        are known genes, the column that names more.
     min_overlap
         Fraction of the model's genes the data must hold. With less, the embedding means little.
     on_empty
@@ -114,8 +115,8 @@ def embed(
     `adata.uns[key_added]` : dict
         `model`, `revision`, `sha256` and `scellm_version`; `matrix` and `values` that were read; `n_genes`
         found and their `gene_coverage` of the vocabulary; numbers of columns that are no vocabulary gene
-        (`n_dropped_columns`), that were summed (`n_duplicate_columns`) or left out as ambiguous
-        (`n_ambiguous_columns`); numbers of `n_truncated_cells` and `n_empty_cells`; `device` and `precision`.
+        (`n_dropped_columns`), that were summed (`n_duplicate_columns`), and of names left out as ambiguous
+        (`n_ambiguous_names`); numbers of `n_truncated_cells` and `n_empty_cells`; `device` and `precision`.
 
     Raises
     ------
@@ -125,7 +126,8 @@ def embed(
         `adata` is neither AnnData nor a path, gene names are not text.
     ValueError
         Too few vocabulary genes; values that are scaled, negative or not finite; no cells; an unknown model,
-        device or precision; empty cells with `on_empty="raise"`; a key that files cannot hold.
+        device or precision; empty cells with `on_empty="raise"`; a key that files cannot hold, or that holds
+        something else; a copy or view of a backed AnnData; a file of an old anndata.
     FileNotFoundError
         No file at the path, or no folder for `output`.
 
@@ -145,8 +147,14 @@ def embed(
     if output is not None and not is_path:
         msg = "output= is for files; with an AnnData in memory call adata.write_h5ad afterwards."
         raise ValueError(msg)
+    if not is_path and isinstance(adata, AnnData) and adata.isbacked and (copy or adata.is_view):
+        msg = "Copies and views of a backed AnnData are not supported; embed it whole, or load it: adata.to_memory()."
+        raise ValueError(msg)
+    if isinstance(adata, AnnData):
+        _check_free(adata, key_added)
     if is_path:
-        source, target = Path(adata), Path(output) if output is not None else Path(adata)
+        source = Path(adata).resolve()  # through links: the file itself gets the results
+        target = Path(output).resolve() if output is not None else source
         _check_target(source, target)
     chosen_device = choose_device(device)
     dtype = choose_precision(precision, chosen_device)
@@ -170,7 +178,7 @@ def embed(
         "device": chosen_device.type,
         "precision": "bf16" if "bfloat16" in str(dtype) else "fp32",
     }
-    _report(n_empty, n_truncated, on_empty, model.tokens.max_genes, len(embedding), where)
+    _report(n_empty, n_truncated, on_empty, model.tokens, len(embedding), where)
     if is_path:
         _write(source, target, key_added, embedding, record)
         return None
@@ -234,11 +242,10 @@ def _embed_rows(
     n_obs = X.shape[0]
     result = np.empty((n_obs, model.config.dim), dtype=np.float32)
     n_truncated = 0
-    # log1p values of unknown target sum are at nobody's scale but their own: rescaling would only add noise
-    normalize = values.kind != "log1p" or values.target_sum is not None or values.holds_counts
     show = n_obs >= PROGRESS_FROM if show_progress is None else show_progress
-    home = model.encoder.norm.weight.device
-    model.encoder.to(device)
+    home, was_training = model.encoder.norm.weight.device, model.encoder.training
+    model.encoder.to(device).eval()
+    batches = BatchSize(batch_size)
     try:
         with tqdm(total=n_obs, desc="embed", unit="cell", disable=not show) as progress:
             for start, block in row_blocks(X, ROWS_PER_BLOCK):
@@ -249,15 +256,15 @@ def _embed_rows(
                     len(model.vocabulary),
                     model.tokens,
                     linearize=values.linearize,
-                    normalize=normalize,
                 )
                 n_truncated += tokens.n_truncated
                 result[start : start + len(tokens)] = encode(
-                    model, tokens, device=device, dtype=dtype, batch_size=batch_size, on_batch=progress.update
+                    model, tokens, device=device, dtype=dtype, batches=batches, on_batch=progress.update
                 )
                 progress.update(int((tokens.lengths == 0).sum()))
     finally:
-        model.encoder.to(home)
+        model.encoder.to(home).train(was_training)
+    batches.report(device)
     return result, n_truncated
 
 
@@ -274,11 +281,13 @@ def _record(model: CellLM, match: GeneMatch, values: ValueReport, where: str) ->
         "gene_coverage": float(match.coverage),
         "n_dropped_columns": int((match.ids < 0).sum()),
         "n_duplicate_columns": int(match.n_duplicates),
-        "n_ambiguous_columns": len(match.ambiguous),
+        "n_ambiguous_names": len(match.ambiguous),
     }
 
 
-def _report(n_empty: int, n_truncated: int, on_empty: str, max_genes: int, n_obs: int, where: str) -> None:
+def _report(
+    n_empty: int, n_truncated: int, on_empty: str, tokens: TokenConfig, n_obs: int, where: str
+) -> None:
     """Say which cells were not embedded in full."""
     if n_empty:
         msg = f"{n_empty} of {n_obs} cells in `{where}` express no vocabulary gene"
@@ -289,11 +298,25 @@ def _report(n_empty: int, n_truncated: int, on_empty: str, max_genes: int, n_obs
             f"{msg}; their rows are NaN. sc.pp.filter_cells(adata, min_genes=1) removes them.", stacklevel=3
         )
     if n_truncated:
+        read = "most expressed" if tokens.truncation == "highest" else "first in the order of the vocabulary"
         warnings.warn(
-            f"{n_truncated} of {n_obs} cells express more than {max_genes} genes; the {max_genes} most expressed of "
-            "each were read.",
+            f"{n_truncated} of {n_obs} cells express more than {tokens.max_genes} genes; of each, the {tokens.max_genes} "
+            f"{read} were read.",
             stacklevel=3,
         )
+
+
+def _check_free(adata: AnnData, key: str) -> None:
+    """Refuse a key that holds something scellm has not written."""
+    found = adata.uns.get(key)
+    is_ours = isinstance(found, dict) and "scellm_version" in found
+    if (key in adata.uns and not is_ours) or (key in adata.obsm and not is_ours):
+        where = "uns" if key in adata.uns else "obsm"
+        msg = (
+            f"`adata.{where}[{key!r}]` is there already and is not of scellm; it is not overwritten. Pass key_added= "
+            "with another key, or delete it."
+        )
+        raise ValueError(msg)
 
 
 def _check_target(source: Path, target: Path) -> None:
@@ -312,7 +335,9 @@ def _write(source: Path, target: Path, key: str, embedding: np.ndarray, record: 
 
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.stem}-") as folder:
         part = Path(folder) / target.name
-        (shutil.copytree if source.is_dir() else shutil.copyfile)(source, part)
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, part)  # with its permissions
+        mode = part.stat().st_mode
+        part.chmod(mode | stat.S_IWUSR)
         with open_store(part, "r+") as store:
             for slot, value in (("obsm", embedding), ("uns", record)):
                 if slot not in store:
@@ -320,6 +345,7 @@ def _write(source: Path, target: Path, key: str, embedding: np.ndarray, record: 
                 if key in store[slot]:
                     del store[slot][key]
                 write_elem(store[slot], key, value)
+        part.chmod(mode)
         if target.is_dir():
             _replace_folder(part, target)
         else:

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from scellm.nn import CellLMConfig, Encoder
+from scellm.nn import CellLMConfig, Encoder, _attention
 
 N_GENES = 50
 TINY = CellLMConfig.named("tiny", n_genes=N_GENES)
@@ -76,15 +76,20 @@ def test_order_of_genes_does_not_matter(encoder, cells):
     torch.testing.assert_close(shuffled, encode(encoder, cells), rtol=1e-5, atol=1e-6)
 
 
-def test_a_leak_between_cells_would_be_seen(encoder, cells):
-    """Control: with statistics over the batch, the row of a cell does depend on the others."""
+def test_control_a_leaking_encoder_is_found(cells, monkeypatch):
+    """With the stabiliser of the published batches, a maximum over all cells, the test above fails."""
 
-    def leaky(batch):
-        rows = encode(encoder, batch)
-        return rows - rows.mean(0)
+    def over_the_batch(k, projection, present):
+        projected, half_norm = _attention._exponents(k, projection)
+        exponent = projected - half_norm - projected.amax()
+        return projection.shape[0] ** -0.5 * (exponent.exp() + _attention.EPS)
 
-    together, fewer = leaky(cells), leaky([x[:3] for x in cells])
-    assert not torch.allclose(together[:3], fewer, rtol=1e-5, atol=1e-6)
+    monkeypatch.setattr(_attention, "key_features", over_the_batch)
+    torch.manual_seed(0)
+    with pytest.raises(AssertionError):
+        test_same_row_alone_in_any_order_and_with_more_filler(
+            Encoder(CONFIGS["favor-bins-cls"]).eval(), cells
+        )
 
 
 def test_expression_and_genes_matter(encoder, cells):

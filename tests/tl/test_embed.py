@@ -1,9 +1,12 @@
 """tl.embed on a tiny random model: what is written, what is refused, and that nothing else changes."""
 
+import dataclasses
+import os
 import warnings
 from pathlib import Path
 
 import anndata as ad
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -119,14 +122,37 @@ def test_order_and_company_do_not_matter(adata, model):
     close(embedded(adata[:, genes].copy(), model), everything)
 
 
-def test_a_normalisation_over_cells_would_be_seen(adata, model):
-    """Control: were embeddings centred over the cells of a call, a cell's row would depend on its company."""
+@pytest.mark.parametrize("target_sum", [None, 1e4, 700], ids="to {}".format)
+@pytest.mark.parametrize("n_genes", [3000, 800], ids="{} genes".format)
+def test_company_does_not_matter_for_log1p_either(adata, model, target_sum, n_genes):
+    """Whatever can be guessed from many cells about their normalisation must not change the row of one."""
+    subset = adata[:, ::3] if n_genes == 800 else adata
+    expected = embedded(subset.copy(), model)
+    adata.X = adata.X.astype(np.float32)
+    sc.pp.normalize_total(adata, target_sum=target_sum)
+    sc.pp.log1p(adata)
+    logged = (adata[:, ::3] if n_genes == 800 else adata).copy()
+    together = embedded(logged, model)
+    close(together, expected)  # and it is the row of the counts
+    for i in (0, 7):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that the base was guessed from one cell
+            close(embedded(logged[i].copy(), model)[0], together[i])
 
-    def leaky(cells):
-        rows = embedded(cells, model)
-        return rows - rows.mean(0)
 
-    assert not np.allclose(leaky(adata)[3:5], leaky(adata[3:5]), rtol=1e-3, atol=1e-3)
+def test_control_a_leaking_encoder_is_found(adata, model, monkeypatch):
+    """With statistics over the batch in the encoder, the tests above fail."""
+    forward = type(model.encoder).finish
+
+    def leaky(self, cells):
+        cells = forward(self, cells)
+        return cells + 0.1 * cells.mean(0)
+
+    monkeypatch.setattr(type(model.encoder), "finish", leaky)
+    with pytest.raises(AssertionError):
+        test_order_and_company_do_not_matter(adata, model)
+    with pytest.raises(AssertionError):
+        test_batch_size_changes_only_rounding(adata, model, 5)
 
 
 FORMATS = {
@@ -137,6 +163,9 @@ FORMATS = {
     "int32": lambda x: x.astype(np.int32),
     "int64": lambda x: x.astype(np.int64),
     "uint16": lambda x: x.astype(np.uint16),
+    "float16 dense": lambda x: x.toarray().astype(np.float16),
+    "big-endian": lambda x: x.toarray().astype(">f4"),
+    "big-endian int": lambda x: x.toarray().astype(">i4"),
     "int8 dense": lambda x: x.toarray().clip(0, 100).astype(np.int8),
 }
 
@@ -265,9 +294,14 @@ def test_a_context_shorter_than_a_cell_is_counted(adata, model):
         tokens=TokenConfig(max_genes=50),
         vocabulary=model.vocabulary,
     )
-    with pytest.warns(UserWarning, match="24 of 24 cells express more than 50 genes; the 50 most expressed"):
+    with pytest.warns(
+        UserWarning, match="24 of 24 cells express more than 50 genes; of each, the 50 most expressed were"
+    ):
         scellm.tl.embed(adata, short)
     assert adata.uns[KEY]["n_truncated_cells"] == 24
+    short.tokens = TokenConfig(max_genes=50, truncation="first")
+    with pytest.warns(UserWarning, match="the 50 first in the order of the vocabulary were read"):
+        scellm.tl.embed(adata, short)
     assert np.isfinite(adata.obsm[KEY]).all()
 
 
@@ -328,7 +362,12 @@ def test_genes_that_are_not_the_models(adata, model):
     adata.var = pd.DataFrame(index=[f"peak-{i}" for i in range(adata.n_vars)])
     refused(adata, model, ValueError, r"holds 0 of the \d+ vocabulary genes \(0.0 %, need 10 %\)")
     few = scellm.datasets.toy_cells(5, n_vars=300)
-    refused(few, model, ValueError, r"holds 300 of the \d+ vocabulary genes \(1.6 %, need 10 %\).*a smaller min_overlap=")
+    refused(
+        few,
+        model,
+        ValueError,
+        r"holds 300 of the \d+ vocabulary genes \(1.6 %, need 10 %\).*a smaller min_overlap=",
+    )
     assert np.isfinite(embedded(few, model, min_overlap=0.01)).all()
     few.raw = scellm.datasets.toy_cells(5)
     refused(few, model, ValueError, "use_raw=True")
@@ -408,23 +447,76 @@ def test_a_zarr_folder_is_never_lost(adata, model, tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["cells.zarr"]
 
 
+def test_what_is_not_ours_is_not_overwritten(adata, model):
+    adata.uns["neighbors"] = {"params": {}}
+    refused(adata, model, ValueError, r"`adata.uns\['neighbors'\]` is there already", key_added="neighbors")
+    adata.obsm[KEY] = np.ones((24, 2))
+    refused(adata, model, ValueError, r"`adata.obsm\['X_scellm'\]` is there already.*key_added=")
+    del adata.obsm[KEY]
+    scellm.tl.embed(adata, model)
+    scellm.tl.embed(adata, model)  # our own results are replaced
+
+
+def test_copies_and_views_of_backed_cells_are_refused_at_once(adata, model, tmp_path, monkeypatch):
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    backed = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r")
+    monkeypatch.setattr("scellm.tl._embed.encode", lambda *a, **k: pytest.fail("encoded before refusing"))
+    for cells, options in ((backed, {"copy": True}), (backed[3:5], {})):
+        with pytest.raises(ValueError, match=r"backed AnnData are not supported.*to_memory"):
+            scellm.tl.embed(cells, model, **options)
+    backed.file.close()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permissions are those of POSIX")
+def test_permissions_and_links_stay(adata, model, tmp_path):
+    path, link = tmp_path / "cells.h5ad", tmp_path / "link.h5ad"
+    adata.write_h5ad(path)
+    path.chmod(0o440)
+    link.symlink_to(path)
+    scellm.tl.embed(link, model)
+    assert link.is_symlink()
+    assert path.stat().st_mode & 0o777 == 0o440
+    assert KEY in ad.read_h5ad(path).obsm
+
+
+def test_files_that_are_no_current_anndata(model, tmp_path):
+    with h5py.File(tmp_path / "tenx.h5", "w") as file:
+        file.create_group("matrix")
+    with pytest.raises(ValueError, match=r"tenx.h5 holds no AnnData: it has \['matrix'\].*read_10x_h5"):
+        scellm.tl.embed(tmp_path / "tenx.h5", model)
+    legacy = Path(sc.__file__).parent / "datasets" / "10x_pbmc68k_reduced.h5ad"
+    with pytest.raises(ValueError, match="was written by an old version of anndata"):
+        scellm.tl.embed(legacy, model, use_raw=True, output=tmp_path / "out.h5ad")
+
+
+def test_a_model_in_training_mode_is_used_without_dropout(adata, model):
+    config = dataclasses.replace(model.config, dropout=0.3)
+    torch.manual_seed(0)
+    training = dataclasses.replace(model, encoder=Encoder(config).train(), config=config)
+    np.testing.assert_array_equal(embedded(adata, training), embedded(adata, training))
+    assert training.encoder.training  # left as it was
+
+
 # Memory and precision
 
 
 def test_out_of_memory_halves_the_batch_and_goes_on(adata, model, monkeypatch):
     expected = embedded(adata, model)
-    forward = model.encoder.forward
+    forward, n_too_many = model.encoder.forward, []
 
     def limited(gene_ids, *args):
         if len(gene_ids) > 6:
+            n_too_many.append(len(gene_ids))
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate more than there is")
         return forward(gene_ids, *args)
 
     monkeypatch.setattr(model.encoder, "forward", limited)
+    monkeypatch.setattr("scellm.tl._embed.ROWS_PER_BLOCK", 12)  # what fits is remembered from block to block
     with pytest.warns(
         UserWarning, match="Memory of cpu ran out; went on with 6 cells at once. Pass batch_size=6"
     ):
         found = embedded(adata, model, batch_size=24)
+    assert n_too_many == [12]
     close(found, expected)
 
     def always(gene_ids, *args):
