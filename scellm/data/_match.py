@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -234,6 +234,8 @@ def gene_names(
         `gene_key` is no column of `var`.
     TypeError
         The names are no text.
+    ValueError
+        Two columns are named `gene_key`.
     """
     from ._vocabulary import GeneVocabulary
 
@@ -281,7 +283,7 @@ def match_genes(
     TypeError
         The names are no text.
     ValueError
-        Too few vocabulary genes: how many, what the names look like, what to pass.
+        Two columns are named `gene_key`. Too few vocabulary genes: how many, what the names look like, what to pass.
     """
     match = _best_match(var, vocabulary, gene_key, holder=holder, organism=organism)
     if match.n_genes and match.coverage >= min_overlap:
@@ -307,12 +309,18 @@ def _best_match(
         if gene_key not in var.columns:
             msg = f"gene_key={gene_key!r} is no column of `{holder}.var`, which has {[str(c) for c in var.columns]}."
             raise KeyError(msg)
+        if (n := int((var.columns == gene_key).sum())) > 1:
+            msg = (
+                f"gene_key={gene_key!r} is the name of {n} columns of `{holder}.var`, so that it is not clear which "
+                "one is meant. Give each column a name of its own."
+            )
+            raise ValueError(msg)
         return _match_column(var, gene_key, vocabulary, holder=holder, organism=organism)
     is_text = all(isinstance(name, str) for name in var.index)
     match = _match_column(var, None, vocabulary, holder=holder, organism=organism) if is_text else None
     if match is not None and match.recognised >= 0.5:
         return match
-    columns = [c for c in var.columns if str(c).lower() in NAME_COLUMNS]
+    columns = [c for c in _single_columns(var) if str(c).lower() in NAME_COLUMNS]
     columns = sorted(columns, key=lambda column: NAME_COLUMNS.index(str(column).lower()))
     others = [_match_column(var, column, vocabulary, holder=holder, organism=organism) for column in columns]
     best = max(others, key=lambda other: other.n_genes, default=None)
@@ -321,6 +329,11 @@ def _best_match(
     if match is None:
         check_text(var.index)
     return match
+
+
+def _single_columns(var: pd.DataFrame) -> list[Any]:
+    """Names of the columns that no other column has: where one comes twice, nobody can say which is meant."""
+    return var.columns[~var.columns.duplicated(keep=False)].tolist()
 
 
 def _match_column(
@@ -346,7 +359,7 @@ def _match_column(
 
 def _is_other_feature(var: pd.DataFrame) -> np.ndarray:
     """Which columns are antibodies, guides or peaks beside genes; an antibody `CD4` is not the gene CD4."""
-    if "feature_types" not in var.columns:
+    if "feature_types" not in _single_columns(var):
         return np.zeros(len(var), dtype=bool)
     is_gene = (var["feature_types"].astype(str) == GENE_EXPRESSION).to_numpy()
     return ~is_gene if is_gene.any() else np.zeros(len(var), dtype=bool)
@@ -393,10 +406,10 @@ def _way_out(
     holder: str,
 ) -> str:
     """What to pass instead: another column, raw, or other data."""
-    for column in var.columns:
+    for column in _single_columns(var):
         if str(column) == gene_key or var[column].dtype.kind not in "OSUT":
             continue
-        if all(isinstance(value, str) for value in var[column].astype(object)):
+        if all(isinstance(value, str) for value in var[column].dropna().astype(object)):
             other = _match_column(var, column, vocabulary, holder=holder, organism=None)
             if other.n_genes > 2 * match.n_genes:
                 return f"; pass gene_key={str(column)!r}, which holds {other.n_genes}."

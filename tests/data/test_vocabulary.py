@@ -399,6 +399,21 @@ def test_absent_gene_key_lists_the_columns():
         gene_names(table(["CD3D"], a=1, b=2), "symbols")
 
 
+def test_a_column_name_that_comes_twice():
+    var = table(
+        ["q1_", "q2_"], gene_ids=["CD3D", "LYZ"], feature_types="Gene Expression", symbol=["LYZ", "q2_"]
+    )
+    var = pd.concat([var, var[["gene_ids", "feature_types"]]], axis=1)
+    with pytest.raises(ValueError, match=r"gene_key='gene_ids' is the name of 2 columns of `adata.var`"):
+        gene_names(var, "gene_ids")
+    match = match_genes(var, V, min_overlap=0)  # while searching, such columns are passed over
+    assert (match.where, match.n_genes, match.n_other_features) == ("adata.var['symbol']", 1, 0)
+    with pytest.raises(ValueError, match="pass gene_key='other', which holds 2"):
+        match_genes(
+            pd.concat([var, table(var.index, other=["CD3D", "LYZ"])], axis=1).drop(columns="symbol"), V
+        )
+
+
 def test_antibodies_are_not_genes():
     var = table(
         ["CD4", "CD4-1", "CD19"], feature_types=["Gene Expression", "Antibody Capture", "Antibody Capture"]
@@ -449,6 +464,11 @@ def test_overlap_is_of_the_vocabulary():
         ),
         (table(["Cd3d", "Cd4"]), r"They are mouse genes \('Cd3d', 'Cd4'\), but only 2 columns"),
         (table(["x", "y"], label=["CD3D", "LYZ"]), "pass gene_key='label', which holds 2"),
+        (table(list("xyz"), label=["CD3D", np.nan, "LYZ"]), "pass gene_key='label', which holds 2"),
+        (
+            table(list("xyz"), label=pd.Categorical(["CD3D", None, "LYZ"])),
+            "pass gene_key='label', which holds 2",
+        ),
     ],
     ids=[
         "nothing",
@@ -462,6 +482,8 @@ def test_overlap_is_of_the_vocabulary():
         "few",
         "mouse",
         "column",
+        "column-with-nan",
+        "category-with-none",
     ],
 )
 def test_too_few_genes_say_what_they_look_like_and_what_to_pass(var, message):
