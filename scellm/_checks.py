@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Any
 
 import pandas as pd
@@ -95,13 +96,19 @@ def check_key(key: str) -> str:
     TypeError
         The key is no text.
     ValueError
-        The key is empty, or holds `/`, which h5ad and zarr take for a folder.
+        The key is empty, `.` or `..`, or holds control characters or `/`: h5ad and zarr take those for folders
+        or cannot store them.
     """
     if not isinstance(key, str):
         msg = f"A key must be text, found {key!r} ({type(key).__name__})."
         raise TypeError(msg)
-    if not key or "/" in key:
-        better = key.strip("/").replace("/", "_") or "X_scellm"
-        msg = f"The key {key!r} cannot be written to h5ad: it is empty or holds '/'. Use for instance {better!r}."
+    is_control = [unicodedata.category(character) in ("Cc", "Cs") for character in key]
+    if not key or key in (".", "..") or "/" in key or any(is_control):
+        plain = "".join(
+            " " if control else character for character, control in zip(key, is_control, strict=True)
+        )
+        better = "_".join(plain.strip(" /.").replace("/", " ").split()) or "X_scellm"
+        reason = "it is empty, '.' or '..', or holds '/' or a control character"
+        msg = f"The key {key!r} cannot be written to h5ad: {reason}. Use for instance {better!r}."
         raise ValueError(msg)
     return key

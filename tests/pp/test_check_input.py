@@ -194,14 +194,21 @@ def test_get_matrix_returns_what_is_named(adata):
     assert (X.shape, len(var), where) == ((40, 5), 5, "adata.raw.X")
 
 
-@pytest.mark.parametrize("key", ["a/b", "/x", ""])
+@pytest.mark.parametrize(
+    "key", ["a/b", "/x", "", ".", "..", "a\0b", "\0", "a\nb", "a\tb", "\x7f", "\x85", "a\ud800"], ids=ascii
+)
 def test_keys_that_h5ad_cannot_hold(key):
     with pytest.raises(ValueError, match="cannot be written to h5ad"):
         check_key(key)
 
 
 def test_check_key():
-    assert check_key("X_scellm") == "X_scellm"
+    for key in ("X_scellm", "X.1", "...", "Zellen für später", "X 2"):
+        assert check_key(key) == key
+    with pytest.raises(ValueError, match="Use for instance 'X_scellm'"):
+        check_key("..")
+    with pytest.raises(ValueError, match="control character. Use for instance 'X_2'"):
+        check_key("X\n2")
     with pytest.raises(ValueError, match="Use for instance 'a_b'"):
         check_key("a/b")
     with pytest.raises(TypeError, match=r"found 3 \(int\)"):
