@@ -63,6 +63,8 @@ def load(
 
     Raises
     ------
+    TypeError
+        Neither text nor a path, such as `None` or an `Encoder`.
     FileNotFoundError
         No such folder, a file of the model is missing, or no copy in the cache with `local_files_only=True`.
     ValueError
@@ -80,6 +82,10 @@ def load(
     --------
     >>> scellm.models.load("scellm-small")  # doctest: +SKIP
     """
+    if not isinstance(name_or_path, (str, os.PathLike)):
+        raise _no_name(name_or_path)
+    if name_or_path == "":  # pathlib would take it for the current folder
+        raise _not_found(name_or_path)
     folder = _local_folder(name_or_path)
     if folder is not None:
         remedy = _REMEDY_SHIPPED if folder.parent == shipped_folder() else _REMEDY_LOCAL
@@ -179,6 +185,16 @@ def _is_a_file(path: Path) -> ValueError:
     else:
         way_out = f"pass the folder that holds it, `{path.parent}`"
     return ValueError(f"`{path}` is a file; a model is a folder: {way_out}.")
+
+
+def _no_name(given: Any) -> TypeError:
+    """The error for something that is neither text nor a path."""
+    shown = " ".join(repr(given).split())[:60]  # an Encoder shows all its layers
+    return TypeError(
+        f"A model is given by name or path, found {shown} ({type(given).__name__}). Pass a name from "
+        f"`scellm.models.list_models()` ({', '.join(map(repr, shipped_names())) or 'none is shipped'}), the path of "
+        "a model folder, or a Hugging Face repository 'organisation/name'."
+    )
 
 
 def _not_found(name_or_path: str | os.PathLike[str]) -> Exception:

@@ -496,6 +496,29 @@ def test_unknown_name_lists_the_known(shipped, hub, published):
 
 
 @pytest.mark.parametrize(
+    "given", [None, 3, object(), b"scellm-tiny", ["scellm-tiny"]], ids=lambda g: type(g).__name__
+)
+def test_neither_name_nor_path(shipped, given):
+    text = (
+        rf"found .* \({type(given).__name__}\). Pass a name from `scellm.models.list_models\(\)` \('scellm-tiny'\), "
+        "the path of a model folder, or a Hugging Face repository 'organisation/name'."
+    )
+    with pytest.raises(TypeError, match=text):
+        load(given)
+
+
+def test_an_encoder_is_no_name(model):
+    with pytest.raises(TypeError, match=r"\(Encoder\). Pass a name from") as caught:
+        load(model.encoder)
+    assert len(str(caught.value)) < 400
+
+
+def test_empty_name_is_unknown(shipped):
+    with pytest.raises(ValueError, match="No model is named ''. Known on this machine: 'scellm-tiny'"):
+        load("")
+
+
+@pytest.mark.parametrize(
     "path",
     ["./nowhere", "../nowhere", "/no/where", "no/such/where", "~/where", Path("where"), Path("no/where")],
     ids=str,
