@@ -155,7 +155,7 @@ def _sum_columns(X: Any, ids: np.ndarray) -> Any:
 
 
 def _plain(X: Any) -> Any:
-    """numpy's or scipy's own class, same memory.
+    """Numpy's or scipy's own class, same memory.
 
     A matrix of an AnnData view, and every copy of it made by slicing or `astype`, writes into that AnnData.
     """
