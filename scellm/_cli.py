@@ -66,10 +66,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("scellm: interrupted; no file was changed.", file=sys.stderr)
         return INTERRUPTED
-    except (ImportError, KeyError, OSError, TypeError, ValueError) as error:
+    except (ImportError, KeyError, MemoryError, OSError, RuntimeError, TypeError, ValueError) as error:
         # the text of a KeyError as written, not in quotes
         text = error.args[0] if isinstance(error, KeyError) and error.args else error
-        print(f"scellm: {text}", file=sys.stderr)
+        if isinstance(error, MemoryError):
+            text = f"Out of memory. {text}".strip()
+        print(f"scellm: {str(text) or type(error).__name__}", file=sys.stderr)
         return REFUSED
 
 
@@ -260,8 +262,10 @@ def _opened(path: Path) -> Iterator[AnnData]:
     from anndata.io import read_elem
 
     from .data import open_store
+    from .data._rows import _check_encoding
 
     with open_store(path, "r") as store:
+        _check_encoding(store, path)
         raw = None
         if "raw" in store:
             raw = {"X": _on_disk(store["raw/X"]), "var": read_elem(store["raw/var"])}

@@ -8,6 +8,7 @@ import time
 import warnings
 
 import anndata as ad
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -198,6 +199,58 @@ def test_file_of_another_kind(tmp_path, model_folder, capsys, command):
     extra = ["--model", model_folder] if command == "embed" else []
     assert main([command, str(tmp_path / "cells.h5ad"), *extra]) == 1
     assert "is neither an .h5ad file nor a .zarr folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["embed", "check"])
+@pytest.mark.parametrize("name", ["obs", "var"])
+def test_file_without_a_table(h5ad, capsys, model_folder, command, name):
+    with h5py.File(h5ad, "r+") as file:
+        del file[name]
+    extra = ["--model", model_folder] if command == "embed" else []
+    assert main([command, str(h5ad), *extra]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("scellm: cells.h5ad holds no AnnData: it has [")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["embed", "check"])
+@pytest.mark.parametrize("is_sparse", [False, True], ids=["dense", "sparse"])
+def test_file_of_an_old_anndata(tmp_path, capsys, model_folder, command, is_sparse):
+    path = tmp_path / "cells.h5ad"
+    table = np.array([(b"CD3D",), (b"LYZ",)], dtype=[("index", "S4")])
+    with h5py.File(path, "w") as file:
+        file["obs"] = file["var"] = table
+        if is_sparse:
+            file.create_group("X").attrs["h5sparse_format"] = "csr"
+            file["X/data"], file["X/indices"], file["X/indptr"] = [1.0, 2.0], [0, 1], [0, 1, 2]
+        else:
+            file["X"] = np.eye(2)
+    extra = ["--model", model_folder] if command == "embed" else []
+    assert main([command, str(path), *extra]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "was written by an old version of anndata. Read and write it again: anndata.read_h5ad(" in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (MemoryError(), "Out of memory."),
+        (MemoryError("Unable to allocate 9 GiB"), "Out of memory. Unable to allocate 9 GiB"),
+        (RuntimeError("CUDA error"), "CUDA error"),
+        (RuntimeError(), "RuntimeError"),
+    ],
+    ids=["memory", "memory-text", "runtime", "runtime-no-text"],
+)
+def test_errors_of_the_machine_are_one_message(h5ad, monkeypatch, capsys, error, text):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(scellm.tl, "embed", fail)
+    assert main(["embed", str(h5ad)]) == 1
+    assert capsys.readouterr().err == f"scellm: {text}\n"
 
 
 def test_our_own_mistakes_are_not_hidden(h5ad, monkeypatch):
