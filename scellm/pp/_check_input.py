@@ -11,10 +11,11 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from .._checks import check_choice, layer_names
-from ..data import GeneMatch, GeneVocabulary, ValueReport, describe_values
+from ..data import GeneMatch, GeneVocabulary, ValueReport, describe_values, row_blocks
 from ..data._match import MIN_OVERLAP, match_genes
 
 COLUMNS = ("values", "genes", "n_genes", "percent_of_vocabulary", "embed", "what_to_type", "details")
+ROWS_AT_ONCE = 1000
 
 
 def check_input(
@@ -44,11 +45,14 @@ def check_input(
     `n_genes`, `percent_of_vocabulary` : int, float
         Vocabulary genes present.
     `embed` : str
-        What `tl.embed` does with the matrix; begins with "refuses" where it raises an error.
+        What `tl.embed` does with the matrix; begins with "refuses" where it raises an error. All values are
+        scaled to the model's target sum over its genes, log1p values after undoing the logarithm.
     `what_to_type` : str
         The call that reads this matrix, or the way out of a refusal.
     `details` : str
-        What the verdict on the values rests on.
+        What the verdict on the values rests on, and on how many cells: up to 2,000 are examined. NaN, negative
+        values and empty cells are looked for in all cells of a matrix in memory, but of a larger one on the disk
+        or in dask only in those.
 
     Raises
     ------
@@ -136,10 +140,12 @@ def _row(
     if matrix is None:
         return "absent", where, *overlap, "refuses: there are no values", "", f"`adata.{name}` is None."
     values = describe_values(matrix)
-    details = _with_names(values, adata, var)
+    details = _with_names(values, adata, var) + _how_many(values, matrix)
     if values.usable and not refusal:
-        empty = _n_empty(matrix, match.ids >= 0)
+        is_known = _is_in_memory(matrix) or values.n_rows == matrix.shape[0]
+        empty = _n_empty(matrix, match.ids >= 0) if is_known else None
         does = _what_embed_does(values) + (f"; NaN for {empty} empty cells" if empty else "")
+        details += "" if empty is not None else " Empty cells were not counted."
         return _short(values), where, *overlap, does, _call(name, gene_key), details
     reason = "too few genes, or names that are none" if refusal else f"{_short(values)} values"
     way_out = " ".join(filter(None, (refusal, "" if values.usable else _value_way_out(values))))
@@ -167,11 +173,7 @@ def _short(values: ValueReport) -> str:
 
 def _what_embed_does(values: ValueReport) -> str:
     doubt = "" if values.is_certain and values.kind != "non_integer_counts" else ", with a warning"
-    if values.kind != "log1p":
-        return f"normalises{doubt}"
-    if values.target_sum is None and not values.holds_counts:
-        return f"takes log1p to base e at its own scale{doubt}"
-    return f"undoes the logarithm, normalises{doubt}"
+    return f"{'undoes the logarithm, ' if values.kind == 'log1p' else ''}normalises{doubt}"
 
 
 def _value_way_out(values: ValueReport) -> str:
@@ -191,14 +193,30 @@ def _with_names(values: ValueReport, adata: AnnData, var: pd.DataFrame) -> str:
     return f"{values.message} That is cell {adata.obs_names[cell]!r}, gene {var.index[gene]!r}."
 
 
+def _is_in_memory(matrix: Any) -> bool:
+    return isinstance(matrix, np.ndarray) or sp.issparse(matrix)
+
+
+def _how_many(values: ValueReport, matrix: Any) -> str:
+    """How many cells the verdict rests on, if not on all."""
+    if not 0 < values.n_rows < matrix.shape[0]:
+        return ""
+    text = f" {values.n_rows:,} of {matrix.shape[0]:,} cells examined"
+    return f"{text}, all for NaN and negative values." if _is_in_memory(matrix) else f"{text}."
+
+
 def _n_empty(matrix: Any, is_read: np.ndarray) -> int:
-    """Cells without a value in the columns that are read, where the matrix is in memory."""
-    if isinstance(matrix, np.ndarray):
-        return int((~matrix[:, is_read].any(axis=1)).sum())
-    if not sp.issparse(matrix):
-        return 0
-    entries = matrix.tocoo()
-    return matrix.shape[0] - len(np.unique(entries.row[(entries.data != 0) & is_read[entries.col]]))
+    """Cells without a value in the columns that are read."""
+    has_value = np.zeros(matrix.shape[0], dtype=bool)
+    if sp.issparse(matrix) and matrix.format == "csc":  # gene by gene: as CSR it would be copied
+        for start, block in row_blocks(matrix.T, ROWS_AT_ONCE):
+            is_used = np.repeat(is_read[start : start + block.shape[0]], np.diff(block.indptr))
+            has_value[block.indices[is_used & (block.data != 0)]] = True
+    else:
+        for start, block in row_blocks(matrix, ROWS_AT_ONCE):
+            row = np.repeat(np.arange(start, start + block.shape[0]), np.diff(block.indptr))
+            has_value[row[is_read[block.indices] & (block.data != 0)]] = True
+    return int((~has_value).sum())
 
 
 def _call(name: str, gene_key: str | None) -> str:

@@ -1,5 +1,7 @@
 """check_input: one table that says what embed would do, whatever the data."""
 
+import tracemalloc
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -10,6 +12,7 @@ import scipy.sparse as sp
 import scellm
 from scellm._checks import check_key, get_matrix
 from scellm.pp import check_input
+from scellm.pp._check_input import _n_empty
 
 
 @pytest.fixture
@@ -78,6 +81,63 @@ def test_empty_cells_are_counted(adata):
     assert check_input(adata).loc["X", "embed"] == "normalises; NaN for 2 empty cells"
 
 
+@pytest.fixture
+def many():
+    """2,300 cells, more than are examined; three of them empty."""
+    adata = scellm.datasets.toy_cells(2300)
+    keep = np.ones(2300, np.float32)
+    keep[[5, 1100, 2299]] = 0
+    adata.X = sp.diags_array(keep).tocsr() @ adata.X
+    return adata
+
+
+@pytest.mark.parametrize("container", [sp.csr_matrix, sp.csc_matrix, sp.coo_matrix, np.asfortranarray])
+def test_cells_in_memory_are_all_asked_whether_they_are_empty(many, container):
+    counts = many.X.toarray()
+    X = container(counts)
+    is_read = np.arange(many.n_vars) != 3
+    counts[17] = 0
+    counts[17, 3] = 1  # only a gene that is not read
+    assert _n_empty(X, np.ones(many.n_vars, bool)) == 3
+    assert _n_empty(container(counts), is_read) == 4
+    assert _n_empty(container(counts), np.ones(many.n_vars, bool)) == 3
+
+
+def test_dense_matrices_are_not_copied_to_count_empty_cells():
+    X = np.zeros((20_000, 500), np.float32)
+    X[1:, 0] = 1
+    tracemalloc.start()
+    assert _n_empty(X, np.ones(500, bool)) == 1
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < X.nbytes / 5  # a mask of all values would take a quarter
+
+
+def test_details_say_how_many_cells_were_examined(many, tmp_path, capsys):
+    row = check_input(many).loc["X"]
+    assert row["embed"] == "normalises; NaN for 3 empty cells"
+    assert row["details"].endswith(" 2,000 of 2,300 cells examined, all for NaN and negative values.")
+    few = check_input(many[:2000].copy()).loc["X"]
+    assert "examined" not in few["details"]
+    many.write_h5ad(tmp_path / "a.h5ad")
+    capsys.readouterr()
+    backed = ad.read_h5ad(tmp_path / "a.h5ad", backed="r")
+    row = check_input(backed).loc["X"]
+    backed.file.close()
+    assert row["embed"] == "normalises"
+    assert row["details"].endswith(" 2,000 of 2,300 cells examined. Empty cells were not counted.")
+    assert "2,000 of 2,300 cells examined." in " ".join(capsys.readouterr().out.split())
+
+
+def test_empty_cells_of_small_files_are_counted(many, tmp_path):
+    many[:1500].write_h5ad(tmp_path / "a.h5ad")
+    backed = ad.read_h5ad(tmp_path / "a.h5ad", backed="r")
+    row = check_input(backed).loc["X"]
+    backed.file.close()
+    assert row["embed"] == "normalises; NaN for 2 empty cells"
+    assert "counted" not in row["details"]
+
+
 def test_cells_with_unread_genes_only_are_empty(adata):
     adata.X = adata.X.toarray()
     adata.X[3] = 0
@@ -88,12 +148,12 @@ def test_cells_with_unread_genes_only_are_empty(adata):
     assert check_input(adata).loc["X", "embed"] == "normalises; NaN for 1 empty cells"
 
 
-def test_logs_with_genes_missing_keep_their_scale(adata):
+def test_logs_with_genes_missing_are_normalised_again(adata):
     sc.pp.normalize_total(adata, target_sum=1e4)
     sc.pp.log1p(adata)
     table = check_input(adata[:, :2500].copy())
     assert table.loc["X", "values"] == "log1p, base e"
-    assert table.loc["X", "embed"] == "takes log1p to base e at its own scale"
+    assert table.loc["X", "embed"] == "undoes the logarithm, normalises"
 
 
 def test_nan_is_located_by_name(adata):
