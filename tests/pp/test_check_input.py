@@ -1,6 +1,8 @@
 """check_input: one table that says what embed would do, whatever the data."""
 
+import re
 import tracemalloc
+from pathlib import Path
 
 import anndata as ad
 import numpy as np
@@ -11,6 +13,7 @@ import scipy.sparse as sp
 
 import scellm
 from scellm._checks import check_key, get_matrix
+from scellm.data import describe_values
 from scellm.pp import check_input
 from scellm.pp._check_input import _n_empty
 
@@ -177,6 +180,22 @@ def test_mouse(capsys):
     table = check_input(adata)
     assert table.loc["X", "genes"] == "mouse symbols in var_names"
     assert "mouse gene with one human ortholog" in capsys.readouterr().out
+
+
+def test_headings_of_the_how_to_are_real_messages(many):
+    page = Path(__file__).parents[2] / "docs" / "howto" / "refused-input.md"
+    if not page.is_file():
+        pytest.skip("the documentation is not beside the tests")
+    few = ad.AnnData(many.X[:, :12], var=pd.DataFrame(index=many.var_names[:12]))
+    log = np.random.default_rng(0).gamma(1.0, 1.0, (50, 60))
+    said = [describe_values(X).message for X in (-log, log)] + [check_input(few).loc["X", "what_to_type"]]
+    said += check_input(many).loc["X", ["details", "embed"]].tolist()
+    headings = re.findall(r'^## "(.*)"$', page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(headings) == 5
+    for heading in headings:
+        parts = [re.escape(part) for part in re.sub(r"[\d,]*\d", "#", heading).split("...")]
+        found = [re.search(".*".join(parts), re.sub(r"[\d,]*\d", "#", text)) for text in said]
+        assert any(found), heading
 
 
 @pytest.mark.parametrize(
