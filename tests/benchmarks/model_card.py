@@ -39,8 +39,8 @@ scellm.tl.embed(adata)  # adata.obsm["X_scellm"]
 
 An encoder over a cell's expressed protein-coding genes: {depth} transformer blocks of exact attention, hidden size
 {dim}, {n_genes:,} genes (HGNC), {n_parameters:,} parameters, of which the gene embeddings are the most. Tokens are the
-gene embedding scaled by expression; the cell embedding is the mean over genes. Cells of up to {max_genes:,} expressed
-genes are read whole.
+gene embedding scaled by expression; the cell embedding is the mean over genes. Of cells with more than {max_genes:,}
+expressed genes the most expressed are read.
 
 It is a first, honest model: trained on {n_cells:,} cells in about {minutes:.0f} minutes on two CPU cores, a
 thousandth of what published models have seen. The contrastive loss is the plain one within a batch; the
@@ -60,10 +60,11 @@ the same study (Zheng et al. 2017), of which other cells are in the training dat
 
 ## Recipe
 
-`{command}`: {bag_steps:,} steps of a bag of genes (the encoder without blocks), contrastive loss within the
-dataset, {bag_batch} cells a batch; then {full_steps:,} steps of the whole encoder, masked gene modelling (weight
-{mask_weight}, {mask_rate:.0%} of genes) plus the contrastive loss, {full_batch} cells a batch. Two views of a cell differ by
-thinned counts and dropped genes. Temperature {temperature}. Every number is in `config.json`. {note}
+`{command}`, about {minutes:.0f} minutes on two CPU cores: {bag_steps:,} steps of a bag of genes (the encoder without
+blocks), contrastive loss within the dataset, {bag_batch} cells a batch; then, with the bag kept, {blocks_steps:,} steps of
+the blocks with masked gene modelling (weight {mask_weight}, {mask_rate:.0%} of genes) and the contrastive loss,
+{blocks_batch} cells a batch; the weights are the average of start and end of this second stage. Two views of a cell
+differ by thinned counts and dropped genes. Temperature {temperature}. Every number is in `config.json`. {note}
 
 ![Losses](../../../../docs/benchmarks/training-scellm-small.png)
 
@@ -129,7 +130,7 @@ def main() -> None:
     if page["facts"]["sha256"] != model.sha256:
         msg = "docs/benchmarks/embedding.json was measured with other weights; run tests/benchmarks/embedding.py."
         raise SystemExit(msg)
-    bag, full = about["stages"]["bag"], about["stages"]["full"]
+    bag, blocks = (about["stages"][name] for name in ("bag", "blocks"))
     tissues = {t.strip() for facts in about["datasets"].values() for t in facts.get("tissue", "").split(",")}
     model.card = CARD.format(
         name=model.name,
@@ -147,16 +148,19 @@ def main() -> None:
         command=about["command"],
         bag_steps=bag["n_steps"],
         bag_batch=bag["batch_size"],
-        full_steps=full["n_steps"],
-        full_batch=full["batch_size"],
-        mask_weight=full["masked_gene_weight"],
-        mask_rate=full["mask_rate"],
-        temperature=full["temperature"],
+        blocks_steps=blocks["n_steps"],
+        blocks_batch=blocks["batch_size"],
+        mask_weight=blocks["masked_gene_weight"],
+        mask_rate=blocks["mask_rate"],
+        temperature=blocks["temperature"],
         note=about.get("note", ""),
         tissues=", ".join(sorted(tissues - {""})),
         cancer=sum(int(facts.get("cancer", 0)) for facts in about["datasets"].values()),
         sources=sources(about["datasets"]),
     )
+    logs = {stage: DOCS / f"training-{model.name}-{stage}.csv" for stage in ("bag", "blocks")}
+    axes = scellm.pl.training_history(logs, show=False)
+    axes.figure.savefig(DOCS / f"training-{model.name}.png", dpi=130)
     scellm.models.save(model, folder, overwrite=True, dtype=torch.float16)
     if scellm.models.load(folder).sha256 != model.sha256:
         msg = "The weights changed when they were saved again."

@@ -1,5 +1,5 @@
+import copy
 import dataclasses
-import json
 from itertools import pairwise
 
 import numpy as np
@@ -11,7 +11,16 @@ import scellm
 from scellm.metrics import neighbor_score
 from scellm.models import CellLM
 from scellm.nn import CellLMConfig, Encoder
-from scellm.train import PretrainConfig, ViewConfig, encode_bag, gene_gain, grow, pretrain, start_from_corpus
+from scellm.train import (
+    PretrainConfig,
+    ViewConfig,
+    average,
+    encode_bag,
+    gene_gain,
+    grow,
+    pretrain,
+    start_from_corpus,
+)
 from scellm.train import small as small_script
 
 RECIPE = PretrainConfig(
@@ -102,6 +111,43 @@ def test_both_stages_learn_and_types_separate(toy, corpus):
     assert macro_f1(encoder, toy, corpus["toy"]) > 0.9
 
 
+def test_the_bag_can_be_kept_while_the_blocks_learn(corpus):
+    bag = new_encoder(depth=0)
+    encoder = grow(bag, new_encoder().config)
+    recipe = dataclasses.replace(RECIPE, n_steps=3, keep_bag=True)
+    pretrain(encoder, corpus, recipe, rng=np.random.default_rng(0), show_progress=False)
+    learnt = {
+        name
+        for name, new in encoder.state_dict().items()
+        if not torch.equal(new, grow(bag, encoder.config).state_dict()[name])
+    }
+    kept = {"gene_embedding.weight", "expression.log_gain", "expression.bias", "norm.weight", "norm.bias"}
+    assert not kept & learnt
+    assert {
+        "blocks.0.attention.to_out.weight",
+        "blocks.1.feed_forward.contract.weight",
+        "masked_gene.weight",
+    } <= learnt
+    assert all(parameter.requires_grad for parameter in encoder.parameters())
+
+
+def test_the_average_lies_between(corpus):
+    start = grow(new_encoder(depth=0), new_encoder().config)
+    trained = copy.deepcopy(start)
+    pretrain(
+        trained,
+        corpus,
+        dataclasses.replace(RECIPE, n_steps=2),
+        rng=np.random.default_rng(0),
+        show_progress=False,
+    )
+    middle = average(start, trained, 0.5).state_dict()
+    for name, first in start.state_dict().items():
+        second = trained.state_dict()[name]
+        is_head = name.startswith(("masked_gene", "expression.mask_embedding"))
+        torch.testing.assert_close(middle[name], second if is_head else (first + second) / 2)
+
+
 def test_same_seed_same_weights(corpus):
     trained = []
     for seed in (0, 0, 1):
@@ -142,12 +188,15 @@ def test_the_script_of_the_shipped_weights_makes_a_model(tmp_path, capsys):
     for i in range(2):
         scellm.datasets.toy_cells(40, n_vars=400, rng=i).write_h5ad(tmp_path / "corpus" / f"toy{i}.h5ad")
     arguments = ["--corpus", str(tmp_path / "corpus"), "--out", str(tmp_path / "run"), "--config", "tiny"]
-    small_script.main([*arguments, "--bag-steps", "3", "--steps", "2"])
+    small_script.main([*arguments, "--bag-steps", "3", "--blocks-steps", "2"])
     model = scellm.models.load(tmp_path / "run" / "scellm-tiny")
     assert isinstance(model, CellLM)
     assert model.provenance["n_cells"] == 80
     assert set(model.provenance["datasets"]) == {"toy0", "toy1"}
     assert (tmp_path / "run" / "bag.csv").read_text().startswith("step,")
-    json.dumps(model.provenance)
-    small_script.main([*arguments, "--steps", "1"])
+    assert {name: stage["n_steps"] for name, stage in model.provenance["stages"].items()} == {
+        "bag": 3,
+        "blocks": 2,
+    }
+    small_script.main([*arguments, "--blocks-steps", "1"])
     assert "First stage taken from" in capsys.readouterr().out
