@@ -79,7 +79,12 @@ def measure(path: Path, model: CellLM) -> dict[str, object]:
         warnings.simplefilter("ignore")
         scellm.tl.embed(adata, model, show_progress=False)
         untrained = [
-            score(scellm.tl.embed(adata, random_like(model, seed), copy=True).obsm["X_scellm"], labels)[0]
+            score(
+                scellm.tl.embed(adata, random_like(model, seed), show_progress=False, copy=True).obsm[
+                    "X_scellm"
+                ],
+                labels,
+            )[0]
             for seed in range(RANDOM_SEEDS)
         ]
         trained, pca = score(adata.obsm["X_scellm"], labels), score(pca_of(adata), labels)
