@@ -15,7 +15,7 @@ import torch
 from ..data import Tokens
 from ._bundle import CellLM
 
-POSITIONS_PER_BATCH = {"cpu": 16_384, "mps": 65_536, "cuda": 262_144}
+POSITIONS_PER_BATCH = {"cpu": 4_096, "mps": 65_536, "cuda": 262_144}
 """Gene positions encoded at once by default; see docs/benchmarks for the measurement on a CPU."""
 
 
@@ -46,7 +46,7 @@ def choose_device(device: torch.device | str | None = "auto") -> torch.device:
 def choose_precision(precision: Literal["auto", "fp32", "bf16"], device: torch.device) -> torch.dtype:
     """The type meant by "auto": bfloat16 on a GPU that has it, float32 elsewhere.
 
-    On CPUs bfloat16 is slower on most and faster on a few; the benchmark page has the measurement.
+    On CPUs it is float32 whatever the processor, so that the same cells get the same numbers everywhere.
 
     Raises
     ------
