@@ -42,8 +42,8 @@ An encoder over a cell's expressed protein-coding genes: {depth} transformer blo
 gene embedding scaled by expression; the cell embedding is the mean over genes. Of cells with more than {max_genes:,}
 expressed genes the most expressed are read.
 
-It is a first, honest model: trained on {n_cells:,} cells in about {minutes:.0f} minutes on two CPU cores, a
-thousandth of what published models have seen. The contrastive loss is the plain one within a batch; the
+It is a first model: trained on {n_cells:,} cells in about {minutes:.0f} minutes on two CPU cores, where the
+published CellLM saw two million cells. The contrastive loss is the plain one within a batch; the
 divide-and-conquer step of the CellLM paper is not part of this recipe yet.
 
 ## Numbers
