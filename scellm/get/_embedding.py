@@ -33,7 +33,7 @@ def embedding(adata: AnnData, *, key: str = X_SCELLM, drop_empty: bool = False) 
 
     Examples
     --------
-    >>> adata = scellm.datasets.toy_cells()
+    >>> adata = scellm.datasets.toy_cells(24, n_vars=1950)
     >>> scellm.tl.embed(adata)
     >>> scellm.get.embedding(adata).columns[0]
     'X_scellm_0'

@@ -133,7 +133,7 @@ def embed(
 
     Examples
     --------
-    >>> adata = scellm.datasets.toy_cells()
+    >>> adata = scellm.datasets.toy_cells(24, n_vars=1950)
     >>> scellm.tl.embed(adata)
     >>> adata.obsm["X_scellm"].shape[0] == adata.n_obs
     True
