@@ -5,7 +5,7 @@ Shape letters: `B` cells, `G` positions, `D` hidden size, `H` heads, `E` head si
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -69,13 +69,43 @@ def favor_attention(q: Tensor, k: Tensor, v: Tensor, projection: Tensor, positio
     With features phi, weights m (multiplicity) and token indicator t:
     out_i = phi(q_i) . sum_j t_j phi(k_j) v_j^T / phi(q_i) . sum_j m_j phi(k_j).
     Padding counts in the denominator only, as in the published encoder.
+
+    The features, several times the size of `q` and `k`, are not kept for the backward pass but computed again.
     """
+    return _FavorAttention.apply(q, k, v, projection, *positions)
+
+
+def plain_favor_attention(
+    q: Tensor, k: Tensor, v: Tensor, projection: Tensor, is_token: Tensor, multiplicity: Tensor
+) -> Tensor:
+    """The same through torch's own differentiation, which keeps the features."""
     phi_q = query_features(q, projection)
-    phi_k = key_features(k, projection, positions.multiplicity > 0)
-    total = torch.einsum("bhgm,bg->bhm", phi_k, positions.multiplicity.to(phi_k.dtype))  # (B, H, M)
-    v = v * positions.is_token[:, None, :, None]
+    phi_k = key_features(k, projection, multiplicity > 0)
+    total = torch.einsum("bhgm,bg->bhm", phi_k, multiplicity.to(phi_k.dtype))  # (B, H, M)
+    v = v * is_token[:, None, :, None]
     context = phi_k.transpose(-1, -2) @ v  # (B, H, M, E)
     return (phi_q @ context) / (phi_q @ total.unsqueeze(-1))
+
+
+class _FavorAttention(torch.autograd.Function):
+    """`plain_favor_attention` that keeps `q`, `k`, `v` only."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, *fixed: Tensor) -> Tensor:
+        ctx.save_for_backward(q, k, v, *fixed)
+        device = q.device.type
+        # the backward pass runs outside the caller's autocast and must compute what was computed here
+        ctx.autocast = (device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
+        return plain_favor_attention(q, k, v, *fixed)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        *qkv, projection, is_token, multiplicity = ctx.saved_tensors
+        qkv = [x.detach().requires_grad_() for x in qkv]
+        device, dtype, is_enabled = ctx.autocast
+        with torch.enable_grad(), torch.autocast(device, dtype, enabled=is_enabled):
+            out = plain_favor_attention(*qkv, projection, is_token, multiplicity)
+        return *torch.autograd.grad(out, qkv, gradient), None, None, None
 
 
 class Attention(nn.Module):

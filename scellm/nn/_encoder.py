@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ._attention import Attention, Positions, orthogonal_projection
 from ._config import CellLMConfig
+from ._dropout import CellDropout
 from ._heads import MaskedGeneHead
 
 EMBEDDING_STD = 0.05
@@ -94,11 +95,12 @@ class FeedForward(nn.Module):
         self.norm = nn.LayerNorm(config.dim)
         self.expand = nn.Linear(config.dim, width)
         self.contract = nn.Linear(width, config.dim)
-        self.dropout = nn.Dropout(config.dropout)
+        self.hidden_dropout = CellDropout(config.dropout)
+        self.dropout = CellDropout(config.dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        hidden = self.dropout(F.gelu(self.expand(self.norm(x))))
-        return x + self.dropout(self.contract(hidden))
+    def forward(self, x: Tensor, keys: Tensor | None = None) -> Tensor:
+        hidden = self.hidden_dropout(F.gelu(self.expand(self.norm(x))), keys)
+        return x + self.dropout(self.contract(hidden), keys)
 
 
 class Block(nn.Module):
@@ -108,12 +110,12 @@ class Block(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(config.dim)
         self.attention = Attention(config)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = CellDropout(config.dropout)
         self.feed_forward = FeedForward(config)
 
-    def forward(self, x: Tensor, positions: Positions) -> Tensor:
-        x = x + self.dropout(self.attention(self.norm(x), positions))
-        return self.feed_forward(x)
+    def forward(self, x: Tensor, positions: Positions, keys: Tensor | None = None) -> Tensor:
+        x = x + self.dropout(self.attention(self.norm(x), positions), keys)
+        return self.feed_forward(x, keys)
 
 
 class Encoder(nn.Module):
@@ -135,9 +137,18 @@ class Encoder(nn.Module):
         self.cell_blocks = nn.ModuleList(FeedForward(config) for _ in range(config.cell_depth))
         self.norm = nn.LayerNorm(config.dim)
         self.masked_gene = MaskedGeneHead(config.dim, config.n_expression_tokens)
+        layers = (module for module in self.modules() if isinstance(module, CellDropout))
+        for salt, layer in enumerate(layers):
+            layer.salt = salt
 
     def forward(
-        self, gene_ids: Tensor, values: Tensor, is_gene: Tensor, *, is_masked: Tensor | None = None
+        self,
+        gene_ids: Tensor,
+        values: Tensor,
+        is_gene: Tensor,
+        *,
+        is_masked: Tensor | None = None,
+        dropout_keys: Tensor | None = None,
     ) -> Encoding:
         """Encode a batch of cells.
 
@@ -151,6 +162,9 @@ class Encoder(nn.Module):
             (B, G) bool, `False` where a row is filled up to the longest.
         is_masked
             (B, G) bool, positions whose value is hidden for masked gene modelling.
+        dropout_keys
+            (B,) int64, one per cell and use: fixes the dropout masks of each cell, see `CellDropout`. `None` draws
+            them from torch's generator. Without effect in eval mode.
 
         Returns
         -------
@@ -160,8 +174,8 @@ class Encoder(nn.Module):
         x = self.expression(self.gene_embedding(gene_ids), values, gene_ids, is_masked)  # (B, G, D)
         x, positions = self._frame(x, is_gene)
         for block in self.blocks:
-            x = block(x, positions)
-        return self._pool(x, is_gene)
+            x = block(x, positions, dropout_keys)
+        return self._pool(x, is_gene, dropout_keys)
 
     def redraw_projections(self, generator: torch.Generator) -> None:
         """Draw new FAVOR+ projections from `generator`; call it between optimiser steps only."""
@@ -171,17 +185,22 @@ class Encoder(nn.Module):
                 projection.copy_(orthogonal_projection(*projection.shape, generator=generator))
 
     def _frame(self, x: Tensor, is_gene: Tensor) -> tuple[Tensor, Positions]:
-        """Put CLS before the genes and the PAD position that stands for all padding after them."""
+        """Put CLS, and the PAD position that stands for all padding, before the genes.
+
+        Before, so that the place of every position is the same however far the genes are filled up.
+        """
         config, is_token = self.config, is_gene
+        multiplicity = is_gene.float()
+        if config.padded_context is not None:
+            n_tokens = multiplicity.sum(1) + float(config.cell_embedding == "cls")
+            n_padded = config.padded_context - n_tokens  # (B,)
+            x = torch.cat([self._special(len(x), 2), x], dim=1)
+            is_token = F.pad(is_token, (1, 0), value=False)
+            multiplicity = torch.cat([n_padded.clamp(min=0)[:, None], multiplicity], dim=1)
         if config.cell_embedding == "cls":
             x = torch.cat([self._special(len(x), 1), x], dim=1)
             is_token = F.pad(is_token, (1, 0), value=True)
-        multiplicity = is_token.float()
-        if config.padded_context is not None:
-            n_padded = config.padded_context - multiplicity.sum(1)  # (B,)
-            x = torch.cat([x, self._special(len(x), 2)], dim=1)
-            is_token = F.pad(is_token, (0, 1), value=False)
-            multiplicity = torch.cat([multiplicity, n_padded.clamp(min=0)[:, None]], dim=1)
+            multiplicity = F.pad(multiplicity, (1, 0), value=1.0)
         return x, Positions(is_token, multiplicity)
 
     def _special(self, n_cells: int, offset: int) -> Tensor:
@@ -189,19 +208,18 @@ class Encoder(nn.Module):
         row = self.gene_embedding.weight[self.config.n_genes + offset - 1]
         return self.expression.special(row, offset).expand(n_cells, 1, -1)
 
-    def _pool(self, x: Tensor, is_gene: Tensor) -> Encoding:
-        first = 1 if self.config.cell_embedding == "cls" else 0
-        genes = x[:, first : first + is_gene.shape[1]]  # (B, G, D)
+    def _pool(self, x: Tensor, is_gene: Tensor, keys: Tensor | None) -> Encoding:
+        genes = x[:, x.shape[1] - is_gene.shape[1] :]  # (B, G, D)
         if self.config.cell_embedding == "cls":
             cells = x[:, 0]
         else:
             weight = is_gene / is_gene.sum(1, keepdim=True).clamp(min=1)  # (B, G)
             cells = torch.einsum("bgd,bg->bd", genes, weight.to(genes.dtype))
-        return Encoding(self.finish(cells), self.norm(genes) * is_gene.unsqueeze(-1))
+        return Encoding(self.finish(cells, keys), self.norm(genes) * is_gene.unsqueeze(-1))
 
-    def finish(self, cells: Tensor) -> Tensor:
-        """Pooled hidden states -> cell embeddings, (B, D) -> (B, D)."""
+    def finish(self, cells: Tensor, keys: Tensor | None = None) -> Tensor:
+        """Pooled hidden states -> cell embeddings, (B, D) -> (B, D); `keys` as in `forward`."""
         cells = self.norm(cells)
         for block in self.cell_blocks:
-            cells = block(cells)
+            cells = block(cells, keys)
         return cells

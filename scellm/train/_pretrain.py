@@ -18,7 +18,8 @@ from tqdm.auto import tqdm
 from ..data import log_normalize
 from ..nn import CellLMConfig, ContrastiveHead, Encoder
 from ._bag import encode_bag
-from ._losses import info_nce, masked_gene_loss
+from ._info_nce import info_nce
+from ._losses import masked_gene_loss
 from ._views import ViewConfig, draw_view
 
 NOT_IN_BAG = ("blocks.", "masked_gene.", "expression.mask_embedding")

@@ -9,6 +9,7 @@ from scellm.nn._attention import (
     favor_attention,
     key_features,
     orthogonal_projection,
+    plain_favor_attention,
     query_features,
 )
 
@@ -95,3 +96,62 @@ def test_filler_changes_nothing_however_large(qkv):
     present = torch.arange(15).expand(2, -1) < 11
     filled = favor_attention(q, k, v, projection, Positions(present, present.double()))
     torch.testing.assert_close(plain, filled[:, :, :11], rtol=1e-12, atol=1e-12)
+
+
+def with_filler():
+    is_token = torch.ones(2, 11, dtype=torch.bool)
+    is_token[1, 7:] = False
+    multiplicity = is_token.double()
+    multiplicity[0, 3] = 5.0
+    return Positions(is_token, multiplicity)
+
+
+def test_gradients_with_features_computed_again(qkv):
+    projection = orthogonal_projection(12, 8, torch.Generator().manual_seed(1)).double()
+    qkv = [x.requires_grad_() for x in qkv]
+    weight = torch.randn(2, 3, 11, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    found = torch.autograd.grad((favor_attention(*qkv, projection, with_filler()) * weight).sum(), qkv)
+    plain = torch.autograd.grad((plain_favor_attention(*qkv, projection, *with_filler()) * weight).sum(), qkv)
+    for one, other in zip(found, plain, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_gradients_are_those_of_differences():
+    generator = torch.Generator().manual_seed(0)
+    qkv = [
+        torch.randn(1, 2, 3, 4, generator=generator, dtype=torch.float64).requires_grad_() for _ in range(3)
+    ]
+    projection = orthogonal_projection(5, 4, torch.Generator().manual_seed(1)).double()
+    positions = Positions(torch.tensor([[True, True, False]]), torch.tensor([[1.0, 1.0, 3.0]]).double())
+    assert torch.autograd.gradcheck(lambda *x: favor_attention(*x, projection, positions), qkv)
+
+
+def test_autocast_is_the_same_the_second_time(qkv):
+    projection = orthogonal_projection(12, 8, torch.Generator().manual_seed(1))
+    qkv = [x.float().requires_grad_() for x in qkv]
+    with torch.autocast("cpu", torch.bfloat16):
+        found = favor_attention(*qkv, projection, all_present(2, 11))
+        plain = plain_favor_attention(*qkv, projection, *all_present(2, 11))
+    assert torch.equal(found, plain)
+    found, plain = (torch.autograd.grad(x.float().square().sum(), qkv) for x in (found, plain))
+    for one, other in zip(found, plain, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_features_are_not_kept_for_the_backward_pass(qkv):
+    projection = orthogonal_projection(33, 8, torch.Generator().manual_seed(1)).double()
+    qkv = [x.requires_grad_() for x in qkv]
+
+    def kept_bytes(attention):
+        seen = {}
+
+        def pack(x):
+            seen[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+            return x
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+            attention()
+        return sum(seen.values())
+
+    plain = kept_bytes(lambda: plain_favor_attention(*qkv, projection, *with_filler()))
+    assert kept_bytes(lambda: favor_attention(*qkv, projection, with_filler())) < plain / 4
