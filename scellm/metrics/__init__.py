@@ -1,5 +1,6 @@
 """Scores, and the baselines they stand beside. Arrays in, numbers out."""
 
 from ._neighbors import NeighborScore, neighbor_score
+from ._uniformity import alignment, anisotropy, uniformity
 
-__all__ = ["NeighborScore", "neighbor_score"]
+__all__ = ["NeighborScore", "alignment", "anisotropy", "neighbor_score", "uniformity"]

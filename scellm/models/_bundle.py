@@ -64,6 +64,8 @@ class CellLM:
         SHA-256 of the weights file; "" for a model that was not loaded from one.
     card
         The model card, Markdown.
+    history
+        Log of the training (`pandas.DataFrame`), of a model that has just been trained; not saved with it.
 
     Raises
     ------
@@ -80,6 +82,7 @@ class CellLM:
     revision: str | None = None
     sha256: str = ""
     card: str = ""
+    history: Any = None
 
     def __post_init__(self) -> None:
         if len(self.vocabulary) != self.config.n_genes:

@@ -2,6 +2,14 @@
 
 from ._config import CellLMConfig
 from ._encoder import Encoder, Encoding
-from ._heads import ContrastiveHead, MaskedGeneHead
+from ._heads import CancerHead, ContrastiveHead, MaskedGeneHead, MaskedValueHead
 
-__all__ = ["CellLMConfig", "ContrastiveHead", "Encoder", "Encoding", "MaskedGeneHead"]
+__all__ = [
+    "CancerHead",
+    "CellLMConfig",
+    "ContrastiveHead",
+    "Encoder",
+    "Encoding",
+    "MaskedGeneHead",
+    "MaskedValueHead",
+]

@@ -17,3 +17,17 @@ class ContrastiveHead(nn.Sequential):
 
     def forward(self, cells: Tensor) -> Tensor:
         return super().forward(cells)
+
+
+class MaskedValueHead(nn.Linear):
+    """Predicts the log1p expression of a masked gene from its hidden state, (..., D) -> (..., 1)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim, 1)
+
+
+class CancerHead(nn.Linear):
+    """Log-odds that a cell is malignant from its embedding, (B, D) -> (B, 1)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim, 1)

@@ -1,5 +1,6 @@
 """Tools: what is computed from cells."""
 
 from ._embed import embed
+from ._pretrain import pretrain
 
-__all__ = ["embed"]
+__all__ = ["embed", "pretrain"]

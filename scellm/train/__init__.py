@@ -1,11 +1,14 @@
-"""Objectives, views and the training loop."""
+"""Objectives, views, the divide-and-conquer step and the training loop."""
 
 from ._bag import encode_bag
+from ._batch import TrainingBatch, draw_batch
 from ._distributed import World, processes
 from ._divide_and_conquer import DivideAndConquer, Encoded, StepReport
 from ._info_nce import info_nce, nt_xent, supervised_contrastive
-from ._losses import masked_gene_loss
-from ._pretrain import PretrainConfig, average, gene_gain, grow, pretrain, start_from_corpus
+from ._loop import train
+from ._losses import masked_gene_loss, masked_value_loss, normal_cancer_loss
+from ._recipe import PretrainConfig
+from ._start import average, gene_gain, grow, sample_corpus, start_from_corpus
 from ._views import ViewConfig, draw_view
 
 __all__ = [
@@ -13,18 +16,23 @@ __all__ = [
     "Encoded",
     "PretrainConfig",
     "StepReport",
+    "TrainingBatch",
     "ViewConfig",
     "World",
     "average",
+    "draw_batch",
     "draw_view",
     "encode_bag",
     "gene_gain",
     "grow",
     "info_nce",
     "masked_gene_loss",
+    "masked_value_loss",
+    "normal_cancer_loss",
     "nt_xent",
-    "pretrain",
     "processes",
+    "sample_corpus",
     "start_from_corpus",
     "supervised_contrastive",
+    "train",
 ]

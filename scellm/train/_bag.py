@@ -9,7 +9,13 @@ from ..nn import Encoder
 
 
 def encode_bag(
-    encoder: Encoder, gene_ids: Tensor, values: Tensor, indptr: Tensor, *, finished: bool = True
+    encoder: Encoder,
+    gene_ids: Tensor,
+    values: Tensor,
+    indptr: Tensor,
+    *,
+    finished: bool = True,
+    dropout_keys: Tensor | None = None,
 ) -> Tensor:
     """Cell embeddings of a continuous, mean-pooled encoder as if it had no attention blocks, (B, D).
 
@@ -26,10 +32,12 @@ def encode_bag(
         (B + 1,) where each cell starts; every cell has at least one gene.
     finished
         `False` returns the pooled tokens before the cell blocks and the norm.
+    dropout_keys
+        (B,) int64, as in `Encoder.forward`.
     """
     u = encoder.expression.amount(values, gene_ids)  # (n_tokens,)
     genes = F.embedding_bag(
         gene_ids, encoder.gene_embedding.weight, indptr[:-1], mode="sum", per_sample_weights=u
     )  # (B, D)
     cells = genes / indptr.diff()[:, None] + encoder.expression.bias
-    return encoder.finish(cells) if finished else cells
+    return encoder.finish(cells, dropout_keys) if finished else cells

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import scipy.sparse as sp
@@ -33,6 +37,73 @@ class ViewConfig:
     drop_genes: tuple[float, float] = (0.1, 0.7)
     max_genes: int = 256
     target_sum: float = 1e4
+
+    def __post_init__(self) -> None:
+        for name in ("keep_counts", "drop_genes"):
+            low, high = limits = tuple(getattr(self, name))
+            if not 0 <= low <= high <= 1:
+                msg = f"ViewConfig.{name} is {limits}; it must be two shares between 0 and 1, the smaller one first."
+                raise ValueError(msg)
+            object.__setattr__(self, name, limits)
+        for name in ("max_counts", "max_genes", "target_sum"):
+            if not getattr(self, name) > 0:
+                msg = f"ViewConfig.{name} is {getattr(self, name)}; it must be positive."
+                raise ValueError(msg)
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether both views of a cell hold the same genes and values, apart from cells that are too long or deep."""
+        return self.keep_counts == (1, 1) and self.drop_genes == (0, 0)
+
+    @classmethod
+    def named(cls, name: Literal["dropout", "genes", "counts", "genes+counts"], **changes: Any) -> ViewConfig:
+        """One of the named ways to draw views.
+
+        Parameters
+        ----------
+        name
+            `"dropout"`: the cell itself twice, so that only the encoder's dropout makes a difference, as published
+            (paper, section 3.2.3). `"genes"`: random subsets of its genes. `"counts"`: binomially thinned counts.
+            `"genes+counts"`: both, the default (ours).
+        changes
+            Other fields.
+
+        Raises
+        ------
+        ValueError
+            Unknown name or field.
+        """
+        if name not in _NAMED:
+            msg = f"No views are named {name!r}; choose one of {list(_NAMED)}."
+            raise ValueError(msg)
+        return cls.from_dict(_NAMED[name] | changes)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> ViewConfig:
+        """Build from plain values; unknown fields are an error that names the nearest known one.
+
+        Raises
+        ------
+        ValueError
+            Unknown fields or values out of range.
+        """
+        known = [x.name for x in dataclasses.fields(cls)]
+        for name in fields:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f" Did you mean {near[0]!r}?" if near else ""
+                msg = f"Unknown key {name!r} in views.{hint} Known: {known}."
+                raise ValueError(msg)
+        return cls(**fields)
+
+
+_WHOLE_CELL: dict[str, Any] = {"keep_counts": (1, 1), "drop_genes": (0, 0), "max_counts": 1e9}
+_NAMED: dict[str, dict[str, Any]] = {
+    "dropout": _WHOLE_CELL,
+    "genes": {"keep_counts": (1, 1)},
+    "counts": {"drop_genes": (0, 0)},
+    "genes+counts": {},
+}
 
 
 def draw_view(counts: sp.csr_array, config: ViewConfig, rng: np.random.Generator) -> Tokens:
