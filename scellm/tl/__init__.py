@@ -1,6 +1,22 @@
 """Tools: what is computed from cells."""
 
-from ._embed import embed
-from ._pretrain import pretrain
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._embed import embed
+    from ._pretrain import pretrain
 
 __all__ = ["embed", "pretrain"]
+
+
+def __getattr__(name: str):
+    """Import a tool when it is first used: pretraining runs on machines without anndata."""
+    if name in __all__:
+        return getattr(_import_module(f"._{name}", __name__), name)
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

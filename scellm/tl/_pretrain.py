@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from .._version import __version__
-from ..data import Corpus, GeneVocabulary, TokenConfig
+from ..data import Corpus, GeneVocabulary, Sampler, TokenConfig
 from ..models import CellLM, choose_device
 from ..nn import CellLMConfig, Encoder
 from ..train import (
@@ -171,6 +171,7 @@ def pretrain(
     corpus = data
     if not isinstance(data, Corpus):
         corpus = Corpus.build(data, vocabulary, layer=layer, gene_key=gene_key, min_overlap=min_overlap)
+    Sampler(corpus.sizes, batch_size=settings.batch_size)  # refuses a batch larger than the corpus before any work
     architecture = _architecture(config, dropout, len(corpus.vocabulary))
     _check_init(init, corpus, architecture)
     chosen, world = choose_device(device), World.current()

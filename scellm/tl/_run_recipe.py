@@ -1,0 +1,92 @@
+"""A recipe file from data to a saved model; what `scellm pretrain` runs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from ..data import Corpus
+from ..models import CellLM, save
+from ..train import World, average, grow
+from ..train._recipe_file import RecipeFile
+from ._pretrain import pretrain
+
+
+def run_recipe(
+    recipe: RecipeFile,
+    data: Sequence[str | Path],
+    out: Path,
+    *,
+    resume: Literal["auto", "never", "must", "force"] = "auto",
+    device: str = "auto",
+    layer: str | None = None,
+    gene_key: str | None = None,
+    show_progress: bool = True,
+    **changes: Any,
+) -> CellLM:
+    """Train all stages of a recipe, each in its own folder of `out`, and save the model there under its name.
+
+    A stage that is done is not trained again: its newest checkpoint is its end.
+
+    Parameters
+    ----------
+    recipe
+        The recipe.
+    data
+        What `tl.pretrain` takes; empty for the data the recipe names.
+    out
+        Folder for checkpoints, logs and the model.
+    resume, device, layer, gene_key, show_progress
+        As in `tl.pretrain`.
+    changes
+        Fields of `PretrainConfig` that replace those of every stage.
+
+    Raises
+    ------
+    ValueError
+        No data; otherwise as `tl.pretrain`.
+    """
+    sources = list(data) or list(recipe.data)
+    if not sources:
+        msg = "No data: name files or folders on the command line, or in the recipe as data = ['corpus.h5']."
+        raise ValueError(msg)
+    corpus = Corpus.build(sources, layer=layer, gene_key=gene_key, min_overlap=recipe.min_overlap)
+    model = None
+    stages = {}
+    for stage in recipe.stages:
+        settings = dataclasses.replace(stage.recipe, **changes)
+        config = recipe.architecture(stage, len(corpus.vocabulary))
+        start = model
+        fields = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+        model = pretrain(
+            corpus,
+            config=config,
+            init=start,
+            rng=fields.pop("seed"),
+            max_genes=recipe.max_genes,
+            device=device,
+            checkpoint_dir=out / stage.name,
+            resume=resume,
+            name=recipe.name,
+            show_progress=show_progress,
+            **fields,
+        )
+        if stage.average is not None:
+            model.encoder = average(grow(start.encoder, config), model.encoder, stage.average).eval()
+        stages[stage.name] = {**model.provenance, "average": stage.average}
+    # one account of the data, and of each stage what is its own
+    shared = ("datasets", "n_cells", "corpus_fingerprint", "versions", "date", "device")
+    model.provenance = {name: stages[recipe.stages[-1].name][name] for name in ("description", *shared)} | {
+        "minutes": round(sum(stage["minutes"] for stage in stages.values()), 1),
+        "stages": {
+            name: {key: x for key, x in stage.items() if key not in (*shared, "description")}
+            for name, stage in stages.items()
+        },
+    }
+    if World.current().rank == 0:
+        save(model, out / recipe.name, overwrite=True, dtype=getattr(torch, recipe.dtype))
+    return model

@@ -1,0 +1,84 @@
+"""The bag, its scales from the corpus, growth and averages."""
+
+import copy
+import dataclasses
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+
+import scellm
+from scellm.data import log_normalize
+from scellm.nn import CellLMConfig, Encoder
+from scellm.train import average, encode_bag, gene_gain, grow, start_from_corpus
+
+
+@pytest.fixture(scope="module")
+def counts():
+    return sp.csr_array(scellm.datasets.toy_cells(100, n_vars=500).X.astype(np.float32))
+
+
+def new_encoder(**changes):
+    torch.manual_seed(0)
+    return Encoder(dataclasses.replace(CellLMConfig.named("tiny", n_genes=500), **changes))
+
+
+def packed(counts):
+    values = log_normalize(counts, 1e4)
+    ids = torch.from_numpy(values.indices.astype(np.int64))
+    return ids, torch.from_numpy(values.data), torch.from_numpy(values.indptr.astype(np.int64))
+
+
+def test_the_bag_is_the_encoder_without_blocks(counts):
+    encoder = new_encoder(depth=0).eval()
+    ids, values, indptr = packed(counts[:9])
+    with torch.no_grad():
+        bag = encode_bag(encoder, ids, values, indptr)
+        for i in range(9):
+            own = slice(int(indptr[i]), int(indptr[i + 1]))
+            n = own.stop - own.start
+            cell = encoder(ids[None, own], values[None, own], torch.ones(1, n, dtype=torch.bool)).cells
+            torch.testing.assert_close(bag[i : i + 1], cell, rtol=1e-4, atol=1e-5)
+
+
+def test_a_grown_encoder_starts_as_the_bag(counts):
+    bag = new_encoder(depth=0).eval()
+    encoder = grow(bag, new_encoder().config).eval()
+    ids, values, _ = packed(counts[:1])
+    whole = torch.ones(1, len(ids), dtype=torch.bool)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            encoder(ids[None], values[None], whole).cells, bag(ids[None], values[None], whole).cells
+        )
+
+
+def test_the_average_lies_between():
+    start = grow(new_encoder(depth=0), new_encoder().config)
+    trained = copy.deepcopy(start)
+    with torch.no_grad():
+        for parameter in trained.parameters():
+            parameter += torch.rand_like(parameter)
+    middle = average(start, trained, 0.25).state_dict()
+    for name, first in start.state_dict().items():
+        second = trained.state_dict()[name]
+        is_head = name.startswith(("masked_gene", "expression.mask_embedding"))
+        torch.testing.assert_close(middle[name], second if is_head else torch.lerp(first, second, 0.25))
+
+
+def test_the_mean_cell_starts_at_zero(counts):
+    encoder = new_encoder(depth=0)
+    start_from_corpus(encoder, {"toy": counts}, 1e4)
+    with torch.no_grad():
+        cells = encode_bag(encoder, *packed(counts), finished=False)
+    assert cells.mean(0).norm() < 0.2 * cells.std(0).norm()
+
+
+def test_gain_is_the_inverse_spread():
+    rng = np.random.default_rng(0)
+    counts = rng.poisson([1.0, 30.0, 0.0, 5.0], (500, 4)).astype(np.float32)
+    gain = gene_gain({"one": sp.csr_array(counts)}, 1e4, limits=(0.001, 1000.0))
+    values = np.log1p(counts * (1e4 / counts.sum(1, keepdims=True)))
+    np.testing.assert_allclose(gain[[0, 1, 3]], 1 / (2 * values.std(0)[[0, 1, 3]]), rtol=1e-3)
+    assert np.isfinite(gain[2])  # never seen: as the median gene
+    assert gene_gain({"one": sp.csr_array(counts)}, 1e4, limits=(0.3, 3.0)).max() <= 3
