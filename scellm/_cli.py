@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import _cli_pretrain
 from ._keys import X_SCELLM
 from ._version import __version__
 
@@ -26,6 +27,8 @@ examples:
   scellm check cells.h5ad                       what is in this file, and would embed take it?
   scellm embed cells.h5ad                       add obsm["X_scellm"] to the file itself
   scellm embed cells.h5ad -o embedded.h5ad      leave the input as it is
+  scellm pack a.h5ad b.h5ad -o corpus.scellm.h5  one file to train on
+  scellm pretrain tiny cells.h5ad -o run        train an encoder by a recipe
   scellm models                                 models on this machine
 """
 _EMBED_EXAMPLES = """\
@@ -44,6 +47,14 @@ examples:
   scellm check cells.h5ad && scellm embed cells.h5ad
 
 exit codes: 0 embed would take the matrix marked with >, 1 it would refuse it, 2 wrong usage, 130 interrupted
+"""
+_PACK_EXAMPLES = """\
+examples:
+  scellm pack blood.h5ad brain.h5ad -o corpus.scellm.h5
+  scellm pack folder_of_h5ad_files -o corpus.scellm.h5 --layer counts
+  scellm pack cells.h5ad -o corpus.scellm.h5 --labels cell_type,malignant --overwrite
+
+exit codes: 0 done, 1 refused (the reason is on stderr), 2 wrong usage, 130 interrupted
 """
 
 
@@ -66,7 +77,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("scellm: interrupted; no file was changed.", file=sys.stderr)
         return INTERRUPTED
-    except (ImportError, KeyError, MemoryError, OSError, RuntimeError, TypeError, ValueError) as error:
+    except (
+        FloatingPointError,
+        ImportError,
+        KeyError,
+        MemoryError,
+        OSError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
         # the text of a KeyError as written, not in quotes
         text = error.args[0] if isinstance(error, KeyError) and error.args else error
         if isinstance(error, MemoryError):
@@ -86,22 +106,38 @@ def _parser() -> argparse.ArgumentParser:
     for name, run, help_, epilog, add_options in (
         ("embed", _embed, "add embeddings to an h5ad or zarr file", _EMBED_EXAMPLES, _add_embed_options),
         ("check", _check, "say what a file holds and what embed would do with it", _CHECK_EXAMPLES, None),
+        (
+            "pack",
+            _pack,
+            "write cells of several files into one to train on",
+            _PACK_EXAMPLES,
+            _add_pack_options,
+        ),
+        (
+            "pretrain",
+            _cli_pretrain.run,
+            "train an encoder by a recipe",
+            _cli_pretrain.EXAMPLES,
+            _cli_pretrain.add_options,
+        ),
         ("models", _models, "list the models on this machine", None, None),
     ):
         command = commands.add_parser(
             name, help=help_, description=f"{help_.capitalize()}.", epilog=epilog, formatter_class=style
         )
         command.set_defaults(run=run)
-        if name != "models":
-            _add_input_options(command)
+        if name in ("embed", "check"):
+            command.add_argument(
+                "input", metavar="IN", type=Path, help=".h5ad file or .zarr folder, cells x genes"
+            )
+            _add_matrix_options(command)
         if add_options is not None:
             add_options(command)
     return parser
 
 
-def _add_input_options(command: argparse.ArgumentParser) -> None:
-    """The file and which of its matrices to read."""
-    command.add_argument("input", metavar="IN", type=Path, help=".h5ad file or .zarr folder, cells x genes")
+def _add_matrix_options(command: argparse.ArgumentParser) -> None:
+    """Which of the matrices of a file to read."""
     matrix = command.add_mutually_exclusive_group()
     matrix.add_argument("--layer", help="layer with counts or log1p values (default: X)")
     matrix.add_argument("--use-raw", action="store_true", help="read raw.X")
@@ -140,16 +176,58 @@ def _add_embed_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--precision", choices=("auto", "fp32", "bf16"), default="auto", help="(default: %(default)s)"
     )
+    _add_overlap_and_quiet(command, "refuse data with less than this fraction of the model's genes")
+
+
+def _add_pack_options(command: argparse.ArgumentParser) -> None:
+    """All of `pack`."""
+    command.add_argument(
+        "inputs",
+        metavar="IN",
+        nargs="+",
+        type=Path,
+        help=".h5ad file, folder of .h5ad files, packed .h5 file, or .zarr folder",
+    )
+    command.add_argument(
+        "-o",
+        "--output",
+        metavar="OUT",
+        type=Path,
+        required=True,
+        help="file to write, for instance corpus.scellm.h5",
+    )
+    _add_matrix_options(command)
+    command.add_argument(
+        "--labels",
+        metavar="COLUMNS",
+        type=_names,
+        help="columns of obs to keep, separated by commas (default: all of text, categories, or true and false)",
+    )
+    command.add_argument("--overwrite", action="store_true", help="replace OUT if it is there")
+    _add_overlap_and_quiet(command, "refuse files with less than this fraction of the vocabulary's genes")
+
+
+def _add_overlap_and_quiet(command: argparse.ArgumentParser, overlap_help: str) -> None:
+    """Two options that `embed` and `pack` share."""
     command.add_argument(
         "--min-overlap",
         metavar="FRACTION",
         type=_fraction,
         default=0.10,
-        help="refuse data with less than this fraction of the model's genes (default: %(default)s)",
+        help=f"{overlap_help} (default: %(default)s)",
     )
     command.add_argument(
         "--quiet", action="store_true", help="no progress bars and no summary; warnings stay"
     )
+
+
+def _names(text: str) -> list[str]:
+    """Parse names separated by commas."""
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        msg = f"{text!r} is no list of names separated by commas"
+        raise argparse.ArgumentTypeError(msg)
+    return names
 
 
 def _batch_size(text: str) -> int | str:
@@ -228,6 +306,33 @@ def _check(options: argparse.Namespace) -> int:
         )
     matrix = "raw.X" if options.use_raw else "X" if options.layer is None else f"layers[{options.layer!r}]"
     return REFUSED if table.loc[matrix, "embed"].startswith("refuses") else 0
+
+
+def _pack(options: argparse.Namespace) -> int:
+    """`scellm pack`: all work is `data.pack`'s."""
+    for path in options.inputs:
+        _check_exists(path)
+    from .data import Corpus, pack
+
+    path = pack(
+        options.inputs,
+        options.output,
+        label_keys=options.labels,
+        layer=options.layer,
+        use_raw=options.use_raw or None,
+        gene_key=options.gene_key,
+        min_overlap=options.min_overlap,
+        overwrite=options.overwrite,
+        show_progress=False if options.quiet else None,
+    )
+    if not options.quiet:
+        corpus = Corpus.build(path, in_memory=False)
+        labels = ", ".join(corpus.label_keys) or "none"
+        print(
+            f"{path}: {corpus.n_cells} cells of {len(corpus)} dataset{'s'[: len(corpus) > 1]} over "
+            f"{len(corpus.vocabulary)} genes, {path.stat().st_size / 2**20:.1f} MB; labels: {labels}."
+        )
+    return 0
 
 
 def _models(_: argparse.Namespace) -> int:

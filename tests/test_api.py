@@ -18,8 +18,8 @@ import scellm
 
 NAMESPACES = ("pp", "tl", "pl", "get", "models", "datasets")
 ADATA_FIRST = ("pp", "tl", "pl", "get")
-NOT_OF_CELLS = {"pl.training_history"}
-"""Functions of these namespaces about something else than cells."""
+NOT_OF_CELLS = {"pl.training_history", "tl.pretrain"}
+"""Functions of these namespaces that take something else than one AnnData first."""
 POSITIONAL_WITH_DEFAULT = 2
 """Defaults are allowed up to the second positional argument, as in `embed(adata, model="scellm-small", *, ...)`."""
 DOCS = Path(__file__).parents[1] / "docs"

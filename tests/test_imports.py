@@ -26,7 +26,9 @@ LAYER = {
     "pl": 4,
     "pp": 4,
     "tl": 4,
-    "_cli": 5,
+    "_cli": 6,
+    "_cli_pretrain": 5,
+    "__main__": 7,
     "quickstart": 5,
 }
 """A part imports from itself and from lower layers. `_keys` and `_checks` are lowest, programs highest."""

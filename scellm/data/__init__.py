@@ -1,16 +1,22 @@
-"""Gene vocabulary, tokens and readers."""
+"""Gene vocabulary, tokens, and cells to train on."""
 
-from ._corpus import CorpusDataset, read_corpus
+from ._batches import Batch, Sampler, shard
+from ._corpus import Corpus
 from ._match import GeneMatch, gene_names, match_genes
+from ._pack import pack
 from ._rows import check_finite, open_matrix, open_store, row_blocks
+from ._sources import CellSource
 from ._tokens import TokenConfig, Tokens, gene_counts, log_normalize, tokenize
 from ._values import ValueReport, describe_values
 from ._vocabulary import GeneVocabulary
 
 __all__ = [
-    "CorpusDataset",
+    "Batch",
+    "CellSource",
+    "Corpus",
     "GeneMatch",
     "GeneVocabulary",
+    "Sampler",
     "TokenConfig",
     "Tokens",
     "ValueReport",
@@ -22,7 +28,8 @@ __all__ = [
     "match_genes",
     "open_matrix",
     "open_store",
-    "read_corpus",
+    "pack",
     "row_blocks",
+    "shard",
     "tokenize",
 ]

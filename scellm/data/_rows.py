@@ -30,18 +30,33 @@ def row_blocks(X: Any, n_rows: int) -> Iterator[tuple[int, sp.csr_array]]:
         block = X[start : start + n_rows]
         if hasattr(block, "compute"):  # dask
             block = block.compute()
-        if not sp.issparse(block):
-            block = np.asarray(block)
-        native = block.dtype.newbyteorder("=")  # scipy knows neither half precision nor foreign byte order
-        block = sp.csr_array(block.astype(np.float32 if native == np.float16 else native, copy=False))
-        if not block.has_canonical_format:
-            block = block.copy()
-            block.sum_duplicates()
+        block = to_csr(block)
         yield start, block
 
 
-def check_finite(block: sp.csr_array, first_row: int) -> None:
+def to_csr(block: Any) -> sp.csr_array:
+    """Rows in memory, sparse or dense, as CSR with sorted indices, each once, in a number type scipy knows."""
+    if not sp.issparse(block):
+        block = np.asarray(block)
+    native = block.dtype.newbyteorder("=")  # scipy knows neither half precision nor foreign byte order
+    block = sp.csr_array(block.astype(np.float32 if native == np.float16 else native, copy=False))
+    if not block.has_canonical_format:
+        block = block.copy()
+        block.sum_duplicates()
+    return block
+
+
+def check_finite(block: sp.csr_array, first_row: int | np.ndarray, *, dataset: str | None = None) -> None:
     """Refuse NaN, infinite and negative values, naming the first cell.
+
+    Parameters
+    ----------
+    block
+        (B, n_vars) expression as stored.
+    first_row
+        Number of the first row, or (B,) the number of each.
+    dataset
+        Name of the dataset the rows are of, for the message.
 
     Raises
     ------
@@ -52,8 +67,10 @@ def check_finite(block: sp.csr_array, first_row: int) -> None:
     if bad.any():
         at = int(np.flatnonzero(bad)[0])
         row = int(np.searchsorted(block.indptr, at, side="right")) - 1
+        cell = first_row + row if np.ndim(first_row) == 0 else first_row[row]
+        cell = f"Cell {cell}" if dataset is None else f"Dataset {dataset!r}: cell {cell}"
         msg = (
-            f"Cell {first_row + row} (counted from 0) has the value {block.data[at]} in column {block.indices[at]}. "
+            f"{cell} (counted from 0) has the value {block.data[at]} in column {block.indices[at]}. "
             "Expression must be finite and not negative: pass raw counts or log1p values with layer= or use_raw=."
         )
         raise ValueError(msg)

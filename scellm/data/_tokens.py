@@ -138,12 +138,23 @@ def gene_counts(
         data = np.asarray(linearize(rows.data), dtype=np.float32)
         rows = sp.csr_array((data, rows.indices, rows.indptr), shape=rows.shape)
     kept = np.flatnonzero(gene_ids >= 0)
-    ones = np.ones(len(kept), dtype=np.float32)
-    selector = sp.csr_array((ones, (kept, gene_ids[kept])), shape=(len(gene_ids), n_genes))
-    counts = sp.csr_array(rows @ selector)
-    counts.eliminate_zeros()
-    counts.sort_indices()
-    return counts
+    if np.bincount(gene_ids[kept]).max(initial=0) <= 1 and rows.has_canonical_format:
+        counts = _renumber(rows, gene_ids, n_genes)
+    else:
+        ones = np.ones(len(kept), dtype=np.float32)
+        selector = sp.csr_array((ones, (kept, gene_ids[kept])), shape=(len(gene_ids), n_genes))
+        counts = sp.csr_array(rows @ selector)
+        counts.eliminate_zeros()
+    # two transpositions sort twice as fast as `sort_indices`
+    return counts if counts.has_sorted_indices else counts.tocsc().tocsr()
+
+
+def _renumber(rows: sp.csr_array, gene_ids: np.ndarray, n_genes: int) -> sp.csr_array:
+    """`gene_counts` where no two entries are of one gene, not sorted yet: nothing to add up, so no product."""
+    indices = gene_ids.astype(np.int32)[rows.indices]
+    kept = (indices >= 0) & (rows.data != 0)
+    indptr = np.concatenate([[0], np.cumsum(kept)])[rows.indptr]
+    return sp.csr_array((rows.data[kept], indices[kept], indptr), shape=(rows.shape[0], n_genes))
 
 
 def log_normalize(counts: sp.csr_array, target_sum: float | None) -> sp.csr_array:

@@ -171,11 +171,13 @@ def pretrain(
     corpus = data
     if not isinstance(data, Corpus):
         corpus = Corpus.build(data, vocabulary, layer=layer, gene_key=gene_key, min_overlap=min_overlap)
-    Sampler(corpus.sizes, batch_size=settings.batch_size)  # refuses a batch larger than the corpus before any work
+    Sampler(
+        corpus.sizes, batch_size=settings.batch_size
+    )  # refuses a batch larger than the corpus before any work
     architecture = _architecture(config, dropout, len(corpus.vocabulary))
     _check_init(init, corpus, architecture)
     chosen, world = choose_device(device), World.current()
-    encoder = _start(architecture, init, corpus, tokens.target_sum, rng)
+    encoder = start_encoder(architecture, init, corpus, tokens.target_sum, rng)
     history = train(
         encoder,
         corpus,
@@ -229,10 +231,10 @@ def _check_init(init: CellLM | None, corpus: Corpus, config: CellLMConfig) -> No
         raise ValueError(msg)
 
 
-def _start(
+def start_encoder(
     config: CellLMConfig, init: CellLM | None, corpus: Corpus, target_sum: float, seed: int
 ) -> Encoder:
-    """The encoder before its first step; the caller's random state is left alone."""
+    """The encoder before its first step: the same every time; the caller's random state is left alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if init is not None:

@@ -11,9 +11,9 @@ import torch
 
 from ..data import Corpus
 from ..models import CellLM, save
-from ..train import World, average, grow
+from ..train import World, average
 from ..train._recipe_file import RecipeFile
-from ._pretrain import pretrain
+from ._pretrain import pretrain, start_encoder
 
 
 def run_recipe(
@@ -76,7 +76,8 @@ def run_recipe(
             **fields,
         )
         if stage.average is not None:
-            model.encoder = average(grow(start.encoder, config), model.encoder, stage.average).eval()
+            begun = start_encoder(config, start, corpus, settings.views.target_sum, settings.seed)
+            model.encoder = average(begun, model.encoder, stage.average).eval()
         stages[stage.name] = {**model.provenance, "average": stage.average}
     # one account of the data, and of each stage what is its own
     shared = ("datasets", "n_cells", "corpus_fingerprint", "versions", "date", "device")

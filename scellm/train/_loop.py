@@ -568,10 +568,14 @@ class Run:
     def _identity(self) -> dict[str, Any]:
         """What must be the same for a run to go on."""
         genes = "\n".join(self.corpus.vocabulary.symbols.tolist())
+        cells = hashlib.sha256(self.corpus.fingerprint.encode())
+        for labels in (self.cells.is_cancer, self.cells.cell_type):
+            for column in labels or []:
+                cells.update(column.tobytes())
         return {
             "config": self.encoder.config.to_dict(),
             "vocabulary": hashlib.sha256(genes.encode()).hexdigest(),
-            "corpus": self.corpus.fingerprint,
+            "corpus": cells.hexdigest(),
             "recipe": self.recipe.to_dict(),
         }
 

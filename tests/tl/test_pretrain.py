@@ -134,9 +134,12 @@ def test_the_callers_random_state_and_data_are_left_alone(pretrain, data):
 
 
 def test_the_model_can_be_saved_used_and_trained_on(pretrain, tmp_path, cells):
-    model = pretrain(name="mine", ema=0.5, redraw_every=2, config=dataclasses.replace(
-        CellLMConfig.named("tiny", n_genes=400), attention="favor"
-    ))
+    model = pretrain(
+        name="mine",
+        ema=0.5,
+        redraw_every=2,
+        config=dataclasses.replace(CellLMConfig.named("tiny", n_genes=400), attention="favor"),
+    )
     scellm.models.save(model, tmp_path / "mine")
     loaded = scellm.models.load(tmp_path / "mine")
     assert torch.equal(weights(loaded), weights(model))
@@ -197,7 +200,10 @@ def test_killed_at_any_moment_and_resumed_gives_the_same_bits(tmp_path):
     for wanted in (2, 9, 23):
         process = start("killed")
         while process.poll() is None:
-            if len(done := checkpoint_module.checkpoints(tmp_path / "killed")) and int(done[-1].name[5:]) >= wanted:
+            if (
+                len(done := checkpoint_module.checkpoints(tmp_path / "killed"))
+                and int(done[-1].name[5:]) >= wanted
+            ):
                 time.sleep(rng.uniform(0, 0.05))
                 process.send_signal(signal.SIGKILL)
                 n_kills += process.wait() == -signal.SIGKILL
@@ -281,7 +287,9 @@ def test_a_loss_that_is_not_finite_stops_the_run(pretrain, tmp_path, monkeypatch
         return encoded
 
     monkeypatch.setattr(loop_module.Objectives, "encode", broken)
-    with pytest.raises(FloatingPointError, match=r"Step \d+: .*weights were not changed.*cell \d+.*not-finite") as error:
+    with pytest.raises(
+        FloatingPointError, match=r"Step \d+: .*weights were not changed.*cell \d+.*not-finite"
+    ) as error:
         pretrain(checkpoint_dir=tmp_path)
     (saved,) = tmp_path.glob("not-finite-*.npz")
     assert str(saved) in str(error.value)
@@ -324,10 +332,16 @@ def test_files_are_read_as_memory_is(pretrain, data, tmp_path):
         ({"batch_size": 500}, r"batch_size is 500, but there are only 140 cells"),
         ({"batch_size": 1}, "batch_size is 1; it must be a whole number of at least 2"),
         ({"temprature": 0.1}, "Unknown key 'temprature' in a recipe. Did you mean 'temperature'"),
-        ({"objectives": ["contrastiv"]}, "Unknown key 'contrastiv' in the objectives. Did you mean 'contrastive'"),
+        (
+            {"objectives": ["contrastiv"]},
+            "Unknown key 'contrastiv' in the objectives. Did you mean 'contrastive'",
+        ),
         ({"objectives": {"contrastive": -1}}, "'contrastive' has the weight -1"),
         ({"objectives": {}}, "at least one objective"),
-        ({"objectives": ["normal_cancer"], "cancer_key": "donor"}, "needs cells of both kinds; .*'donor'.* no label"),
+        (
+            {"objectives": ["normal_cancer"], "cancer_key": "donor"},
+            "needs cells of both kinds; .*'donor'.* no label",
+        ),
         ({"objectives": ["supervised"], "type_key": "nothing"}, "nothing"),
         ({"memory_budget": "5KiB"}, "memory_budget is 5KiB; one row of"),
         ({"memory_budget": "much"}, "no amount of memory"),
@@ -373,7 +387,9 @@ def test_few_negatives_are_said(vocabulary, cells):
     many = {f"set{i:02d}": cells[i : i + 10].copy() for i in range(20)}
     with pytest.warns(UserWarning, match=r"batch_size=100.*largest share of one dataset is about 5 cells"):
         scellm.tl.pretrain(
-            many, vocabulary=vocabulary, **{**OPTIONS, "negatives": "dataset", "batch_size": 100, "max_steps": 1}
+            many,
+            vocabulary=vocabulary,
+            **{**OPTIONS, "negatives": "dataset", "batch_size": 100, "max_steps": 1},
         )
 
 
@@ -400,4 +416,3 @@ def test_a_bare_machine_trains_on_a_packed_file(data, vocabulary, tmp_path):
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == "2"
-
