@@ -17,7 +17,10 @@ from torch import Tensor
 from ._distributed import World
 
 STRIPE_BYTES = 64 << 20
-"""Similarities held at once; measured in tests/benchmarks/divide_and_conquer.py."""
+"""Similarities held at once."""
+CPU_ROWS, CPU_COLUMNS = 512, 4096
+"""Most rows of a stripe, and its columns worked on at once, on a CPU: a tile of 8 MiB stays in its cache. GPUs take
+whole stripes. Measured in tests/benchmarks/divide_and_conquer.py."""
 UNLABELLED = -1
 """Label of a cell that has none."""
 
@@ -198,60 +201,42 @@ class _Contrast(torch.autograd.Function):
         world: World,
         sizes: list[int],
     ) -> Tensor:
-        first, second, n, dim = first.detach(), second.detach(), sum(sizes), first.shape[1]
-        keys = world.gather(torch.cat([first, second], dim=1), sizes)  # one exchange for both views
-        gradient = torch.zeros_like(keys) if any(ctx.needs_input_grad) else None
-        keys_first, keys_second = keys[:, :dim], keys[:, dim:]
+        first, second, n = first.detach(), second.detach(), sum(sizes)
+        views = (first, second)
+        keys = _gathered(views, world, sizes)
         key_relation = relation.gathered(world, sizes)
-        same = torch.arange(len(first), device=first.device) + sum(
+        own = torch.arange(len(first), device=first.device) + sum(
             sizes[: world.rank]
         )  # own rows among the keys
+        d_views = d_keys = (None, None)
+        if any(ctx.needs_input_grad):
+            d_views = tuple(torch.zeros_like(x) for x in views)
+            # alone, the rows of this process are all keys
+            d_keys = d_views if world.size == 1 else tuple(torch.zeros_like(x) for x in keys)
         sweep = _Sweep(scale, stripe_bytes)
-        d_first = d_second = d_keys_first = d_keys_second = None
-        if gradient is not None:
-            d_first, d_second = torch.zeros_like(first), torch.zeros_like(second)
-            d_keys_first, d_keys_second = gradient[:, :dim], gradient[:, dim:]
         if negatives == "all":
-            # queries and keys are both views, one after the other
-            d_queries = d_keys = None
-            if gradient is not None:
-                d_queries, d_keys = first.new_zeros(2 * len(first), dim), keys.new_zeros(2 * n, dim)
-            sweep.run(
-                torch.cat([first, second]),
-                torch.cat([keys_first, keys_second]),
-                positive=torch.cat([same + n, same]),
-                own=torch.cat([same, same + n]),
-                relation=relation.twice(),
-                key_relation=key_relation.twice(),
-                d_queries=d_queries,
-                d_keys=d_keys,
-            )
             n_terms = 2 * n
-            if gradient is not None:
-                d_first += d_queries[: len(first)]
-                d_second += d_queries[len(first) :]
-                d_keys_first += d_keys[:n]
-                d_keys_second += d_keys[n:]
+            sweep.run_both(views, keys, own, n, relation, key_relation, d_views, d_keys)
         else:
-            pairs = [(first, keys_second, d_first, d_keys_second)]
-            pairs += [(second, keys_first, d_second, d_keys_first)] if negatives == "both" else []
-            for queries, others, d_queries, d_keys in pairs:
+            directions = [(0, 1), (1, 0)] if negatives == "both" else [(0, 1)]
+            n_terms = n * len(directions)
+            for query, key in directions:
                 sweep.run(
-                    queries,
-                    others,
-                    positive=same,
+                    views[query],
+                    keys[key],
+                    positive=own,
                     own=None,
                     relation=relation,
                     key_relation=key_relation,
-                    d_queries=d_queries,
-                    d_keys=d_keys,
+                    d_queries=d_views[query],
+                    d_keys=d_keys[key],
                 )
-            n_terms = n * len(pairs)
-        if gradient is not None:
-            gradient = world.reduce_scatter(gradient, sizes)
-            d_first += gradient[:, :dim]
-            d_second += gradient[:, dim:]
-            ctx.save_for_backward(d_first / n_terms, d_second / n_terms, sweep.d_scale / n_terms)
+        if d_views[0] is not None:
+            if world.size > 1:
+                summed = world.reduce_scatter(torch.cat(d_keys, dim=1), sizes)
+                for d_view, part in zip(d_views, summed.chunk(2, dim=1), strict=True):
+                    d_view += part
+            ctx.save_for_backward(*(x.div_(n_terms) for x in d_views), sweep.d_scale / n_terms)
         return world.sum(sweep.loss) / n_terms
 
     @staticmethod
@@ -259,10 +244,18 @@ class _Contrast(torch.autograd.Function):
         return *(gradient * x for x in ctx.saved_tensors), None, None, None, None, None
 
 
+def _gathered(views: tuple[Tensor, Tensor], world: World, sizes: list[int]) -> tuple[Tensor, Tensor]:
+    """Both views of the cells of all processes, in one exchange."""
+    if world.size == 1:
+        return views
+    both = world.gather(torch.cat(views, dim=1), sizes)
+    return tuple(x.contiguous() for x in both.chunk(2, dim=1))
+
+
 class _Sweep:
     """Sums of losses and gradients over stripes of queries.
 
-    With dS the gradient at the similarities S of a stripe: dQ = dS K / t, dK = dS^T Q / t, d(1/t) = sum of dS K . Q.
+    With dS the gradient at the similarities S: dQ = dS K / t, dK = dS^T Q / t, d(1/t) = sum of dS K . Q.
     """
 
     def __init__(self, scale: Tensor, stripe_bytes: int) -> None:
@@ -292,66 +285,170 @@ class _Sweep:
         own
             (N,) the key that is the query itself, which is left out.
         """
+        is_cpu = keys.device.type == "cpu"
         n_rows = max(1, self.stripe_bytes // (len(keys) * keys.element_size()))
-        for start in range(0, len(queries), n_rows):
+        n_rows = min(n_rows, len(queries), CPU_ROWS if is_cpu else n_rows)
+        width = CPU_COLUMNS if is_cpu else len(keys)
+        columns = [slice(start, min(start + width, len(keys))) for start in range(0, len(keys), width)]
+        buffer = keys.new_empty(max(n_rows, 1), len(keys))
+        for start in range(0, len(queries), max(n_rows, 1)):
             rows = slice(start, start + n_rows)
-            scaled = queries[rows] * self.scale
-            stripe = scaled @ keys.T  # (b, K)
-            at = torch.arange(len(stripe), device=stripe.device)
-            here = stripe[at, positive[rows]]  # (b,) similarity to the other view
-            _exclude(stripe, relation[rows], key_relation)
-            if own is not None:
-                stripe[at, own[rows]] = -torch.inf
-            if relation.labels is None:
-                loss, factor = _one_positive(stripe, here, positive[rows], is_graded=d_queries is not None)
-            else:
-                is_positive = relation.labels[rows, None] == key_relation.labels
-                is_positive &= (relation.labels[rows] != UNLABELLED)[:, None] & (stripe > -torch.inf)
-                is_positive[at, positive[rows]] = True
-                stripe[at, positive[rows]] = here
-                loss, factor = _many_positives(stripe, is_positive, is_graded=d_queries is not None)
+            stripe = _Stripe(
+                queries[rows] * self.scale,
+                keys,
+                buffer,
+                columns,
+                positive=positive[rows],
+                own=None if own is None else own[rows],
+                relation=relation[rows],
+                key_relation=key_relation,
+            )
+            contrast = stripe.one_positive if relation.labels is None else stripe.many_positives
+            loss, d_scaled = contrast(d_keys)
             self.loss += loss
-            if d_queries is not None:  # the stripe holds dS / factor now
-                d_scaled = factor * (stripe @ keys)
+            if d_scaled is not None:
                 self.d_scale += (d_scaled * queries[rows]).sum()
                 d_queries[rows] += d_scaled * self.scale
-                d_keys.addmm_(stripe.T, factor * scaled)
+
+    def run_both(
+        self,
+        views: tuple[Tensor, Tensor],
+        keys: tuple[Tensor, Tensor],
+        own: Tensor,
+        n: int,
+        relation: _Relation,
+        key_relation: _Relation,
+        d_views: tuple[Tensor | None, Tensor | None],
+        d_keys: tuple[Tensor | None, Tensor | None],
+    ) -> None:
+        """Both views, one after the other, are the queries and the keys; the n-th key on is a second view."""
+        d_queries = d_all = None
+        if d_views[0] is not None:
+            d_queries, d_all = (torch.zeros_like(torch.cat(x)) for x in (views, keys))
+        self.run(
+            torch.cat(views),
+            torch.cat(keys),
+            positive=torch.cat([own + n, own]),
+            own=torch.cat([own, own + n]),
+            relation=relation.twice(),
+            key_relation=key_relation.twice(),
+            d_queries=d_queries,
+            d_keys=d_all,
+        )
+        for sums, parts in ((d_queries, d_views), (d_all, d_keys)):
+            if sums is not None:
+                for part, own_sum in zip(parts, sums.chunk(2), strict=True):
+                    part += own_sum
 
 
-def _exclude(stripe: Tensor, relation: _Relation, keys: _Relation) -> None:
-    """Take those who are not compared out of the sums."""
-    if relation.group is not None:
-        stripe.masked_fill_(relation.group[:, None] != keys.group, -torch.inf)
-    if relation.exclude is not None:
-        is_alike = relation.exclude[:, None] == keys.exclude
-        is_alike &= (relation.exclude != UNLABELLED)[:, None]
-        stripe.masked_fill_(is_alike, -torch.inf)
+class _Stripe:
+    """Similarities S of some queries to all keys, tile by tile; used once.
 
+    Three rounds over its tiles: S and the highest of each row; the exponentials E, their sums and E K; and, when the
+    sums are known, the share of dK = dS^T Q / t. Each entry is made once and read twice.
+    """
 
-def _one_positive(
-    stripe: Tensor, here: Tensor, positive: Tensor, *, is_graded: bool
-) -> tuple[Tensor, Tensor | None]:
-    """Sum of softplus(r_i - s_ii), and sigmoid(r_i - s_ii) (b, 1); the stripe becomes dS without that factor."""
-    at = torch.arange(len(stripe), device=stripe.device)
-    stripe[at, positive] = -torch.inf
-    if not is_graded:
-        return F.softplus(stripe.logsumexp(1) - here).sum(), None
-    highest, place = stripe.max(1)
-    torch.softmax(stripe, 1, out=stripe)  # shares among the negatives
-    rest = highest - stripe.gather(1, place[:, None])[:, 0].log()  # r_i
-    if (is_alone := highest == -torch.inf).any():  # no negative at all
-        stripe[is_alone], rest[is_alone] = 0, -torch.inf
-    stripe[at, positive] = -1
-    return F.softplus(rest - here).sum(), torch.sigmoid(rest - here)[:, None]
+    def __init__(
+        self,
+        scaled: Tensor,
+        keys: Tensor,
+        buffer: Tensor,
+        columns: list[slice],
+        *,
+        positive: Tensor,
+        own: Tensor | None,
+        relation: _Relation,
+        key_relation: _Relation,
+    ) -> None:
+        self.scaled, self.keys, self.columns = scaled, keys, columns
+        self.similarity = buffer[: len(scaled)]  # (b, K)
+        self.positive, self.own = positive, own
+        self.relation, self.key_relation = relation, key_relation
+        self.at = torch.arange(len(scaled), device=scaled.device)
+        self.here = (scaled * keys[positive]).sum(1)  # (b,) similarity to the other view
+        self.highest = torch.full_like(self.here, -torch.inf)
 
+    def one_positive(self, d_keys: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Sum of softplus(r_i - s_ii), and its gradient at the scaled queries (b, D)."""
+        for part in self.columns:
+            self._make(part, left_out=self.positive)  # r_i runs over the others
+        rest, sums, weighted = self._exponentials(is_graded=d_keys is not None)
+        gap = rest - self.here
+        loss = F.softplus(gap).sum()
+        if d_keys is None:
+            return loss, None
+        factor = torch.sigmoid(gap)[:, None]  # 1 - share of the positive
+        pull = factor * self.scaled
+        push = pull / sums
+        for part in self.columns:
+            d_keys[part].addmm_(self.similarity[:, part].T, push)
+        d_keys.index_add_(0, self.positive, -pull)
+        return loss, factor * (weighted / sums - self.keys[self.positive])
 
-def _many_positives(stripe: Tensor, is_positive: Tensor, *, is_graded: bool) -> tuple[Tensor, Tensor | None]:
-    """Sum of lse_i - mean of the positives, and a factor of 1 (b, 1); the stripe becomes dS."""
-    n_positive = is_positive.sum(1, keepdim=True)
-    mean = stripe.masked_fill(~is_positive, 0).sum(1) / n_positive[:, 0]
-    loss = (stripe.logsumexp(1) - mean).sum()
-    if not is_graded:
-        return loss, None
-    torch.softmax(stripe, 1, out=stripe)
-    stripe -= is_positive.to(stripe.dtype) / n_positive
-    return loss, torch.ones_like(n_positive, dtype=stripe.dtype)
+    def many_positives(self, d_keys: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Sum of lse_i - mean of the positives, and its gradient at the scaled queries (b, D)."""
+        n_positive = self.scaled.new_zeros(len(self.scaled), 1)
+        to_positives, positive_keys = torch.zeros_like(self.here), torch.zeros_like(self.scaled)
+        for part in self.columns:
+            tile = self._make(part)
+            is_positive = self._is_positive(part)
+            n_positive += is_positive.sum(1, keepdim=True)
+            to_positives += tile.masked_fill(is_positive == 0, 0).sum(1)
+            positive_keys.addmm_(is_positive, self.keys[part])
+        total, sums, weighted = self._exponentials(is_graded=d_keys is not None)
+        loss = (total - to_positives / n_positive[:, 0]).sum()
+        if d_keys is None:
+            return loss, None
+        push, pull = self.scaled / sums, self.scaled / n_positive
+        for part in self.columns:
+            d_keys[part].addmm_(self.similarity[:, part].T, push)
+            d_keys[part].addmm_(self._is_positive(part).T, pull, alpha=-1)
+        return loss, weighted / sums - positive_keys / n_positive
+
+    def _make(self, part: slice, left_out: Tensor | None = None) -> Tensor:
+        """Similarities of one tile, (b, c); -inf for those who are not compared."""
+        tile = self.similarity[:, part]
+        tile.copy_(self.scaled @ self.keys[part].T)
+        relation, keys = self.relation, self.key_relation
+        if relation.group is not None:
+            tile.masked_fill_(relation.group[:, None] != keys.group[part], -torch.inf)
+        if relation.exclude is not None:
+            is_alike = relation.exclude[:, None] == keys.exclude[part]
+            is_alike &= (relation.exclude != UNLABELLED)[:, None]
+            tile.masked_fill_(is_alike, -torch.inf)
+        for column in (self.own, left_out):
+            if column is not None:
+                self._set(tile, part, column, -torch.inf)
+        self.highest = torch.maximum(self.highest, tile.amax(1))
+        return tile
+
+    def _set(self, tile: Tensor, part: slice, column: Tensor, value: float) -> None:
+        """Set one entry of each row, where it is in this tile."""
+        is_here = (column >= part.start) & (column < part.stop)
+        tile[self.at[is_here], column[is_here] - part.start] = value
+
+    def _is_positive(self, part: slice) -> Tensor:
+        """Which entries of a tile are positives, (b, c) of 0 and 1: of the same label and group, and not the query."""
+        labels, keys = self.relation.labels, self.key_relation
+        alike = (labels[:, None] == keys.labels[part]) & (labels != UNLABELLED)[:, None]
+        if self.relation.group is not None:
+            alike &= self.relation.group[:, None] == keys.group[part]
+        alike = alike.to(self.scaled.dtype)
+        self._set(alike, part, self.own, 0.0)
+        self._set(alike, part, self.positive, 1.0)
+        return alike
+
+    def _exponentials(self, *, is_graded: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Turn S into E = exp(S - highest). Returns log sum exp (b,), sum E (b, 1) and E K (b, D)."""
+        # where there is no one to compare with all of E is 0
+        highest = self.highest.masked_fill(self.highest == -torch.inf, 0)
+        sums = torch.zeros_like(highest)
+        weighted = torch.zeros_like(self.scaled) if is_graded else None
+        for part in self.columns:
+            tile = self.similarity[:, part]
+            tile.sub_(highest[:, None]).exp_()
+            sums += tile.sum(1)
+            if is_graded:
+                weighted.addmm_(tile, self.keys[part])
+        smallest = torch.finfo(sums.dtype).tiny
+        return sums.log() + highest, sums.clamp(min=smallest)[:, None], weighted
