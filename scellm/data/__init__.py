@@ -4,6 +4,7 @@ from ._batches import Batch, Sampler, shard
 from ._corpus import Corpus
 from ._match import GeneMatch, gene_names, match_genes
 from ._pack import pack
+from ._profiles import draw_counts
 from ._rows import check_finite, open_matrix, open_store, row_blocks
 from ._sources import CellSource
 from ._tokens import TokenConfig, Tokens, gene_counts, log_normalize, tokenize
@@ -22,6 +23,7 @@ __all__ = [
     "ValueReport",
     "check_finite",
     "describe_values",
+    "draw_counts",
     "gene_counts",
     "gene_names",
     "log_normalize",

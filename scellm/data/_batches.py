@@ -56,13 +56,18 @@ class Sampler:
         Cells of a batch.
     power
         0 gives all datasets the same share, 1 all cells the same chance.
+    datasets_per_batch
+        Each batch takes cells of this many datasets, drawn by `n**power` for each batch, in equal parts; of more where
+        these have too few cells. `None` takes cells of all. With many datasets and negatives within each, this is what
+        leaves a cell enough others to be told from.
     seed
-        Of the orders.
+        Of the orders, and of the datasets of each batch.
 
     Raises
     ------
     ValueError
-        An empty dataset, fewer cells than a batch has, a batch of fewer than 2, or a power outside 0 to 1.
+        An empty dataset, fewer cells than a batch has, a batch of fewer than 2, fewer than one dataset per batch, or a
+        power outside 0 to 1.
 
     Examples
     --------
@@ -81,6 +86,7 @@ class Sampler:
         *,
         batch_size: int,
         power: float = 0.5,
+        datasets_per_batch: int | None = None,
         seed: int = 0,
     ) -> None:
         self.sizes = np.array(sizes, dtype=np.int64)
@@ -88,6 +94,7 @@ class Sampler:
             np.ones_like(self.sizes) if block_sizes is None else np.array(block_sizes, np.int64)
         )
         self.batch_size, self.power, self.seed, self.step = int(batch_size), float(power), int(seed), 0
+        self.datasets_per_batch = datasets_per_batch
         self._check()
         self._shares = _shares(self.sizes, self.batch_size, self.power)
         self._places = [_Place() for _ in self.sizes]
@@ -111,13 +118,18 @@ class Sampler:
         if not 0 <= self.power <= 1:
             msg = f"power is {self.power}; need a number from 0 (datasets alike) to 1 (cells alike)."
             raise ValueError(msg)
+        if self.datasets_per_batch is not None and self.datasets_per_batch < 1:
+            msg = f"datasets_per_batch is {self.datasets_per_batch}; need at least 1, or None for all."
+            raise ValueError(msg)
         if self.seed < 0:
             msg = f"seed is {self.seed}; need a whole number from 0 on."
             raise ValueError(msg)
 
     @property
     def shares(self) -> np.ndarray:
-        """(n_datasets,) mean number of cells in a batch."""
+        """(n_datasets,) number of cells in a batch that has any of the dataset, on average or at most."""
+        if self.datasets_per_batch is not None:
+            return np.minimum(self.sizes, self.batch_size / self.datasets_per_batch)
         return self._shares / ONE
 
     @property
@@ -170,6 +182,7 @@ class Sampler:
             "block_sizes": self.block_sizes.tolist(),
             "batch_size": self.batch_size,
             "power": self.power,
+            "datasets_per_batch": self.datasets_per_batch,
             "seed": self.seed,
         }
 
@@ -181,8 +194,22 @@ class Sampler:
         """
         start = self.seed * 0xD1342543DE82EF95 + self.step * GOLDEN
         first = (start % 2**64) // 2**32  # in fractions of a cell
-        ends = (np.cumsum(self._shares) + first) // ONE
+        ends = (
+            np.cumsum(self._shares if self.datasets_per_batch is None else self._drawn_shares()) + first
+        ) // ONE
         return np.diff(ends, prepend=0)
+
+    def _drawn_shares(self) -> np.ndarray:
+        """(n_datasets,) shares, in `ONE`, of the datasets drawn for this batch; 0 of the others."""
+        weights = self.sizes.astype(np.float64) ** self.power
+        # the order in which they would be drawn without replacement: smallest exponential waiting time first
+        waiting = np.random.default_rng([self.seed, self.step, 1]).exponential(size=len(weights)) / weights
+        order = np.argsort(waiting, kind="stable")
+        enough = int(np.searchsorted(np.cumsum(self.sizes[order]), self.batch_size)) + 1
+        chosen = order[: max(self.datasets_per_batch, enough)]
+        shares = np.zeros(len(weights), dtype=np.int64)
+        shares[chosen] = _shares(self.sizes[chosen], self.batch_size, 0.0)
+        return shares
 
     def _take(self, dataset: int, quota: int) -> np.ndarray:
         """The next cells of a dataset, none of them twice."""

@@ -92,6 +92,7 @@ class Cells:
             corpus.block_sizes,
             batch_size=recipe.batch_size,
             power=recipe.dataset_power,
+            datasets_per_batch=recipe.datasets_per_batch,
             seed=recipe.seed,
         )
         self.own = shard(recipe.batch_size, world.rank, world.size, block=CELLS_PER_DRAW)
@@ -514,8 +515,8 @@ class Run:
         if largest < self.recipe.batch_size / 8 and self.n_done == 0 and self.world.rank == 0:
             warnings.warn(
                 f"batch_size={self.recipe.batch_size}, but negatives are within a cell's dataset, and the largest share "
-                f"of one dataset is about {largest} cells: that is the contrastive batch. Pass dataset_power=1 for larger "
-                "shares of large datasets, or negatives='all'.",
+                f"of one dataset is about {largest} cells: that is the contrastive batch. Pass datasets_per_batch=4 to take "
+                "each batch from fewer datasets, or negatives='all'.",
                 stacklevel=2,
             )
 

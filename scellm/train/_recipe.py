@@ -63,6 +63,9 @@ class PretrainConfig:
         How views are drawn: a `ViewConfig` or one of its names.
     dataset_power
         A dataset of n cells takes a share of each batch in proportion to n to this power.
+    datasets_per_batch
+        Each batch takes cells of this many datasets; `None` takes cells of all. With negatives within a dataset, it is
+        `batch_size / datasets_per_batch` cells that are contrasted.
     learning_rate
         Peak of the schedule for a batch of 256; multiplied by sqrt(batch_size / 256), the rule for Adam.
     warmup, weight_decay, clip_norm
@@ -108,6 +111,7 @@ class PretrainConfig:
     mask_rate: float = 0.2
     views: ViewConfig = field(default_factory=ViewConfig)
     dataset_power: float = 0.5
+    datasets_per_batch: int | None = None
     learning_rate: float = 1e-3
     warmup: float = 0.05
     weight_decay: float = 0.01
@@ -230,6 +234,7 @@ _RANGES = {
     "temperature": (1e-4, math.inf),
     "mask_rate": (1e-3, 0.95),
     "dataset_power": (0, 1),
+    "datasets_per_batch": (1, math.inf),
     "learning_rate": (1e-12, math.inf),
     "warmup": (0, 1),
     "weight_decay": (0, math.inf),
@@ -243,6 +248,7 @@ _RANGES = {
 }
 _WHOLE = {
     "batch_size",
+    "datasets_per_batch",
     "max_steps",
     "redraw_every",
     "seed",

@@ -207,3 +207,36 @@ def test_the_way_out_of_too_few_blocks_works():
 def test_a_rank_that_is_not_there(rank):
     with pytest.raises(ValueError, match=f"rank is {rank}; with 2 processes it is 0 to 1"):
         shard(256, rank, 2)
+
+
+def test_a_batch_of_few_datasets():
+    sizes = [5, 40, 300, 300, 1000]
+    sampler = Sampler(sizes, batch_size=100, datasets_per_batch=2, seed=3)
+    seen = np.zeros(5)
+    for _ in range(400):
+        batch = sampler.next()
+        counts = np.bincount(batch.dataset, minlength=5)
+        assert counts.sum() == 100
+        assert (counts <= sizes).all()
+        assert len(set(zip(batch.dataset.tolist(), batch.row.tolist(), strict=True))) == 100
+        chosen = np.flatnonzero(counts)
+        if np.array(sizes)[chosen].sum() > 100 and len(chosen) == 2 and min(np.array(sizes)[chosen]) >= 50:
+            assert counts[chosen].tolist() == [50, 50]
+        seen[chosen] += 1
+    assert 2 <= seen.sum() / 400 < 2.5  # a third where two have too few cells
+    assert seen[4] > seen[2] > seen[1] > seen[0] > 0
+    again = Sampler(sizes, batch_size=100, datasets_per_batch=2, seed=3)
+    np.testing.assert_array_equal(
+        again.next().row, Sampler(sizes, batch_size=100, datasets_per_batch=2, seed=3).next().row
+    )
+    state = sampler.state_dict()
+    expected = [sampler.next() for _ in range(3)]
+    again.load_state_dict(state)
+    for batch in expected:
+        found = again.next()
+        np.testing.assert_array_equal(found.row, batch.row)
+        np.testing.assert_array_equal(found.dataset, batch.dataset)
+    with pytest.raises(ValueError, match="datasets_per_batch is 0"):
+        Sampler(sizes, batch_size=100, datasets_per_batch=0)
+    with pytest.raises(ValueError, match="datasets_per_batch was 2, is None"):
+        Sampler(sizes, batch_size=100, seed=3).load_state_dict(state)
