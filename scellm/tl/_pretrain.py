@@ -38,6 +38,7 @@ def pretrain(
     *,
     config: CellLMConfig | Literal["tiny", "small", "base"] = "small",
     init: CellLM | None = None,
+    genes: Literal["random", "loadings"] = "random",
     dropout: float | None = None,
     objectives: Mapping[str, float] | Sequence[str] = ("contrastive", "masked_gene"),
     views: ViewConfig | Literal["genes+counts", "genes", "counts", "dropout"] = "genes+counts",
@@ -78,6 +79,9 @@ def pretrain(
     init
         Model to start from. With a `config` that is deeper, the encoder grows: its new blocks add nothing at first.
         `None` starts from random weights, a continuous encoder with its scales taken from the data.
+    genes
+        Where gene embeddings of a new continuous encoder start: `"random"`, or `"loadings"` of the principal components
+        within the datasets (`train.gene_loadings`), which spares the first minutes of training.
     dropout
         Replaces the dropout of the architecture.
     objectives
@@ -174,10 +178,13 @@ def pretrain(
     Sampler(
         corpus.sizes, batch_size=settings.batch_size
     )  # refuses a batch larger than the corpus before any work
+    if genes not in ("random", "loadings"):
+        msg = f"genes is {genes!r}; choose 'random' or 'loadings'."
+        raise ValueError(msg)
     architecture = _architecture(config, dropout, len(corpus.vocabulary))
     _check_init(init, corpus, architecture)
     chosen, world = choose_device(device), World.current()
-    encoder = start_encoder(architecture, init, corpus, tokens.target_sum, rng)
+    encoder = start_encoder(architecture, init, corpus, tokens.target_sum, rng, genes)
     history = train(
         encoder,
         corpus,
@@ -193,7 +200,7 @@ def pretrain(
         config=architecture,
         tokens=tokens,
         vocabulary=corpus.vocabulary,
-        provenance=_provenance(corpus, settings, history, chosen, world, init),
+        provenance=_provenance(corpus, settings, history, chosen, world, init, genes),
         name=name or f"scellm-{config if isinstance(config, str) else 'custom'}",
         history=pd.DataFrame(history),
     )
@@ -232,7 +239,12 @@ def _check_init(init: CellLM | None, corpus: Corpus, config: CellLMConfig) -> No
 
 
 def start_encoder(
-    config: CellLMConfig, init: CellLM | None, corpus: Corpus, target_sum: float, seed: int
+    config: CellLMConfig,
+    init: CellLM | None,
+    corpus: Corpus,
+    target_sum: float,
+    seed: int,
+    genes: Literal["random", "loadings"],
 ) -> Encoder:
     """The encoder before its first step: the same every time; the caller's random state is left alone."""
     with torch.random.fork_rng(devices=[]):
@@ -241,7 +253,8 @@ def start_encoder(
             return grow(init.encoder.to("cpu"), config)
         encoder = Encoder(config)
         if config.expression == "continuous":
-            start_from_corpus(encoder, sample_corpus(corpus, SAMPLE, seed=seed), target_sum)
+            sample = sample_corpus(corpus, SAMPLE, seed=seed)
+            start_from_corpus(encoder, sample, target_sum, genes=genes, seed=seed)
         return encoder
 
 
@@ -252,6 +265,7 @@ def _provenance(
     device: torch.device,
     world: World,
     init: CellLM | None,
+    genes: str,
 ) -> dict[str, Any]:
     """What `config.json` and the model card say about the training."""
     last = history[-1] if history else {}
@@ -261,7 +275,7 @@ def _provenance(
         "minutes": round(last.get("seconds", 0.0) / 60, 1),
         "steps": int(last.get("step", 0)),
         "device": f"{device.type}, {world.size} process{'es' if world.size > 1 else ''}",
-        "started_from": "random weights" if init is None else init.name,
+        "started_from": f"{genes} gene embeddings" if init is None else init.name,
         "n_cells": corpus.n_cells,
         "datasets": {name: dict(about) for name, about in corpus.about.items()},
         "corpus_fingerprint": corpus.fingerprint,

@@ -66,6 +66,7 @@ def run_recipe(
             corpus,
             config=config,
             init=start,
+            genes=stage.genes,
             rng=fields.pop("seed"),
             max_genes=recipe.max_genes,
             device=device,
@@ -76,7 +77,9 @@ def run_recipe(
             **fields,
         )
         if stage.average is not None:
-            begun = start_encoder(config, start, corpus, settings.views.target_sum, settings.seed)
+            begun = start_encoder(
+                config, start, corpus, settings.views.target_sum, settings.seed, stage.genes
+            )
             model.encoder = average(begun, model.encoder, stage.average).eval()
         stages[stage.name] = {**model.provenance, "average": stage.average}
     # one account of the data, and of each stage what is its own

@@ -8,7 +8,7 @@ from ._info_nce import info_nce, nt_xent, supervised_contrastive
 from ._loop import train
 from ._losses import masked_gene_loss, masked_value_loss, normal_cancer_loss
 from ._recipe import PretrainConfig
-from ._start import average, gene_gain, grow, sample_corpus, start_from_corpus
+from ._start import average, gene_gain, gene_loadings, grow, sample_corpus, start_from_corpus
 from ._views import ViewConfig, draw_view
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "draw_view",
     "encode_bag",
     "gene_gain",
+    "gene_loadings",
     "grow",
     "info_nce",
     "masked_gene_loss",

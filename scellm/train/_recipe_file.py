@@ -27,7 +27,9 @@ class Stage:
     recipe: PretrainConfig
     config: Mapping[str, Any]
     """Fields of the architecture that differ in this stage."""
-    average: float | None
+    genes: str = "random"
+    """Where gene embeddings start, as in `tl.pretrain`; of the first stage."""
+    average: float | None = None
     """The stage ends at this share of the way from its start to its end, see `average`; `None` is all of it."""
 
 
@@ -118,7 +120,7 @@ def parse_recipe(text: str, where: str) -> RecipeFile:
 
 def _stage(fields: dict[str, Any], number: int, where: str) -> Stage:
     """One `[[stage]]`."""
-    own = {"name", "config", "average"}
+    own = {"name", "config", "genes", "average"}
     known = [field.name for field in dataclasses.fields(PretrainConfig)]
     what = f"stage {number + 1} of {where}"
     check_fields(fields, [*known, *own], what)
@@ -127,4 +129,5 @@ def _stage(fields: dict[str, Any], number: int, where: str) -> Stage:
         msg = f"average is {average} in {what}; it is a share above 0 and up to 1."
         raise ValueError(msg)
     recipe = PretrainConfig.from_dict({name: value for name, value in fields.items() if name not in own})
-    return Stage(fields.get("name", f"stage{number + 1}"), recipe, fields.get("config", {}), average)
+    name = fields.get("name", f"stage{number + 1}")
+    return Stage(name, recipe, fields.get("config", {}), fields.get("genes", "random"), average)

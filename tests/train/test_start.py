@@ -11,7 +11,7 @@ import torch
 import scellm
 from scellm.data import log_normalize
 from scellm.nn import CellLMConfig, Encoder
-from scellm.train import average, encode_bag, gene_gain, grow, start_from_corpus
+from scellm.train import average, encode_bag, gene_gain, gene_loadings, grow, start_from_corpus
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +82,38 @@ def test_gain_is_the_inverse_spread():
     np.testing.assert_allclose(gain[[0, 1, 3]], 1 / (2 * values.std(0)[[0, 1, 3]]), rtol=1e-3)
     assert np.isfinite(gain[2])  # never seen: as the median gene
     assert gene_gain({"one": sp.csr_array(counts)}, 1e4, limits=(0.3, 3.0)).max() <= 3
+
+
+def test_loadings_are_those_of_a_dense_decomposition(counts):
+    """Within-dataset principal components, written out with everything dense."""
+    corpus = {"one": counts[:60], "two": counts[60:, ::-1].copy()}
+    corpus = {name: sp.csr_array(x) for name, x in corpus.items()}
+    gain = np.linspace(0.5, 1.5, counts.shape[1]).astype(np.float32)
+    found = gene_loadings(corpus, 3, 1e4, gain=gain, n_rounds=12)
+    blocks = []
+    for x in corpus.values():
+        values = np.minimum(log_normalize(x, 1e4).toarray() * gain, 5) / np.diff(x.indptr)[:, None]
+        blocks.append((values - values.mean(0)) / np.sqrt(len(values)))
+    _, spread, axes = np.linalg.svd(np.concatenate(blocks), full_matrices=False)
+    expected = (axes[:3] / np.sqrt(spread[:3])[:, None]).T
+    cosines = (found * expected).sum(0) / np.linalg.norm(found, axis=0) / np.linalg.norm(expected, axis=0)
+    np.testing.assert_allclose(np.abs(cosines), 1, atol=1e-4)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=0), np.linalg.norm(expected, axis=0), rtol=1e-4)
+
+
+def test_an_encoder_that_starts_from_loadings_separates_types_untrained(counts):
+    types = np.array(scellm.datasets.toy_cells(100, n_vars=500).obs["cell_type"])
+
+    def score(genes):
+        encoder = new_encoder(depth=0, cell_depth=0).eval()
+        start_from_corpus(encoder, {"toy": counts}, 1e4, genes=genes)
+        with torch.no_grad():
+            return scellm.metrics.neighbor_score(encode_bag(encoder, *packed(counts)).numpy(), types).macro_f1
+
+    assert score("loadings") > max(0.95, score("random") + 0.02)
+
+
+def test_a_corpus_of_few_cells_has_few_components(counts):
+    loadings = gene_loadings({"few": counts[:5]}, 16, 1e4, gain=np.ones(500, np.float32))
+    assert loadings.shape == (500, 16)
+    assert np.isfinite(loadings).all()
