@@ -92,8 +92,8 @@ class DivideAndConquer:
         Most tokens encoded at once; `"auto"` is measured per kind of device, less if the budget asks for it. Rows
         without `lengths` have one token each, so set it for those.
     no_sync
-        Makes a context without gradient exchange, such as `DistributedDataParallel.no_sync`, around all backward
-        passes. Sum the gradients over processes afterwards (`World.sum_gradients`).
+        Makes a context without gradient exchange, such as `DistributedDataParallel.no_sync`, for the whole step. Sum
+        the gradients over processes afterwards (`World.sum_gradients`).
 
     Raises
     ------
@@ -162,6 +162,10 @@ class DivideAndConquer:
             The budget is smaller than one row needs; batch norm.
         """
         self._check_modules()
+        with self.no_sync():  # forward passes too: there it is decided what a backward pass will do
+            return self._step(rows)
+
+    def _step(self, rows: Rows) -> StepReport:
         lengths = np.maximum(np.asarray(getattr(rows, "lengths", np.ones(len(rows), np.int64))), 1)
         if self.bytes_per_token is None:
             self.bytes_per_token = self._measure(rows, lengths)
@@ -174,9 +178,8 @@ class DivideAndConquer:
 
         # the loss, differentiated at the representations
         leaf = representations.clone().requires_grad_()
-        with self.no_sync():
-            total = self.loss(leaf)
-            total.backward()
+        total = self.loss(leaf)
+        total.backward()
         gradient = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
 
         losses = {"contrastive": total.detach()}
@@ -266,8 +269,7 @@ class DivideAndConquer:
         results += [(share, torch.ones_like(share)) for share in encoded.losses.values()]
         results = [(x, g.to(x.dtype)) for x, g in results if x.requires_grad]
         if results:
-            with self.no_sync():
-                torch.autograd.backward(*zip(*results, strict=True))
+            torch.autograd.backward(*zip(*results, strict=True))
         for name, share in encoded.losses.items():
             losses[name] = losses.get(name, 0.0) + share.detach()
 

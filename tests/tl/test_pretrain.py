@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import numpy as np
 import pandas as pd
@@ -237,6 +238,48 @@ def test_a_changed_run_is_not_resumed(pretrain, data, cells, tmp_path, vocabular
     assert longer.history["step"].tolist() == [1, 2, 4]
     # how it is computed may change
     pretrain(checkpoint_dir=folder, max_steps=4, memory_budget="1GiB", tokens_per_chunk=500, log_every=1)
+
+
+def test_another_number_of_processes_is_said(pretrain, tmp_path):
+    whole = pretrain(checkpoint_dir=tmp_path / "whole", max_steps=4)
+    shutil.copytree(tmp_path / "whole", tmp_path / "other")
+    shutil.rmtree(tmp_path / "other" / "step-00000004")
+    path = tmp_path / "other" / "step-00000002" / "state.json"
+    path.write_text(path.read_text().replace('"world_size": 1', '"world_size": 2'))
+    with pytest.warns(
+        UserWarning, match="started with 2 processes and goes on with 1: the batches are the same"
+    ):
+        resumed = pretrain(checkpoint_dir=tmp_path / "other", max_steps=4)
+    assert torch.equal(weights(resumed), weights(whole))
+
+
+def test_half_precision_learns_about_the_same(pretrain):
+    single, half = (pretrain(precision=p, dropout=0.0).history for p in ("fp32", "bf16"))
+    np.testing.assert_allclose(half["contrastive"], single["contrastive"], rtol=0.02)
+    assert not np.array_equal(half["contrastive"], single["contrastive"])
+
+
+def test_tensorboard_gets_the_log_where_it_is_installed(pretrain, tmp_path, monkeypatch):
+    written = []
+
+    class Writer:
+        def __init__(self, folder, purge_step=None):
+            written.append((folder, purge_step))
+
+        def add_scalar(self, name, value, step):
+            written.append((name, step))
+
+        def flush(self):
+            pass
+
+    module = types.ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = Writer
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    pretrain(max_steps=2, checkpoint_dir=tmp_path)
+    assert written[0] == (str(tmp_path / "tensorboard"), None)
+    assert ("contrastive", 2) in written
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # not installed
+    pretrain(max_steps=2, checkpoint_dir=tmp_path / "other")
 
 
 def test_a_damaged_checkpoint_is_refused(pretrain, tmp_path):
