@@ -94,6 +94,26 @@ def test_two_stages_make_a_model_and_run_once(recipe, cells, tmp_path, capsys):
     )
 
 
+def test_the_packaged_tiny_recipe_runs(cells, tmp_path):
+    arguments = [
+        "pretrain",
+        "tiny",
+        str(cells),
+        "-o",
+        str(tmp_path / "run"),
+        "--quiet",
+        "--set",
+        "batch_size=64",
+    ]
+    assert main([*arguments, "--set", "max_steps=2"]) == 1  # 2 % of the genes are too few
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(
+        (PACKAGED / "tiny.toml").read_text().replace("min_overlap = 0.05", "min_overlap = 0.01")
+    )
+    assert main([arguments[0], str(recipe), *arguments[2:], "--set", "max_steps=2"]) == 0
+    assert scellm.models.load(tmp_path / "run" / "scellm-tiny").n_parameters > 0
+
+
 def test_keys_can_be_set(recipe, cells, tmp_path, capsys):
     arguments = ["pretrain", str(recipe), str(cells), "-o", str(tmp_path / "run"), "--quiet"]
     assert main([*arguments, "--set", "max_steps=1", "--set", "negatives=all"]) == 0

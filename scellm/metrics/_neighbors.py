@@ -7,9 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import f1_score
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
-from sklearn.neighbors import KNeighborsClassifier
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,6 +77,11 @@ def neighbor_score(
     ValueError
         Lengths differ, vectors are not finite, fewer than two types remain, or folds are larger than types.
     """
+    # here, as training uses this package on machines without scikit-learn
+    from sklearn.metrics import f1_score
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    from sklearn.neighbors import KNeighborsClassifier
+
     vectors = np.asarray(embedding, dtype=np.float32)
     labels = pd.Series(np.asarray(labels, dtype=object))
     if vectors.ndim != 2 or len(vectors) != len(labels):

@@ -99,10 +99,10 @@ def training_history(
     looks = {name: (COLOURS[i % len(COLOURS)], "-", name.replace("_", " ")) for i, name in enumerate(losses)}
     _draw(ax, stages, looks, is_beside=below is not None)
     _name_stages(ax, stages)
-    ax.set(ylabel="loss (mean since the last line)", ylim=(0, None))
+    ax.set(ylabel="loss", ylim=(0, None))
     if below is not None:
         _draw(below, stages, {name: EMBEDDING[name] for name in watched}, is_beside=True)
-        below.set(ylabel="embeddings of cells")
+        below.set(ylabel="embeddings")
         below.axhline(0, color="0.85", lw=1, zorder=0)
     (ax if below is None else below).set(xlabel="optimiser step")
     if show if show is not None else is_ours:

@@ -92,5 +92,6 @@ def run_recipe(
         },
     }
     if World.current().rank == 0:
-        save(model, out / recipe.name, overwrite=True, dtype=getattr(torch, recipe.dtype))
+        dtype = None if recipe.dtype == "float32" else getattr(torch, recipe.dtype)
+        save(model, out / recipe.name, overwrite=True, dtype=dtype)
     return model

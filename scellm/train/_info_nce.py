@@ -109,8 +109,8 @@ def supervised_contrastive(
 ) -> Tensor:
     """Contrastive loss whose positives are all cells of the same label :cite:p:`Khosla2020`.
 
-    Over all 2 B views: -1/|P(i)| sum_{p in P(i)} log( exp(s_ip) / sum_{a != i} exp(s_ia) ), where P(i) holds the other
-    view of the cell and both views of the cells with its label. Unlabelled cells have their other view alone.
+    Over all 2 B views, the mean over its positives p of -log( exp(s_ip) / sum_{a != i} exp(s_ia) ). Positives are the
+    other view of the cell and both views of the cells with its label. Unlabelled cells have their other view alone.
 
     Parameters
     ----------

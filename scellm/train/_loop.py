@@ -373,12 +373,12 @@ class Run:
             )
             raise ValueError(msg)
         counts = torch.tensor(
-            [prepared.totals.n_masked, prepared.totals.n_labelled],
+            [prepared.totals.n_masked, prepared.totals.n_labelled, prepared.n_empty],
             dtype=torch.float64,
             device=self._wide_device,
         )
-        n_masked, n_labelled = self.world.sum(counts).clamp(min=1).tolist()
-        objectives.totals = Totals(n_masked, n_labelled)
+        n_masked, n_labelled, n_empty = self.world.sum(counts).tolist()
+        objectives.totals = Totals(max(n_masked, 1.0), max(n_labelled, 1.0))
         objectives.group = torch.from_numpy(prepared.dataset.astype(np.int64)).to(self.device)
         types = self.cells.types(prepared)
         objectives.cell_type = None if types is None else torch.from_numpy(types).to(self.device)
@@ -400,7 +400,7 @@ class Run:
         return losses | {
             "gradient_norm": float(norm),
             "kept_chunks": report.n_kept / report.n_chunks,
-            "n_empty": float(prepared.n_empty),
+            "n_empty": n_empty,
         }
 
     def _losses(self, report: StepReport) -> Row:
@@ -441,7 +441,7 @@ class Run:
     def _quality(self, batch: TrainingBatch) -> Row:
         """Alignment, uniformity and anisotropy of the embeddings of some cells."""
         n = len(batch) // 2
-        some = np.arange(min(n, CELLS_WATCHED))
+        some = np.linspace(0, n - 1, min(n, CELLS_WATCHED)).astype(np.int64)  # of all datasets
         self.encoder.eval()
         objectives = self.objectives
         views = []
