@@ -13,10 +13,13 @@ import numpy as np
 import torch
 
 from ..data import Tokens
+from ..nn import encode_bag
 from ._bundle import CellLM
 
 POSITIONS_PER_BATCH = {"cpu": 4_096, "mps": 65_536, "cuda": 262_144}
 """Gene positions encoded at once by default; see docs/benchmarks for the measurement on a CPU."""
+BAG_POSITIONS_PER_BATCH = 1_048_576
+"""The same for a bag of genes, which keeps nothing per position."""
 
 
 def choose_device(device: torch.device | str | None = "auto") -> torch.device:
@@ -111,7 +114,8 @@ def encode(
     result = np.full((len(tokens), model.config.dim), np.nan, dtype=np.float32)
     batches = batches or BatchSize()
     cells_per_batch = None if batches.asked == "auto" else batches.asked
-    waiting = deque(tokens.batches(POSITIONS_PER_BATCH[device.type], cells_per_batch=cells_per_batch))
+    positions = BAG_POSITIONS_PER_BATCH if model.config.is_bag else POSITIONS_PER_BATCH[device.type]
+    waiting = deque(tokens.batches(positions, cells_per_batch=cells_per_batch))
     while waiting:
         rows = waiting.popleft()
         if batches.fits is not None and len(rows) > batches.fits:
@@ -139,6 +143,11 @@ def _encode_rows(
     model: CellLM, tokens: Tokens, rows: np.ndarray, device: torch.device, dtype: torch.dtype
 ) -> np.ndarray:
     """Embed some cells in one batch, (B, dim) float32."""
+    if model.config.is_bag:
+        some = tokens[rows]
+        packed = (some.gene_ids.astype(np.int64), some.values, some.indptr)
+        with torch.inference_mode():
+            return encode_bag(model.encoder, *(torch.from_numpy(x).to(device) for x in packed)).cpu().numpy()
     gene_ids, values, is_gene = (torch.from_numpy(x).to(device) for x in tokens.padded(rows))
     autocast = torch.autocast(device.type, dtype) if dtype != torch.float32 else contextlib.nullcontext()
     with torch.inference_mode(), autocast:

@@ -1,5 +1,6 @@
 """Networks: the encoder and the heads on it. Tensors in, tensors out."""
 
+from ._bag import encode_bag
 from ._config import CellLMConfig
 from ._encoder import Encoder, Encoding
 from ._heads import CancerHead, ContrastiveHead, MaskedGeneHead, MaskedValueHead
@@ -12,4 +13,5 @@ __all__ = [
     "Encoding",
     "MaskedGeneHead",
     "MaskedValueHead",
+    "encode_bag",
 ]

@@ -101,6 +101,11 @@ class CellLMConfig:
         """Random features `M` per head."""
         return self.n_features or max(1, int(self.dim_head * math.log(self.dim_head)))
 
+    @property
+    def is_bag(self) -> bool:
+        """Whether the encoder is a bag of genes, which `encode_bag` computes without making tokens."""
+        return self.depth == 0 and self.expression == "continuous" and self.cell_embedding == "mean"
+
     def to_dict(self) -> dict[str, Any]:
         """Fields as a plain dictionary, for `config.json`."""
         return dataclasses.asdict(self)

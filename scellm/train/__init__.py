@@ -1,6 +1,5 @@
 """Objectives, views, the divide-and-conquer step and the training loop."""
 
-from ._bag import encode_bag
 from ._batch import TrainingBatch, draw_batch
 from ._distributed import World, processes
 from ._divide_and_conquer import DivideAndConquer, Encoded, StepReport
@@ -22,7 +21,6 @@ __all__ = [
     "average",
     "draw_batch",
     "draw_view",
-    "encode_bag",
     "gene_gain",
     "gene_loadings",
     "grow",

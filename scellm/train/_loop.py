@@ -22,8 +22,7 @@ from tqdm.auto import tqdm
 from ..data import Batch, Corpus, Sampler, shard
 from ..metrics import alignment, anisotropy, uniformity
 from ..models import choose_precision
-from ..nn import Encoder
-from ._bag import encode_bag
+from ..nn import Encoder, encode_bag
 from ._batch import CELLS_PER_DRAW, TrainingBatch, draw_batch
 from ._checkpoint import (
     Checkpoint,
@@ -247,8 +246,7 @@ class Run:
         self, encoder: Encoder, corpus: Corpus, recipe: PretrainConfig, device: torch.device, world: World
     ) -> None:
         config = encoder.config
-        is_bag = config.depth == 0 and config.expression == "continuous" and config.cell_embedding == "mean"
-        if is_bag and recipe.masks:
+        if config.is_bag and recipe.masks:
             msg = (
                 "An encoder of depth 0 cannot predict masked genes: it sees no other gene of the cell. Leave "
                 "'masked_gene' and 'masked_value' out, or take a deeper one."
@@ -269,7 +267,7 @@ class Run:
                 config.dim, temperature=recipe.temperature, learn_temperature=recipe.learn_temperature
             )
         self.heads = heads.to(device).train()
-        self.cells = Cells(corpus, recipe, world, is_packed=is_bag, device=device)
+        self.cells = Cells(corpus, recipe, world, is_packed=config.is_bag, device=device)
         self.objectives = Objectives(
             self.encoder,
             self.heads,

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..nn import CancerHead, ContrastiveHead, Encoder, MaskedValueHead
-from ._bag import encode_bag
+from ..nn import CancerHead, ContrastiveHead, Encoder, MaskedValueHead, encode_bag
 from ._distributed import World
 from ._divide_and_conquer import Encoded
 from ._info_nce import info_nce, nt_xent, supervised_contrastive

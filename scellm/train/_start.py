@@ -10,9 +10,8 @@ import scipy.sparse as sp
 import torch
 
 from ..data import Corpus, log_normalize
-from ..nn import CellLMConfig, Encoder
+from ..nn import CellLMConfig, Encoder, encode_bag
 from ..nn._encoder import EMBEDDING_STD, ContinuousExpression
-from ._bag import encode_bag
 
 
 def sample_corpus(corpus: Corpus, n_cells: int, *, seed: int = 0) -> dict[str, sp.csr_array]:

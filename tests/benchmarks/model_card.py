@@ -37,14 +37,13 @@ scellm.tl.embed(adata)  # adata.obsm["X_scellm"]
 
 ## What it is
 
-An encoder over a cell's expressed protein-coding genes: {depth} transformer blocks of exact attention, hidden size
-{dim}, {n_genes:,} genes (HGNC), {n_parameters:,} parameters, of which the gene embeddings are the most. Tokens are the
-gene embedding scaled by expression; the cell embedding is the mean over genes. Of cells with more than {max_genes:,}
+An encoder over a cell's expressed protein-coding genes, {blocks}, size {dim}, {n_genes:,} genes (HGNC),
+{n_parameters:,} parameters, of which the gene embeddings are the most. Tokens are the gene embedding scaled by
+expression; the cell embedding is the mean over genes, brought to unit variance. Of cells with more than {max_genes:,}
 expressed genes the most expressed are read.
 
-It is a first model: trained on {n_cells:,} cells in about {minutes:.0f} minutes on two CPU cores, where the
-published CellLM saw two million cells. The contrastive loss is the plain one within a batch; the
-divide-and-conquer step of the CellLM paper is not part of this recipe yet.
+It is a small model: trained on {n_real:,} cells and {n_drawn:,} drawn around mean profiles of cell types, in about
+{minutes:.0f} minutes on two CPU cores, where the published CellLM saw two million cells.
 
 ## Numbers
 
@@ -60,11 +59,8 @@ the same study (Zheng et al. 2017), of which other cells are in the training dat
 
 ## Recipe
 
-`{command}`, about {minutes:.0f} minutes on two CPU cores: {bag_steps:,} steps of a bag of genes (the encoder without
-blocks), contrastive loss within the dataset, {bag_batch} cells a batch; then, with the bag kept, {blocks_steps:,} steps of
-the blocks with masked gene modelling (weight {mask_weight}, {mask_rate:.0%} of genes) and the contrastive loss,
-{blocks_batch} cells a batch; the weights are the average of start and end of this second stage. Two views of a cell
-differ by thinned counts and dropped genes. Temperature {temperature}. Every number is in `config.json`. {note}
+`python tests/benchmarks/training_corpus.py` packs the cells, `scellm pretrain small corpus.h5 -o run` trains on them.
+{stages} Two views of a cell differ by thinned counts and dropped genes. Every number is in `config.json`.
 
 ![Losses](../../../../docs/benchmarks/training-scellm-small.png)
 
@@ -120,6 +116,18 @@ def sources(datasets: dict[str, dict]) -> str:
     )
 
 
+def stage_text(name: str, stage: dict) -> str:
+    """One sentence about a stage."""
+    recipe = stage["recipe"]
+    objectives = " and ".join(f"{key} (weight {weight:g})" for key, weight in recipe["objectives"].items())
+    datasets = recipe["datasets_per_batch"]
+    cells = f"{recipe['batch_size']} cells a batch" + (f" of {datasets} dataset" if datasets else "")
+    return (
+        f"Stage *{name}*, from {stage['started_from']}: {stage['steps']:,} steps of {cells}, {objectives}, negatives "
+        f"within {'the dataset' if recipe['negatives'] == 'dataset' else 'all cells'}, temperature {recipe['temperature']:g}."
+    )
+
+
 def main() -> None:
     """Put the card into the model folder."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -130,35 +138,32 @@ def main() -> None:
     if page["facts"]["sha256"] != model.sha256:
         msg = "docs/benchmarks/embedding.json was measured with other weights; run tests/benchmarks/embedding.py."
         raise SystemExit(msg)
-    bag, blocks = (about["stages"][name] for name in ("bag", "blocks"))
+    drawn = sum(facts["cells"] for name, facts in about["datasets"].items() if name.startswith("drawn_"))
     tissues = {t.strip() for facts in about["datasets"].values() for t in facts.get("tissue", "").split(",")}
     model.card = CARD.format(
         name=model.name,
         description=about["description"],
-        depth=model.config.depth,
+        blocks=(
+            f"{model.config.depth} transformer blocks of {model.config.attention} attention"
+            if model.config.depth
+            else "a bag of genes without attention blocks"
+        ),
         dim=model.config.dim,
         n_genes=len(model.vocabulary),
         n_parameters=model.n_parameters,
         max_genes=model.tokens.max_genes,
-        n_cells=about["n_cells"],
+        n_real=about["n_cells"] - drawn,
+        n_drawn=drawn,
         minutes=about["minutes"],
         numbers=numbers(page),
         verdict=page["facts"]["verdict"],
         speed=speed(DOCS / "speed.json"),
-        command=about["command"],
-        bag_steps=bag["n_steps"],
-        bag_batch=bag["batch_size"],
-        blocks_steps=blocks["n_steps"],
-        blocks_batch=blocks["batch_size"],
-        mask_weight=blocks["masked_gene_weight"],
-        mask_rate=blocks["mask_rate"],
-        temperature=blocks["temperature"],
-        note=about.get("note", ""),
+        stages=" ".join(stage_text(name, stage) for name, stage in about["stages"].items()),
         tissues=", ".join(sorted(tissues - {""})),
         cancer=sum(int(facts.get("cancer", 0)) for facts in about["datasets"].values()),
         sources=sources(about["datasets"]),
     )
-    logs = {stage: DOCS / f"training-{model.name}-{stage}.csv" for stage in ("bag", "blocks")}
+    logs = {stage: DOCS / f"training-{model.name}-{stage}.csv" for stage in about["stages"]}
     axes = scellm.pl.training_history(logs, show=False)
     axes.figure.savefig(DOCS / f"training-{model.name}.png", dpi=130)
     scellm.models.save(model, folder, overwrite=True, dtype=torch.float16)

@@ -10,8 +10,8 @@ import torch
 
 import scellm
 from scellm.data import log_normalize
-from scellm.nn import CellLMConfig, Encoder
-from scellm.train import average, encode_bag, gene_gain, gene_loadings, grow, start_from_corpus
+from scellm.nn import CellLMConfig, Encoder, encode_bag
+from scellm.train import average, gene_gain, gene_loadings, grow, start_from_corpus
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,11 @@
-"""The encoder without its blocks: a bag of genes, trained first because it is a hundred times cheaper."""
+"""The encoder without its blocks: a bag of genes, a hundred times cheaper."""
 
 from __future__ import annotations
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..nn import Encoder
+from ._encoder import Encoder
 
 
 def encode_bag(
