@@ -94,7 +94,7 @@ def speed(path: Path) -> str:
         return ""
     page = json.loads(path.read_text())
     rows = {(row["run"], row["genes"]): row["cells/s"] for row in page["tables"]["Cells per second"]}
-    return f"Speed on {page['machine']['cpu']}: {rows['small, fp32', 1000]:.0f} cells a second at 1,000 expressed genes."
+    return f"Speed on {page['machine']['cpu']}: {rows['scellm-small', 1000]:.0f} cells a second at 1,000 expressed genes."
 
 
 def sources(datasets: dict[str, dict]) -> str:

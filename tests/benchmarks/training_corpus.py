@@ -1,9 +1,10 @@
 """Pack the cells the shipped model is trained on into one file.
 
-    python tests/benchmarks/training_corpus.py DATA OUT.h5 [--per-profile 30] [--leave-out NAME ...]
+    python tests/benchmarks/training_corpus.py DATA OUT.h5 [--per-profile 20] [--leave-out NAME ...]
 
 DATA has the folders `corpus`, `corpus_wide` and `profiles`. Each study of the profiles becomes a dataset of drawn cells.
-Nothing of `benchmarks` is read.
+Nothing of `benchmarks` is read, and by default the sets of `validation.py` are left out, so that recipes can be compared
+on cells they have not seen.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 import anndata as ad
 import numpy as np
 import pandas as pd
+from validation import SETS
 
 from scellm.data import draw_counts, pack
 
@@ -50,8 +52,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--per-profile", type=int, default=30)
-    parser.add_argument("--leave-out", nargs="*", default=[])
+    parser.add_argument("--per-profile", type=int, default=20)
+    parser.add_argument("--leave-out", nargs="*", default=list(SETS))
     options = parser.parse_args()
     rng = np.random.default_rng(0)
     datasets: dict[str, object] = {
