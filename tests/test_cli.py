@@ -418,7 +418,8 @@ def test_help_imports_nothing_heavy():
 def test_ctrl_c_of_a_running_command(h5ad, model_folder):
     before = h5ad.read_bytes()
     code = (
-        "import sys, time, scellm.tl\n"
+        "import signal, sys, time, scellm.tl\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored in background jobs of a shell
         "from scellm._cli import main\n"
         "def slow(*_, **__): print('running', flush=True); time.sleep(60)\n"
         "scellm.tl.embed = slow\n"
