@@ -52,7 +52,7 @@ RETURNING = {
     "MALLOC_TRIM_THRESHOLD_": str(MIB),
 }
 IDLE, PATIENCE = 0.35, 60.0
-"""Cores that others may use when a measurement begins, and seconds we wait for that over the whole run."""
+"""Cores that others may use when a measurement begins, and seconds we wait for that over a whole table."""
 
 
 # in the child: one measurement each, numbers that go into the JSON
@@ -154,7 +154,7 @@ def one_loss(method: str, n: int, dim: int, repeats: int, rows: int | None, prod
     else:
         with schemes.only_rows(rows):
             n_bytes, seconds = memory_and_time(step)[0], None
-    return {"bytes": n_bytes, "seconds": seconds, "gemm": max(before, schemes.gemm_rate(product))}
+    return {"bytes": n_bytes, "seconds": seconds, "gemm": (before + schemes.gemm_rate(product)) / 2}
 
 
 def _linear_cross_entropy(first: torch.Tensor, second: torch.Tensor) -> None:
@@ -346,26 +346,38 @@ class Runner:
     def __init__(self, *, quick: bool) -> None:
         self.quick = quick
         self.others: list[float] = []
-        self.patience = PATIENCE
+        self.patience = 0.0 if quick else PATIENCE
 
     def __call__(
         self, function: Callable[..., Any], environment: dict[str, str] | None = None, **spec: Any
     ) -> Any:
-        """Result of a function of this file in a process of its own."""
-        if not self.quick:
+        """Result of a function of this file in a process of its own; where others got in the way the better of two."""
+        self._wait()
+        result, others = self._start(function, environment or {}, spec)
+        if others > IDLE and self.patience > 0:
             self._wait()
-        environment = {**os.environ, **THREADS, **(environment or {})}
+            result, others = min(
+                (result, others), self._start(function, environment or {}, spec), key=lambda x: x[1]
+            )
+        self.others.append(others)
+        return result
+
+    def _start(
+        self, function: Callable[..., Any], environment: dict[str, str], spec: Any
+    ) -> tuple[Any, float]:
+        """Result of a child, and how many cores others used meanwhile."""
+        environment = {**os.environ, **THREADS, **environment}
         command = [sys.executable, __file__, "--child", json.dumps([function.__name__, spec])]
         start, busy, own = time.perf_counter(), _busy_seconds(), _child_seconds()
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         seconds = time.perf_counter() - start
         if done.returncode:
             raise RuntimeError(done.stderr)
-        self.others.append(max(0.0, _busy_seconds() - busy - (_child_seconds() - own)) / seconds)
+        others = max(0.0, _busy_seconds() - busy - (_child_seconds() - own)) / seconds
         result = json.loads(done.stdout.splitlines()[-1])
-        print(f"{seconds:6.1f} s, others {self.others[-1]:.2f}: {function.__name__} {spec}", flush=True)
+        print(f"{seconds:6.1f} s, others {others:.2f}: {function.__name__} {spec}", flush=True)
         print(f"         {str(result)[:300]}", flush=True)
-        return result
+        return result, others
 
     def _wait(self) -> None:
         while self.patience > 0:
@@ -840,8 +852,14 @@ def targets(results: dict[str, Any]) -> list[dict[str, Any]]:
     if "1" in results:
         for name in ("ours, 256 MiB", "ours, 256 MiB, freed memory given back"):
             first, last, value = growth(results["1"]["rows"], name)
-            goal = f"Peak memory grows by at most 10 % from {first:,} to {last:,} cells ({name})"
-            found.append(verdict(goal, 1 + value, 1.1, f"{value:+.0%}", at_most=True))
+            is_met = value <= 0.1
+            found.append(
+                {
+                    "target": f"Peak memory grows by at most 10 % from {first:,} to {last:,} cells ({name})",
+                    "measured": f"{value:+.0%}",
+                    "verdict": "met" if is_met else f"**missed by {100 * (value - 0.1):.0f} points**",
+                }
+            )
     if "2" in results:
         for dropout, share, limit in (
             ("0.0", 0.0, 1.33),
@@ -907,8 +925,8 @@ How it was measured:
 - **At equal memory** a peer has the largest micro-batch (of a few sizes) with which its measured peak is no higher
   than ours. Larger micro-batches are slower on a CPU, so its row at {micro} is shown too, and the target counts the
   faster of the two.
-- **The loss alone**: time of loss and gradients, rate 6 N² d / t, beside the best rate of a product of 4096 x 4096 matrices in the
-  same process. Its peak includes the gradients of both inputs. {linear}
+- **The loss alone**: time of loss and gradients, rate 6 N² d / t, beside the rate of a product of 4096 x 4096 matrices just before
+  and after, in the same process. Its peak includes the gradients of both inputs. {linear}
 - **Chunks and stripes** are those in use: {chunk:,} tokens on a CPU, stripes of {stripe} MiB, tiles of
   {tile_rows} x {tile_columns:,}; the last part of the stripe table contrasts some rows against all keys.
 - **Two processes** share the batch, each with one thread; one process alone has one thread too, and the other sleeps
