@@ -1061,8 +1061,14 @@ def _line(axes: Any, rows: Iterable[dict[str, Any]], field: str, scale: int, nam
     """One run on logarithmic axes; what was only extrapolated is hollow."""
     rows = list(rows)
     measured = [row for row in rows if row.get(field)]
+    short = name.replace(" accumulation", "").replace(", cached loss", "")
     (line,) = axes.plot(
-        [x["n"] for x in measured], [x[field] / scale for x in measured], "o-", label=name, color=colour, ms=4
+        [x["n"] for x in measured],
+        [x[field] / scale for x in measured],
+        "o-",
+        label=short,
+        color=colour,
+        ms=4,
     )
     if "given back" in name:
         line.set_linestyle(":")
