@@ -591,6 +591,15 @@ MEASURES = {
     "6": measure_two_processes,
     "7": measure_gpu,
 }
+PARTS = {
+    "1": "memory",
+    "2": "time over one graph",
+    "3": "equal memory",
+    "4": "loss",
+    "5": "chunks and stripes",
+    "6": "two processes",
+    "7": "GPU",
+}
 
 
 # the page
@@ -922,8 +931,9 @@ How it was measured:
 - **Two processes** share the batch, each with one thread; one process alone has one thread too, and the other sleeps
   meanwhile. Where others keep the cores busy the clock tells more of them than of us, so the processor time of the
   process that worked longest stands beside it.
-- All threads wait asleep (`OMP_WAIT_POLICY=passive`), because the machine was shared: other processes used
-  {others:.1f} of {cores} cores in the median over measurements. Absolute times are therefore upper bounds.
+- All threads wait asleep (`OMP_WAIT_POLICY=passive`), because the machine was shared. Other processes used, of {cores}
+  cores and in the median over the measurements of each part: {others}. Where that is not near 0 ratios hold, and
+  absolute times are upper bounds.
 - {gpu}
 """
 
@@ -935,7 +945,9 @@ def page(results: dict[str, Any]) -> Path:
     for number in MEASURES:
         if number in results:
             tables |= BUILDERS[number](results[number])
-    others = [x for part in results["others"].values() for x in part]
+    others = [
+        f"{PARTS[number]} {np.median(part):.1f}" for number, part in sorted(results["others"].items()) if part
+    ]
     text = TEXT.format(
         name=NAME,
         genes=schemes.GENES_PER_CELL,
@@ -951,7 +963,7 @@ def page(results: dict[str, Any]) -> Path:
         tile_rows=CPU_ROWS,
         tile_columns=CPU_COLUMNS,
         linear="" if hasattr(F, "linear_cross_entropy") else "This torch has no `linear_cross_entropy`.",
-        others=float(np.median(others)) if others else 0.0,
+        others=", ".join(others),
         cores=os.cpu_count(),
         gpu="No GPU was at hand."
         if not results.get("7")
