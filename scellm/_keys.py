@@ -5,3 +5,9 @@ X_SCELLM = "X_scellm"
 
 HARMONIZE = "scellm_harmonize"
 """Record of `pp.harmonize_genes` in `uns`."""
+
+CELL_TYPE = "scellm_cell_type"
+"""Default key of predicted cell types: labels in `obs`, what was measured in `uns`; the others begin with it."""
+
+GENE_IMPORTANCE = "scellm_gene_importance"
+"""Default key of `tl.gene_importance`: in `varm`, and its record in `uns`."""
