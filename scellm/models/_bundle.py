@@ -1,4 +1,4 @@
-"""A model folder: weights, configuration, genes and card, saved and loaded together.
+"""A model folder: weights, configuration, genes, card and parts, saved and loaded together.
 
 `config.json` holds `format`, `name`, `encoder` (`CellLMConfig`), `tokens` (`TokenConfig`), `provenance`,
 `n_parameters` and `scellm_version`.
@@ -24,18 +24,18 @@ from ..nn import CellLMConfig, Encoder
 from ._card import model_card
 from ._folder import replace_folder
 from ._manifest import (
+    ALL_FILES,
     CARD,
     CONFIG,
-    CONTENTS,
     FORMAT,
     GENES,
-    MANIFEST,
     WEIGHTS,
     check_format,
     read_json,
     verify,
     write_manifest,
 )
+from ._parts import Parts, save_parts, stored_parts
 
 _CONFIG_FIELDS = {"format", "name", "encoder", "tokens", "provenance", "n_parameters", "scellm_version"}
 
@@ -66,6 +66,9 @@ class CellLM:
         The model card, Markdown.
     history
         Log of the training (`pandas.DataFrame`), of a model that has just been trained; not saved with it.
+    parts
+        What it carries beside the encoder, by name: `"reference"` for `tl.annotate`, `"cell_type"`, the head of
+        a fine-tuned model, `"malignancy"`, `"drug_response"`. Read from the model's folder on first use.
 
     Raises
     ------
@@ -83,8 +86,10 @@ class CellLM:
     sha256: str = ""
     card: str = ""
     history: Any = None
+    parts: Parts = field(default_factory=Parts)
 
     def __post_init__(self) -> None:
+        self.parts = Parts(self.parts)
         if len(self.vocabulary) != self.config.n_genes:
             msg = (
                 f"The vocabulary has {len(self.vocabulary)} genes, the encoder's configuration "
@@ -105,6 +110,7 @@ class CellLM:
             f"{len(self.vocabulary):,} genes",
             f"dim {self.config.dim}",
             f"context {self.tokens.max_genes:,}",
+            *([f"with {', '.join(self.parts)}"] if self.parts else []),
             *origin,
         ]
         return f"CellLM {self.name!r}: {', '.join(facts)}"
@@ -143,17 +149,20 @@ def save(
         Weights and random projections.
     `config.json`, `genes.tsv`, `README.md`
         Configuration and provenance, the vocabulary, the model card.
+    `reference.safetensors`, `reference.json`, ...
+        Two files for each of its `parts`.
     `manifest.json`
-        Size and SHA-256 of the other four.
+        Size and SHA-256 of all others.
 
     Raises
     ------
     FileExistsError
         `path` exists and `overwrite` is not set, or it is not a model folder.
     TypeError
-        The provenance holds something JSON cannot.
+        The provenance, or the facts of a part, hold something JSON cannot.
     ValueError
-        `dtype` is none of the above, a weight is not finite, or becomes infinite in `dtype`.
+        `dtype` is none of the above, a weight or an array of a part is not finite, or becomes infinite in
+        `dtype`.
 
     Examples
     --------
@@ -176,12 +185,14 @@ def save(
         msg = f"The provenance of {name!r} cannot be written as JSON ({error}); use text, numbers, lists and dicts."
         raise TypeError(msg) from error
     weights = _stored_weights(model.encoder, dtype)
-    with replace_folder(target, overwrite=overwrite, contents=(*CONTENTS, MANIFEST)) as folder:
+    parts = dict(model.parts)  # read now: they may lie in the folder that is replaced
+    with replace_folder(target, overwrite=overwrite, contents=ALL_FILES) as folder:
         save_file(weights, folder / WEIGHTS)
         (folder / CONFIG).write_text(config_text + "\n", encoding="utf-8")
         model.vocabulary.to_tsv(folder / GENES)
         (folder / CARD).write_text(model.card or _default_card(model, name), encoding="utf-8")
         shutil.copymode(folder / CONFIG, folder / WEIGHTS)  # safetensors lets the owner alone read its file
+        save_parts(parts, folder)
         write_manifest(folder)
     return target
 
@@ -227,6 +238,7 @@ def read_bundle(folder: Path, *, remedy: str, name: str | None = None, revision:
         revision=revision,
         sha256=hashes[WEIGHTS],
         card=(folder / CARD).read_text(encoding="utf-8"),
+        parts=stored_parts(folder, hashes, remedy=remedy),
     )
 
 

@@ -10,7 +10,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-from ._manifest import MANIFEST, PICKLES, WEIGHTS
+from ._manifest import MANIFEST, PICKLES, WEIGHTS, listed_files
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -56,7 +56,12 @@ def cached_snapshots(cache: Path, files: tuple[str, ...]) -> list[Snapshot]:
 
 
 def download(
-    repository: str, *, files: tuple[str, ...], revision: str | None, local_files_only: bool | None
+    repository: str,
+    *,
+    files: tuple[str, ...],
+    optional: tuple[str, ...] = (),
+    revision: str | None,
+    local_files_only: bool | None,
 ) -> Snapshot:
     """Bring the files of a repository into the cache, or find them there.
 
@@ -65,7 +70,9 @@ def download(
     repository
         "organisation/name".
     files
-        The only files taken.
+        Files the repository must have.
+    optional
+        Files taken where it has them; no others are.
     revision, local_files_only
         As in `scellm.models.load`.
 
@@ -99,7 +106,7 @@ def download(
         )
         warnings.warn(msg, UserWarning, stacklevel=3)
         return cached
-    return _fetch(repository, files, revision)
+    return _fetch(repository, (*files, *optional), revision)
 
 
 def _check_repository(repository: str, files: tuple[str, ...], revision: str | None) -> None:
@@ -185,7 +192,7 @@ def _cached(repository: str, files: tuple[str, ...], revision: str | None) -> Sn
     if not _COMMIT.fullmatch(commit):
         commit = reference.read_text(encoding="utf-8").strip() if reference.is_file() else ""
     folder = stored / "snapshots" / commit
-    if not commit or not all((folder / name).is_file() for name in files):
+    if not commit or not all((folder / name).is_file() for name in (*files, *listed_files(folder))):
         return None
     return Snapshot(repository, commit, folder)
 

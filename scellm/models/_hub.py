@@ -15,7 +15,7 @@ import pandas as pd
 from ._bundle import CellLM, read_bundle, read_config
 from ._card import first_paragraph
 from ._download import cache_folder, cached_snapshots, download
-from ._manifest import CARD, CONFIG, CONTENTS, MANIFEST, PICKLES, verify
+from ._manifest import CARD, CONFIG, CONTENTS, MANIFEST, PART_FILES, PICKLES, verify
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _REMEDY_LOCAL = (
@@ -43,7 +43,8 @@ def load(
 ) -> CellLM:
     """Load a model from a folder, from the package, or from the Hugging Face Hub.
 
-    Every file is compared with the SHA-256 in the manifest before it is read, and nothing is unpickled.
+    Every file is compared with the SHA-256 in the manifest before it is read, and nothing is unpickled. Parts
+    such as the reference of cell types are read when they are first used.
 
     Parameters
     ----------
@@ -95,7 +96,11 @@ def load(
     if not isinstance(name_or_path, str) or not _REPOSITORY.fullmatch(name):
         raise _not_found(name_or_path)
     snapshot = download(
-        name, files=(*CONTENTS, MANIFEST), revision=revision, local_files_only=local_files_only
+        name,
+        files=(*CONTENTS, MANIFEST),
+        optional=PART_FILES,
+        revision=revision,
+        local_files_only=local_files_only,
     )
     return read_bundle(snapshot.folder, remedy=snapshot.remedy, name=name, revision=snapshot.commit)
 
@@ -216,7 +221,7 @@ def _not_found(name_or_path: str | os.PathLike[str]) -> Exception:
 def _describe(name: str, where: str, revision: str, folder: Path, remedy: str) -> dict[str, Any] | None:
     """One row of `list_models`; `None`, with a warning, for a damaged model."""
     try:
-        verify(folder, (CONFIG, CARD), remedy=remedy)
+        verify(folder, (CONFIG, CARD), remedy=remedy, parts=False)
         config = read_config(folder, remedy=remedy)
     except (FileNotFoundError, ValueError) as error:
         warnings.warn(f"{name!r} was left out of the list: {error}", UserWarning, stacklevel=3)

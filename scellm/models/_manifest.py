@@ -1,4 +1,4 @@
-"""The manifest of a model folder: SHA-256 and size of every file, checked before anything is read."""
+"""The manifest of a model folder: SHA-256 and size of every file, checked before it is read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,19 @@ CONFIG = "config.json"
 GENES = "genes.tsv"
 CARD = "README.md"
 CONTENTS = (WEIGHTS, CONFIG, GENES, CARD)
-"""The files of a bundle besides the manifest."""
+"""The files every bundle has besides the manifest."""
+PARTS = ("reference", "cell_type", "malignancy", "drug_response")
+"""Names of what a bundle may hold beside the encoder, each in two files."""
+
+
+def part_files(name: str) -> tuple[str, str]:
+    """The files of a part: arrays and facts."""
+    return f"{name}.safetensors", f"{name}.json"
+
+
+PART_FILES = tuple(file for name in PARTS for file in part_files(name))
+ALL_FILES = (*CONTENTS, MANIFEST, *PART_FILES)
+"""Every file a bundle may hold."""
 
 PICKLES = {".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt"}
 
@@ -28,16 +40,19 @@ def sha256_of(path: Path) -> str:
 
 
 def write_manifest(folder: Path) -> None:
-    """Record size and SHA-256 of the four files in `folder`."""
+    """Record size and SHA-256 of the four files in `folder`, and of its parts."""
     files = {
         name: {"sha256": sha256_of(folder / name), "size": (folder / name).stat().st_size}
-        for name in CONTENTS
+        for name in (*CONTENTS, *PART_FILES)
+        if name in CONTENTS or (folder / name).exists()
     }
     text = json.dumps({"format": FORMAT, "files": files}, indent=2)
     (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
 
-def verify(folder: Path, names: tuple[str, ...] = CONTENTS, *, remedy: str) -> dict[str, str]:
+def verify(
+    folder: Path, names: tuple[str, ...] = CONTENTS, *, remedy: str, parts: bool = True
+) -> dict[str, str]:
     """Check that the files of a bundle are there and unaltered.
 
     Parameters
@@ -48,10 +63,12 @@ def verify(folder: Path, names: tuple[str, ...] = CONTENTS, *, remedy: str) -> d
         Files to hash; all four must be present in any case.
     remedy
         What to do about a damaged folder; the last sentence of every error.
+    parts
+        Whether to look at the parts too: that they are there and whole. They are hashed when they are read.
 
     Returns
     -------
-    SHA-256 of each of `names`.
+    SHA-256 of each of `names`; for the files of parts, what it should be.
 
     Raises
     ------
@@ -63,7 +80,21 @@ def verify(folder: Path, names: tuple[str, ...] = CONTENTS, *, remedy: str) -> d
     """
     _check_present(folder, remedy=remedy)
     files = _read_manifest(folder, remedy=remedy)
-    return {name: _check_file(folder / name, files[name], remedy=remedy) for name in names}
+    hashes = {name: _check_file(folder / name, files[name], remedy=remedy) for name in names}
+    if parts:
+        for name in [name for name in PART_FILES if name in files]:
+            _check_size(folder / name, files[name], remedy=remedy)
+            hashes[name] = files[name]["sha256"]
+    return hashes
+
+
+def listed_files(folder: Path) -> list[str]:
+    """Names a manifest lists, as far as it can be read; nothing is checked."""
+    try:
+        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return list(files) if isinstance(files, dict) else []
 
 
 def read_json(path: Path, *, remedy: str) -> dict[str, Any]:
@@ -114,14 +145,16 @@ def _check_present(folder: Path, *, remedy: str) -> None:
 
 
 def _read_manifest(folder: Path, *, remedy: str) -> dict[str, Any]:
-    """The `files` of a manifest, one entry for each of the four."""
+    """The `files` of a manifest: an entry for each of the four and for both files of every part."""
     path = folder / MANIFEST
     manifest = read_json(path, remedy=remedy)
     check_format(manifest.get("format"), path, remedy=remedy)
     files = manifest.get("files")
     listed = sorted(files) if isinstance(files, dict) else []
-    if listed != sorted(CONTENTS) or not all(_is_entry(entry) for entry in files.values()):
-        msg = f"`{path}` must give 'sha256' and 'size' of {sorted(CONTENTS)}; it lists {listed}. {remedy}"
+    held = [name for name in PARTS if {*part_files(name)} & {*listed}]
+    needed = sorted([*CONTENTS, *(file for name in held for file in part_files(name))])
+    if listed != needed or not all(_is_entry(entry) for entry in files.values()):
+        msg = f"`{path}` must give 'sha256' and 'size' of {needed}; it lists {listed}. {remedy}"
         raise ValueError(msg)
     return files
 
@@ -135,12 +168,20 @@ def _is_entry(entry: Any) -> bool:
     )
 
 
-def _check_file(path: Path, entry: dict[str, Any], *, remedy: str) -> str:
-    """Compare one file with its entry; returns the SHA-256."""
+def _check_size(path: Path, entry: dict[str, Any], *, remedy: str) -> None:
+    """That a file is there and not cut short."""
+    if not path.is_file():
+        msg = f"`{path}` is missing, though the manifest lists it. {remedy}"
+        raise FileNotFoundError(msg)
     size = path.stat().st_size
     if size < entry["size"]:
         msg = f"`{path}` is truncated: {size} of {entry['size']} bytes. {remedy}"
         raise ValueError(msg)
+
+
+def _check_file(path: Path, entry: dict[str, Any], *, remedy: str) -> str:
+    """Compare one file with its entry; returns the SHA-256."""
+    _check_size(path, entry, remedy=remedy)
     found = sha256_of(path)
     if found != entry["sha256"]:
         msg = f"`{path}` is not the file the manifest describes: SHA-256 is {found}, expected {entry['sha256']}. {remedy}"

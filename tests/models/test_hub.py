@@ -16,6 +16,7 @@ import pytest
 
 from scellm.models import _bundle, _hub, list_models, load, save
 from scellm.models._manifest import CONTENTS, MANIFEST, sha256_of
+from scellm.models._parts import Part, write_part
 
 REPO = "biolab/tiny-cells"
 
@@ -234,6 +235,26 @@ def test_download(hub, published, model, embedding):
     assert np.array_equal(embedding(loaded), embedding(model))
     assert (loaded.name, loaded.revision) == (REPO, published)
     assert sorted(hub.fetched()) == sorted([*CONTENTS, MANIFEST])  # and neither the log nor the pickle
+
+
+def test_parts_are_downloaded_where_there_are_any(hub, bundle):
+    part = Part(tensors={"centre": np.ones(3, np.float32)}, meta={"classes": ["B"]})
+    write_part(bundle, "cell_type", part)
+    hub.push(REPO, bundle)
+    assert load(REPO).parts["cell_type"].meta == part.meta
+    assert sorted(hub.fetched()) == sorted([*CONTENTS, MANIFEST, "cell_type.json", "cell_type.safetensors"])
+    assert load(REPO, local_files_only=True).parts["cell_type"].meta == part.meta
+
+
+def test_cache_that_lacks_a_part_is_completed(hub, bundle, tmp_path):
+    cache = tmp_path / "huggingface" / "hub"
+    write_part(bundle, "cell_type", Part(meta={"classes": ["B"]}))
+    commit = hub.push(REPO, bundle)
+    load(REPO)
+    (cache / "models--biolab--tiny-cells" / "snapshots" / commit / "cell_type.json").unlink()
+    with pytest.raises(FileNotFoundError, match="no complete copy of the repository"):
+        load(REPO, local_files_only=True)
+    assert load(REPO).parts["cell_type"].meta == {"classes": ["B"]}
 
 
 def test_downloaded_once(hub, published, embedding):
