@@ -188,8 +188,14 @@ def tiny_model() -> scellm.models.CellLM:
     )
 
 
+ANNOTATED = {"key": "annotated", "show": False}
 ARGUMENTS = {
     "get.embedding": lambda model: {"key": "X_pca"},
+    "pl.annotation": lambda model: ANNOTATED | {"basis": "X_pca"},
+    "pl.confidence": lambda model: ANNOTATED,
+    "pl.confusion_matrix": lambda model: ANNOTATED | {"truth": "cell_type"},
+    "pl.markers_check": lambda model: ANNOTATED | {"markers": ["CD3D", "LYZ"]},
+    "pl.reliability": lambda model: ANNOTATED | {"truth": "cell_type"},
     "pp.check_input": lambda model: {},
     "pp.harmonize_genes": lambda model: {},
     "tl.embed": lambda model: {"model": model},
@@ -235,10 +241,17 @@ def differences(adata: ad.AnnData, before: ad.AnnData) -> list[str]:
 
 @pytest.fixture
 def cells() -> ad.AnnData:
-    """Toy cells with counts in a layer too, and something that could be an embedding."""
+    """Toy cells with counts in a layer too, something that could be an embedding, and labels as annotate writes them."""
     adata = scellm.datasets.toy_cells(12)
     adata.layers["counts"] = adata.X.copy()
     adata.obsm["X_pca"] = np.arange(24, dtype=np.float32).reshape(12, 2)
+    adata.obs["annotated"] = adata.obs["cell_type"]
+    adata.obs["annotated_confidence"] = np.linspace(0.4, 1, 12, dtype=np.float32)
+    adata.uns["annotated"] = {
+        "scellm_version": "0",
+        "classes": np.array(list(adata.obs["annotated"].cat.categories)),
+    }
+    adata.uns["annotated_colors"] = ["#0072B2", "#E69F00", "#009E73", "#CC79A7"]
     return adata
 
 

@@ -1,5 +1,19 @@
 """Figures."""
 
+from ._annotation import annotation
+from ._confidence import confidence
+from ._confusion_matrix import confusion_matrix
+from ._drug_response import drug_response
+from ._markers_check import markers_check
+from ._reliability import reliability
 from ._training_history import training_history
 
-__all__ = ["training_history"]
+__all__ = [
+    "annotation",
+    "confidence",
+    "confusion_matrix",
+    "drug_response",
+    "markers_check",
+    "reliability",
+    "training_history",
+]

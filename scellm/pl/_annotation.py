@@ -1,0 +1,187 @@
+"""annotation: predicted types and how sure they are, side by side on the UMAP."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from .._keys import CELL_TYPE, X_SCELLM
+from ._colours import CONFIDENCE, colours_of, palette
+from ._figure import finish, short
+from ._results import REFUSALS, check_adata, read_confidence, read_labels
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+NAMED_ALONE = 7
+"""Most classes that colour alone tells apart; with more, classes are numbered in the figure."""
+LEGEND_ROWS = 22
+"""Classes in one column of the legend."""
+
+
+def annotation(
+    adata: AnnData,
+    *,
+    key: str = CELL_TYPE,
+    basis: str = "X_umap",
+    size: float | None = None,
+    ax: Sequence[Axes] | None = None,
+    show: bool | None = None,
+    return_fig: bool | None = None,
+) -> list[Axes] | Figure | None:
+    """Draw cells by predicted type, and beside it by confidence.
+
+    Cells are drawn in random order on the left, so that no type hides another, and the least sure ones last on the
+    right. Nothing is computed: the coordinates must be there. More than seven types are numbered where most of their
+    cells lie, as no set of so many colours can be told apart by all readers.
+
+    Parameters
+    ----------
+    adata
+        Cells that `tl.annotate` has labelled.
+    key
+        Key of the labels in `adata.obs`.
+    basis
+        Key of two coordinates per cell in `adata.obsm`.
+    size
+        Area of a cell's dot in square points; `None` chooses by the number of cells.
+    ax
+        Two axes to draw on; `None` makes a figure.
+    show
+        Show the figure; `None` shows it if no `ax` is given.
+    return_fig
+        Return the figure instead of the axes.
+
+    Returns
+    -------
+    The two axes, the figure if `return_fig=True`, or `None` if it was shown. Sets, if it is not there already and
+    `adata` is no view:
+
+    `adata.uns[f"{key}_colors"]` : array of str
+        Colour of each category, which scanpy's figures use too.
+
+    Raises
+    ------
+    KeyError
+        No labels, no confidence, or no coordinates; the message says what to run.
+    TypeError
+        `adata` is no AnnData.
+    ValueError
+        `ax` is not two axes.
+    """
+    check_adata(adata)
+    labels, confidence = read_labels(adata, key), read_confidence(adata, key)
+    xy = _coordinates(adata, basis)
+    if ax is not None and np.size(ax) != 2:
+        msg = f"ax= takes two axes, one for labels and one for confidence; found {np.size(ax)}."
+        raise ValueError(msg)
+    names = [name for name in labels.cat.categories if name not in REFUSALS]
+    names += [name for name in REFUSALS if name in labels.cat.categories]
+    is_ours = ax is None
+    left, right = _two_axes(len(names), max(map(len, map(short, names)))) if is_ours else np.ravel(ax)
+    size = size or float(np.clip(60_000 / len(labels), 1.0, 40.0))
+
+    colours = (
+        colours_of(adata, key) if isinstance(adata.obs[key].dtype, pd.CategoricalDtype) else palette(names)
+    )
+    shuffled = np.random.default_rng(0).permutation(len(labels))
+    colour_of_cell = labels.astype(object).map(colours).fillna("#EEEEEE").to_numpy()  # no label: nearly white
+    _scatter(left, xy[shuffled], colour_of_cell[shuffled], size)
+    _legend(left, names, colours, labels.value_counts())
+    if len(names) > NAMED_ALONE:
+        _number(left, xy, labels, [name for name in names if name not in REFUSALS])
+
+    is_known = ~np.isnan(confidence)
+    order = np.argsort(-np.where(is_known, confidence, 2.0))
+    _scatter(right, xy[~is_known], "#DDDDDD", size)
+    order = order[is_known[order]]
+    dots = _scatter(right, xy[order], confidence[order], size, cmap=CONFIDENCE, vmin=0, vmax=1)
+    bar = right.figure.colorbar(dots, ax=right, fraction=0.05, pad=0.02, aspect=30)
+    bar.outline.set_visible(False)
+    name = basis.removeprefix("X_").upper() if basis == "X_umap" else basis.removeprefix("X_")
+    for axes, title in ((left, "cell type"), (right, "confidence")):
+        axes.set(title=title, xlabel=f"{name} 1", ylabel=f"{name} 2", xticks=[], yticks=[])
+        axes.spines[["top", "right"]].set_visible(False)
+    return finish([left, right], is_ours=is_ours, show=show, return_fig=return_fig)
+
+
+def _coordinates(adata: AnnData, basis: str) -> np.ndarray:
+    """Two coordinates per cell, (n_obs, 2)."""
+    if basis not in adata.obsm:
+        run = (
+            "a UMAP is made by scanpy.pp.neighbors(adata, use_rep='X_scellm'); scanpy.tl.umap(adata)"
+            if X_SCELLM in adata.obsm
+            else "a UMAP is made by scellm.tl.embed(adata); scanpy.pp.neighbors(adata, use_rep='X_scellm'); "
+            "scanpy.tl.umap(adata)"
+        )
+        msg = f"{basis!r} is not in `adata.obsm`, which has {list(adata.obsm)}. This figure computes nothing; {run}."
+        raise KeyError(msg)
+    return np.asarray(adata.obsm[basis])[:, :2]
+
+
+def _two_axes(n_names: int, longest: int) -> list[Axes]:
+    """Two panels of one size with room for the legend between them."""
+    import matplotlib.pyplot as plt
+
+    columns = -(-n_names // LEGEND_ROWS)
+    width = 8.6 + columns * (0.55 + 0.075 * longest)
+    _, axes = plt.subplots(1, 2, figsize=(width, 4.4), layout="constrained")
+    return list(axes)
+
+
+def _scatter(ax: Axes, xy: np.ndarray, colours: object, size: float, **options: object):
+    return ax.scatter(xy[:, 0], xy[:, 1], c=colours, s=size, linewidths=0, rasterized=True, **options)
+
+
+def _legend(ax: Axes, names: list[str], colours: dict[str, str], counts: pd.Series) -> None:
+    """Names, numbered where colour alone does not do, with their numbers of cells."""
+    from matplotlib.lines import Line2D
+
+    many = len(names) > NAMED_ALONE
+    numbers = {name: f"{i} " for i, name in enumerate(names, 1) if many and name not in REFUSALS}
+    handles = [
+        Line2D(
+            [],
+            [],
+            marker="o",
+            ls="",
+            ms=6,
+            mew=0,
+            color=colours[name],
+            label=f"{numbers.get(name, '')}{short(name)} ({counts[name]:,})",
+        )
+        for name in names
+    ]
+    ax.legend(
+        handles=handles,
+        loc="center left",
+        bbox_to_anchor=(1.0, 0.5),
+        ncols=-(-len(names) // LEGEND_ROWS),
+        frameon=False,
+        fontsize=8 if len(names) <= LEGEND_ROWS else 7,
+        handletextpad=0.2,
+        columnspacing=0.8,
+    )
+
+
+def _number(ax: Axes, xy: np.ndarray, labels: pd.Series, names: list[str]) -> None:
+    """The number of each class at its most central cell."""
+    from matplotlib.patheffects import withStroke
+
+    for i, name in enumerate(names, 1):
+        cells = xy[(labels == name).to_numpy()]
+        middle = cells[np.argmin(((cells - np.median(cells, axis=0)) ** 2).sum(1))]
+        ax.annotate(
+            str(i),
+            middle,
+            ha="center",
+            va="center",
+            fontsize=8 if len(names) <= LEGEND_ROWS else 7,
+            weight="bold",
+            path_effects=[withStroke(linewidth=2.2, foreground="white")],
+        )

@@ -1,0 +1,129 @@
+"""confusion_matrix: known types against predicted ones."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from .._keys import CELL_TYPE
+from ._figure import finish, new_axes, short
+from ._results import REFUSALS, read_labels, read_truth
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WRITTEN_UP_TO = 22
+"""Most classes whose matrix has its numbers written in."""
+
+
+def confusion_matrix(
+    adata: AnnData,
+    truth: str,
+    *,
+    key: str = CELL_TYPE,
+    normalize: bool = True,
+    ax: Axes | None = None,
+    show: bool | None = None,
+    return_fig: bool | None = None,
+) -> Axes | Figure | None:
+    """Draw which known types were predicted as which.
+
+    A row is a known type. Types that are known and predicted stand in the same order on both sides, so that the
+    diagonal is what agrees; predicted ones that are not known, "unassigned" and "novel" come last. Cells without a
+    known type are left out, and the title says how many.
+
+    Parameters
+    ----------
+    adata
+        Cells that `tl.annotate` has labelled.
+    truth
+        Column of `adata.obs` with the known types.
+    key
+        Key of the predicted labels in `adata.obs`.
+    normalize
+        Draw shares of each row; `False` draws numbers of cells.
+    ax
+        Axes to draw on; `None` makes a figure.
+    show
+        Show the figure; `None` shows it if no `ax` is given.
+    return_fig
+        Return the figure instead of the axes.
+
+    Returns
+    -------
+    The axes, the figure if `return_fig=True`, or `None` if it was shown.
+
+    Raises
+    ------
+    KeyError
+        `truth` or `key` is not in `adata.obs`.
+    TypeError
+        `adata` is no AnnData.
+    ValueError
+        No cell has both a known type and a label.
+    """
+    counts, n_left_out = table_of(read_truth(adata, truth), read_labels(adata, key))
+    if counts.empty:
+        msg = f"No cell has both a known type in `adata.obs[{truth!r}]` and a label in `adata.obs[{key!r}]`."
+        raise ValueError(msg)
+    shares = counts.div(counts.sum(axis=1), axis=0)
+    n_rows, n_columns = counts.shape
+    is_ours = ax is None
+    if is_ours:
+        longest = max(len(short(name)) for name in [*counts.index, *counts.columns])
+        room, step = 0.9 + 0.075 * longest, 0.34 if max(counts.shape) <= WRITTEN_UP_TO else 0.2
+        ax = new_axes(max(3.6, room + 0.7 + step * n_columns), max(3.0, room + 0.4 + step * n_rows))
+    image = ax.imshow(shares if normalize else counts, cmap="Blues", vmin=0, vmax=1 if normalize else None)
+    font = 8 if max(counts.shape) <= WRITTEN_UP_TO else 7
+    ax.set_xticks(np.arange(n_columns), [short(name) for name in counts.columns], rotation=90, fontsize=font)
+    ax.set_yticks(np.arange(n_rows), [short(name) for name in counts.index], fontsize=font)
+    ax.set(xlabel="predicted", ylabel="known")
+    left_out = f"; {n_left_out:,} without a known type left out" if n_left_out else ""
+    ax.set_title(f"{int(counts.to_numpy().sum()):,} cells{left_out}", fontsize=9)
+    ax.tick_params(length=0)
+    _separate(ax, counts)
+    if max(counts.shape) <= WRITTEN_UP_TO:
+        _write_numbers(ax, shares, None if normalize else counts)
+    bar = ax.figure.colorbar(image, ax=ax, fraction=0.046, pad=0.02)
+    bar.set_label("share of the known type" if normalize else "cells", fontsize=8)
+    bar.ax.tick_params(labelsize=8)
+    bar.outline.set_visible(False)
+    return finish(ax, is_ours=is_ours, show=show, return_fig=return_fig)
+
+
+def table_of(truth: pd.Series, labels: pd.Series) -> tuple[pd.DataFrame, int]:
+    """Numbers of cells, known types x predicted ones, shared names first on both sides; and cells left out."""
+    is_known = truth.notna().to_numpy() & labels.notna().to_numpy()
+    counts = pd.crosstab(truth[is_known].astype(str).to_numpy(), labels[is_known].astype(str).to_numpy())
+    predicted = [name for name in labels.cat.categories if name in counts.columns]
+    known = [name for name in truth.cat.categories if name in counts.index]
+    shared = [name for name in known if name in predicted]
+    rows = shared + [name for name in known if name not in shared]
+    others = [name for name in predicted if name not in shared]
+    refused = [name for name in REFUSALS if name in others]
+    columns = shared + [name for name in others if name not in refused] + refused
+    return counts.reindex(index=rows, columns=columns), int((~is_known).sum())
+
+
+def _separate(ax: Axes, counts: pd.DataFrame) -> None:
+    """A thin line between what can agree and what cannot."""
+    n_shared = sum(name in counts.columns for name in counts.index)
+    if 0 < n_shared < counts.shape[1]:
+        ax.axvline(n_shared - 0.5, color="0.6", lw=0.8)
+    if 0 < n_shared < counts.shape[0]:
+        ax.axhline(n_shared - 0.5, color="0.6", lw=0.8)
+
+
+def _write_numbers(ax: Axes, shares: pd.DataFrame, counts: pd.DataFrame | None) -> None:
+    """Shares in hundredths, or numbers of cells; nothing where there is nothing."""
+    top = 1.0 if counts is None else float(counts.to_numpy().max())
+    values = (shares if counts is None else counts).to_numpy()
+    for (row, column), value in np.ndenumerate(values):
+        text = f"{100 * value:.0f}" if counts is None else f"{value:,}"
+        if text != "0":
+            ink = "white" if value / top > 0.55 else "0.15"
+            ax.text(column, row, text, ha="center", va="center", fontsize=7, color=ink)

@@ -1,0 +1,61 @@
+"""What `tl.annotate` wrote, read and checked for the figures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from .._keys import CELL_TYPE
+
+REFUSALS = ("unassigned", "novel")
+"""Categories that are no cell type."""
+
+
+def check_adata(adata: Any) -> None:
+    """Refuse what is no AnnData."""
+    if not isinstance(adata, AnnData):
+        msg = f"Need an AnnData object, found {type(adata).__name__}."
+        raise TypeError(msg)
+
+
+def read_labels(adata: AnnData, key: str) -> pd.Series:
+    """The predicted types, categorical text."""
+    check_adata(adata)
+    if key not in adata.obs:
+        added = "" if key == CELL_TYPE else f", key_added={key!r}"
+        msg = (
+            f"{key!r} is not in `adata.obs`, which has {list(adata.obs)}. "
+            f"Run scellm.tl.annotate(adata{added}) first, or pass key= with the column of its labels."
+        )
+        raise KeyError(msg)
+    return as_text(adata.obs[key])
+
+
+def read_truth(adata: AnnData, truth: str) -> pd.Series:
+    """The types taken as true, categorical text; missing ones stay missing."""
+    check_adata(adata)
+    if truth not in adata.obs:
+        msg = f"{truth!r} is not in `adata.obs`, which has {list(adata.obs)}. Pass the column of the known types."
+        raise KeyError(msg)
+    return as_text(adata.obs[truth])
+
+
+def read_confidence(adata: AnnData, key: str) -> np.ndarray:
+    """Calibrated probability of each cell's label, (n_obs,); NaN where there is none."""
+    name = f"{key}_confidence"
+    if name not in adata.obs:
+        msg = (
+            f"{name!r} is not in `adata.obs`, which has {list(adata.obs)}. scellm.tl.annotate writes it beside the "
+            "labels; labels of another tool have no confidence to draw."
+        )
+        raise KeyError(msg)
+    return adata.obs[name].to_numpy(dtype=float)
+
+
+def as_text(column: pd.Series) -> pd.Series:
+    """A column as categorical of text, its categories in their order, those without cells left out."""
+    column = column.astype("category").cat.remove_unused_categories()
+    return column.cat.rename_categories([str(name) for name in column.cat.categories])
