@@ -11,3 +11,9 @@ CELL_TYPE = "scellm_cell_type"
 
 GENE_IMPORTANCE = "scellm_gene_importance"
 """Default key of `tl.gene_importance`: in `varm`, and its record in `uns`."""
+
+DRUG_RESPONSE = "drug_response"
+"""Default key of predicted drug responses: in `obsm`, and their record in `uns`; other results begin with it."""
+
+MALIGNANT = "scellm_malignant"
+"""Default key of `tl.malignancy`: probability in `obs`, and its record in `uns`."""

@@ -194,6 +194,7 @@ ARGUMENTS = {
     "pl.annotation": lambda model: ANNOTATED | {"basis": "X_pca"},
     "pl.confidence": lambda model: ANNOTATED,
     "pl.confusion_matrix": lambda model: ANNOTATED | {"truth": "cell_type"},
+    "pl.drug_response": lambda model: {"key": "predicted", "show": False},
     "pl.markers_check": lambda model: ANNOTATED | {"markers": ["CD3D", "LYZ"]},
     "pl.reliability": lambda model: ANNOTATED | {"truth": "cell_type"},
     "pp.check_input": lambda model: {},
@@ -241,7 +242,7 @@ def differences(adata: ad.AnnData, before: ad.AnnData) -> list[str]:
 
 @pytest.fixture
 def cells() -> ad.AnnData:
-    """Toy cells with counts in a layer too, something that could be an embedding, and labels as annotate writes them."""
+    """Toy cells with counts in a layer too, something that could be an embedding, labels and drug responses as tools write them."""
     adata = scellm.datasets.toy_cells(12)
     adata.layers["counts"] = adata.X.copy()
     adata.obsm["X_pca"] = np.arange(24, dtype=np.float32).reshape(12, 2)
@@ -252,6 +253,9 @@ def cells() -> ad.AnnData:
         "classes": np.array(list(adata.obs["annotated"].cat.categories)),
     }
     adata.uns["annotated_colors"] = ["#0072B2", "#E69F00", "#009E73", "#CC79A7"]
+    adata.obsm["predicted"] = adata.obsm["predicted_std"] = adata.obsm["X_pca"] + 1
+    adata.obs["predicted_applicability"] = np.linspace(0.5, 1.5, 12, dtype=np.float32)
+    adata.uns["predicted"] = {"scellm_version": "0", "drugs": np.array(["Erlotinib", "Nutlin-3a (-)"])}
     return adata
 
 

@@ -1,0 +1,163 @@
+"""drug_response: predicted sensitivity by group of cells and drug, with how far to trust it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+
+from .._keys import DRUG_RESPONSE
+from ._drug_cells import draw_umap, draw_violins
+from ._drug_grid import draw_dots, draw_heatmap
+from ._drug_table import (
+    Responses,
+    Summary,
+    centred,
+    find_drugs,
+    group_codes,
+    most_different,
+    read_responses,
+    similar_together,
+    summarise,
+)
+from ._figure import finish
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
+    from matplotlib.figure import Figure
+
+Kind = Literal["heatmap", "dotplot", "umap", "violin"]
+N_DRUGS = {"heatmap": 50, "dotplot": 50, "umap": 5, "violin": 8}
+"""Most drugs drawn where none are named."""
+
+
+def drug_response(
+    adata: AnnData,
+    *,
+    drugs: str | Sequence[str] | None = None,
+    groupby: str | None = None,
+    kind: Kind = "heatmap",
+    key: str = DRUG_RESPONSE,
+    center: bool = False,
+    sort: bool = True,
+    cmap: str | Colormap | None = None,
+    ax: Axes | None = None,
+    show: bool | None = None,
+    return_fig: bool = False,
+) -> Axes | list[Axes] | Figure | None:
+    """Draw predicted drug responses, as `tl.drug_response` wrote them.
+
+    The numbers are ln IC50 in ln µM: lower is more sensitive, and one unit less is 2.7 times less drug. Most of what
+    differs between drugs is the drug: a drug that kills every cell line has a dark column whatever the cells.
+    `center=True` takes each drug's mean away and shows what differs between cells.
+
+    The less certain a prediction, the paler it is drawn, or the smaller its dot. What cannot be predicted is drawn as
+    such. Cells unlike all cell lines of the training (applicability above 1) are counted for each group.
+
+    Parameters
+    ----------
+    adata
+        Cells with results of `tl.drug_response`.
+    drugs
+        Names of drugs, or of a drug class for all drugs of it. `None` draws all of them, or if there are more than
+        fit (50, or 5 for `"umap"` and 8 for `"violin"`), those that differ most between groups, and says so.
+    groupby
+        Column of `obs` with groups of cells. `None` takes the groups that the predictions were made by; without any,
+        the heatmap has a row for each cell, and the other kinds take all cells as one group.
+    kind
+        `"heatmap"` or `"dotplot"` of groups by drugs, `"umap"` of cells, or `"violin"` of the cells of each group.
+    key
+        Key of the results: `key_added` of `tl.drug_response`.
+    center
+        Draw differences from the mean of a drug: over the rows of the heatmap and dot plot, over cells else.
+    sort
+        Put similar rows and similar columns side by side (average linkage). Drugs named in `drugs` stay in their
+        order.
+    cmap
+        Colours; `None` takes viridis, or orange to purple if centred. Both are safe for colour-blind readers.
+    ax
+        Axes to draw on; for `"umap"` and `"violin"` with one drug only. `None` makes a figure.
+    show
+        Show the figure; `None` shows it if no `ax` is given.
+    return_fig
+        Return the figure instead of the axes.
+
+    Returns
+    -------
+    The axes (a list for `"umap"` and `"violin"`), the figure if `return_fig=True`, or `None` if it was shown.
+
+    Raises
+    ------
+    KeyError
+        Nothing of `tl.drug_response` is under `key`; a drug is none of those predicted; no such column of `obs`; no
+        UMAP. The message says what to run or which names are near.
+    TypeError
+        `adata` is no AnnData, or `groupby` names measurements.
+    ValueError
+        Unknown `kind`, no cells, no drugs named, or one `ax` for several drugs.
+    """
+    if kind not in get_args(Kind):
+        msg = f"kind={kind!r} is unknown; choose one of {', '.join(map(repr, get_args(Kind)))}."
+        raise ValueError(msg)
+    responses = read_responses(adata, key)
+    if not adata.n_obs:
+        msg = "There are no cells to draw."
+        raise ValueError(msg)
+    groupby = groupby if groupby is not None else _recorded_groups(adata, responses)
+    codes, groups = group_codes(adata, groupby)
+    chosen, note = _choose(responses, drugs, codes, groups, kind)
+    if kind in ("umap", "violin"):
+        if ax is not None and len(chosen.drugs) > 1:
+            msg = f"ax= takes one drug for kind={kind!r}, found {len(chosen.drugs)}; name one in drugs=, or leave ax= out."
+            raise ValueError(msg)
+        if kind == "umap":
+            axes = draw_umap(adata, chosen, center=center, cmap=cmap, ax=ax, note=note)
+        else:
+            axes = draw_violins(chosen, codes, groups, groupby, center=center, ax=ax, note=note)
+        return finish(axes, is_ours=ax is None, show=show, return_fig=return_fig)
+    by_cell = kind == "heatmap" and groupby is None
+    summary = _each_cell(chosen, list(adata.obs_names)) if by_cell else summarise(chosen, codes, groups)
+    if sort:
+        columns = np.arange(len(chosen.drugs)) if drugs is not None else similar_together(summary.values.T)
+        summary = summary.ordered(similar_together(centred(summary.values)), columns)
+    draw = draw_heatmap if kind == "heatmap" else draw_dots
+    drawn = draw(summary, groupby or "", by_cell=by_cell, center=center, cmap=cmap, ax=ax, note=note)
+    return finish(drawn, is_ours=ax is None, show=show, return_fig=return_fig)
+
+
+def _recorded_groups(adata: AnnData, responses: Responses) -> str | None:
+    """The groups the predictions were made by, if their column is still there."""
+    return responses.groupby if responses.groupby in adata.obs else None
+
+
+def _choose(
+    responses: Responses, drugs: str | Sequence[str] | None, codes: np.ndarray, groups: list[str], kind: Kind
+) -> tuple[Responses, str]:
+    """The drugs to draw, and what to say if these are not all."""
+    if drugs is not None:
+        return responses[find_drugs(responses, drugs)], ""
+    n_drugs, most = len(responses.drugs), N_DRUGS[kind]
+    if n_drugs <= most:
+        return responses, ""
+    by_group = len(groups) > 1
+    rows = summarise(responses, codes, groups) if by_group else _each_cell(responses, [])
+    between = "groups" if by_group else "cells"
+    return responses[most_different(rows, most)], (
+        f"{most} of {n_drugs} drugs: those whose prediction differs most between {between}"
+    )
+
+
+def _each_cell(responses: Responses, names: list[str]) -> Summary:
+    """A row for each cell."""
+    outside = np.where(np.isfinite(responses.applicability), responses.applicability > 1, np.nan)
+    return Summary(
+        rows=names,
+        drugs=responses.drugs,
+        classes=responses.classes,
+        values=responses.values,
+        std=responses.std,
+        outside=outside,
+    )

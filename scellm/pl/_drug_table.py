@@ -1,0 +1,239 @@
+"""What `tl.drug_response` wrote, read and summarised for figures."""
+
+from __future__ import annotations
+
+import difflib
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+
+@dataclass(frozen=True, kw_only=True)
+class Responses:
+    """Predictions of some drugs for all cells."""
+
+    drugs: list[str]
+    values: np.ndarray
+    """(n_obs, n_drugs) ln IC50, NaN where not predictable."""
+    std: np.ndarray
+    """(n_obs, n_drugs); NaN where it is not known."""
+    classes: list[str]
+    """Class of each drug, "" where it is not known."""
+    applicability: np.ndarray
+    """(n_obs,) distance to the training lines, above 1 outside; NaN where it is not known."""
+    groupby: str | None
+    """Column of `obs` that the predictions were made by; `None` if cell by cell."""
+
+    def __getitem__(self, columns: np.ndarray) -> Responses:
+        """Some of the drugs."""
+        return Responses(
+            drugs=[self.drugs[i] for i in columns],
+            values=self.values[:, columns],
+            std=self.std[:, columns],
+            classes=[self.classes[i] for i in columns],
+            applicability=self.applicability,
+            groupby=self.groupby,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """Predictions of some drugs for groups of cells, or for single cells."""
+
+    rows: list[str]
+    drugs: list[str]
+    classes: list[str]
+    values: np.ndarray
+    """(n_rows, n_drugs) mean over the cells of a group for which there is a prediction."""
+    std: np.ndarray
+    """(n_rows, n_drugs) mean standard deviation of a cell's prediction."""
+    outside: np.ndarray
+    """(n_rows,) fraction of the cells that lie outside of the training lines; NaN where it is not known."""
+
+    def ordered(self, rows: np.ndarray, columns: np.ndarray) -> Summary:
+        """The same in another order."""
+        return Summary(
+            rows=[self.rows[i] for i in rows],
+            drugs=[self.drugs[i] for i in columns],
+            classes=[self.classes[i] for i in columns],
+            values=self.values[np.ix_(rows, columns)],
+            std=self.std[np.ix_(rows, columns)],
+            outside=self.outside[rows],
+        )
+
+
+def read_responses(adata: AnnData, key: str) -> Responses:
+    """All drugs of a key.
+
+    Raises
+    ------
+    TypeError
+        `adata` is no AnnData.
+    KeyError
+        Nothing of `tl.drug_response` is under `key`.
+    ValueError
+        Names and predictions differ in number.
+    """
+    if not isinstance(adata, AnnData):
+        msg = f"Need an AnnData object, found {type(adata).__name__}."
+        raise TypeError(msg)
+    record = adata.uns.get(key)
+    if key not in adata.obsm or not isinstance(record, dict) or "drugs" not in record:
+        others = [name for name, value in adata.uns.items() if isinstance(value, dict) and "drugs" in value]
+        others = [name for name in others if name in adata.obsm]
+        found = f" There are responses under {others}: pass key=." if others else ""
+        msg = f"There are no drug responses under {key!r}. Run scellm.tl.drug_response(adata) first.{found}"
+        raise KeyError(msg)
+    values = np.asarray(adata.obsm[key], dtype=np.float64)
+    drugs = [str(name) for name in np.atleast_1d(record["drugs"])]
+    if values.ndim != 2 or values.shape[1] != len(drugs):
+        msg = (
+            f"`adata.uns[{key!r}]` names {len(drugs)} drugs, `adata.obsm[{key!r}]` has the shape {values.shape}. "
+            "Run scellm.tl.drug_response(adata) again."
+        )
+        raise ValueError(msg)
+    unknown = np.full(values.shape, np.nan)
+    classes = np.atleast_1d(record.get("drug_class", np.array([""] * len(drugs))))
+    applicability = adata.obs.get(f"{key}_applicability", np.full(adata.n_obs, np.nan))
+    return Responses(
+        drugs=drugs,
+        values=values,
+        std=np.asarray(adata.obsm.get(f"{key}_std", unknown), dtype=np.float64),
+        classes=["" if name in ("", "nan", "None") else name for name in map(str, classes)],
+        applicability=np.asarray(applicability, dtype=np.float64),
+        groupby=str(record.get("groupby", "")) or None,
+    )
+
+
+def find_drugs(responses: Responses, drugs: str | Iterable[str]) -> np.ndarray:
+    """Columns of drugs by name or class, in any case, in the order asked for.
+
+    Raises
+    ------
+    KeyError
+        No drug and no class has such a name.
+    ValueError
+        No drug is named.
+    """
+    names = [drugs] if isinstance(drugs, str) else [str(name) for name in drugs]
+    if not names:
+        msg = "drugs= is empty; name at least one drug, or leave it out for all."
+        raise ValueError(msg)
+    by_name: dict[str, list[int]] = {}
+    for i, drug in enumerate(responses.drugs):
+        by_name.setdefault(drug.casefold(), []).append(i)
+    by_class: dict[str, list[int]] = {}
+    for i, drug_class in enumerate(responses.classes):
+        by_class.setdefault(drug_class.casefold(), []).append(i)
+    by_class.pop("", None)
+    found: list[int] = []
+    for name in names:
+        exact = [i for i, drug in enumerate(responses.drugs) if drug == name]
+        columns = exact or by_name.get(name.casefold()) or by_class.get(name.casefold())
+        if not columns:
+            raise KeyError(_unknown(name, responses, [*by_name, *by_class]))
+        found += columns
+    return np.array(list(dict.fromkeys(found)))
+
+
+def _unknown(name: str, responses: Responses, known: list[str]) -> str:
+    """What to say of a name that is none of the drugs."""
+    spelled = {text.casefold(): text for text in [*responses.classes, *responses.drugs]}
+    near = [spelled[text] for text in difflib.get_close_matches(name.casefold(), known, n=3)]
+    hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+    return (
+        f"{name!r} is none of the {len(responses.drugs)} predicted drugs, and no class of them.{hint} "
+        f"There are {', '.join(responses.drugs[:5])}{', ...' if len(responses.drugs) > 5 else '.'}"
+    )
+
+
+def group_codes(adata: AnnData, groupby: str | None) -> tuple[np.ndarray, list[str]]:
+    """(n_obs,) number of each cell's group, -1 for none, and the names of the groups; without `groupby` one group.
+
+    Raises
+    ------
+    KeyError
+        No such column.
+    TypeError
+        The column holds measurements.
+    ValueError
+        No cell has a group.
+    """
+    if groupby is None:
+        return np.zeros(adata.n_obs, dtype=int), ["all cells"]
+    if groupby not in adata.obs:
+        columns = [name for name in adata.obs if adata.obs[name].dtype.kind not in "fc"]
+        msg = f"`adata.obs` has no column {groupby!r}. Columns with groups: {columns}."
+        raise KeyError(msg)
+    column = adata.obs[groupby]
+    if column.dtype.kind in "fcmM":
+        msg = (
+            f"obs[{groupby!r}] holds {column.dtype} numbers, not groups. Name a column of clusters or labels."
+        )
+        raise TypeError(msg)
+    groups = pd.Categorical(column).remove_unused_categories()
+    if not len(groups.categories):
+        msg = f"No cell has a value in obs[{groupby!r}]."
+        raise ValueError(msg)
+    n_missing = int((groups.codes < 0).sum())
+    if n_missing:
+        warnings.warn(
+            f"{n_missing} of {adata.n_obs} cells have no value in obs[{groupby!r}] and are not drawn.",
+            stacklevel=4,
+        )
+    return np.asarray(groups.codes), [str(name) for name in groups.categories]
+
+
+def summarise(responses: Responses, codes: np.ndarray, groups: list[str]) -> Summary:
+    """Means over the cells of each group."""
+    shape = (len(groups), len(responses.drugs))
+    values, std, outside = np.full(shape, np.nan), np.full(shape, np.nan), np.full(len(groups), np.nan)
+    for i in range(len(groups)):
+        cells = codes == i
+        values[i] = mean(responses.values[cells])
+        std[i] = mean(responses.std[cells])
+        outside[i] = fraction_outside(responses.applicability[cells])
+    return Summary(
+        rows=groups, drugs=responses.drugs, classes=responses.classes, values=values, std=std, outside=outside
+    )
+
+
+def mean(values: np.ndarray) -> np.ndarray:
+    """Mean over rows without NaN; NaN where there is nothing else."""
+    known = np.isfinite(values)
+    return np.where(known, values, 0).sum(0) / np.where(known.any(0), known.sum(0), np.nan)
+
+
+def centred(values: np.ndarray) -> np.ndarray:
+    """Differences from the mean of each column."""
+    return values - mean(values)
+
+
+def fraction_outside(applicability: np.ndarray) -> float:
+    """Fraction of cells beyond 1, among those whose distance is known."""
+    known = applicability[np.isfinite(applicability)]
+    return float((known > 1).mean()) if len(known) else np.nan
+
+
+def most_different(summary: Summary, n: int) -> np.ndarray:
+    """Columns, in their order, of the `n` drugs whose response differs most between rows."""
+    spread = np.nan_to_num(mean(centred(summary.values) ** 2), nan=-1.0)
+    return np.sort(np.argsort(-spread, kind="stable")[:n])
+
+
+def similar_together(values: np.ndarray) -> np.ndarray:
+    """An order of rows that puts similar ones side by side: average linkage, leaves ordered; NaN stands for the mean."""
+    from scipy.cluster.hierarchy import leaves_list, linkage
+
+    filled = np.where(np.isfinite(values), values, np.nan_to_num(mean(values)))
+    if len(filled) < 3:
+        return np.arange(len(filled))
+    if len(filled) > 1_000:  # linkage is quadratic: along the first principal axis instead
+        around = centred(filled)
+        _, axes = np.linalg.eigh(around.T @ around)
+        return np.argsort(around @ axes[:, -1], kind="stable")
+    return leaves_list(linkage(filled, method="average", optimal_ordering=True))
