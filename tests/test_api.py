@@ -191,6 +191,7 @@ def tiny_model() -> scellm.models.CellLM:
 ANNOTATED = {"key": "annotated", "show": False}
 ARGUMENTS = {
     "get.embedding": lambda model: {"key": "X_pca"},
+    "get.gene_importance": lambda model: {"key": "important"},
     "pl.annotation": lambda model: ANNOTATED | {"basis": "X_pca"},
     "pl.confidence": lambda model: ANNOTATED,
     "pl.confusion_matrix": lambda model: ANNOTATED | {"truth": "cell_type"},
@@ -200,6 +201,7 @@ ARGUMENTS = {
     "pp.check_input": lambda model: {},
     "pp.harmonize_genes": lambda model: {},
     "tl.embed": lambda model: {"model": model},
+    "tl.gene_importance": lambda model: {"groupby": "donor", "model": model, "n_cells": 4, "n_steps": 2},
 }
 """Arguments beside `adata` with which each function that takes one runs on toy cells."""
 
@@ -251,6 +253,12 @@ def cells() -> ad.AnnData:
     adata.uns["annotated"] = {
         "scellm_version": "0",
         "classes": np.array(list(adata.obs["annotated"].cat.categories)),
+    }
+    adata.uns["important"] = {
+        "groups": np.array(["donor0"]),
+        "genes": np.array(["LYZ"]),
+        "importance": np.ones((1, 1)),
+        "expression": np.ones((1, 1)),
     }
     adata.uns["annotated_colors"] = ["#0072B2", "#E69F00", "#009E73", "#CC79A7"]
     adata.obsm["predicted"] = adata.obsm["predicted_std"] = adata.obsm["X_pca"] + 1

@@ -1,5 +1,6 @@
 """Results as tables."""
 
 from ._embedding import embedding
+from ._gene_importance import gene_importance
 
-__all__ = ["embedding"]
+__all__ = ["embedding", "gene_importance"]

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ._embed import embed
+    from ._gene_importance import gene_importance
     from ._pretrain import pretrain
 
-__all__ = ["embed", "pretrain"]
+__all__ = ["embed", "gene_importance", "pretrain"]
 
 
 def __getattr__(name: str):
