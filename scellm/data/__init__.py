@@ -2,6 +2,7 @@
 
 from ._batches import Batch, Sampler, shard
 from ._corpus import Corpus
+from ._drugs import find_drugs, fingerprints, read_smiles, tanimoto
 from ._match import GeneMatch, gene_names, match_genes
 from ._pack import pack
 from ._profiles import draw_counts
@@ -24,6 +25,8 @@ __all__ = [
     "check_finite",
     "describe_values",
     "draw_counts",
+    "find_drugs",
+    "fingerprints",
     "gene_counts",
     "gene_names",
     "log_normalize",
@@ -31,7 +34,9 @@ __all__ = [
     "open_matrix",
     "open_store",
     "pack",
+    "read_smiles",
     "row_blocks",
     "shard",
+    "tanimoto",
     "tokenize",
 ]

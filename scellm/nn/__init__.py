@@ -2,6 +2,7 @@
 
 from ._bag import encode_bag
 from ._config import CellLMConfig
+from ._drug_response import apply_parts, line_kernel, solve_grid, unexplained
 from ._encoder import Encoder, Encoding
 from ._heads import CancerHead, ContrastiveHead, MaskedGeneHead, MaskedValueHead
 
@@ -13,5 +14,9 @@ __all__ = [
     "Encoding",
     "MaskedGeneHead",
     "MaskedValueHead",
+    "apply_parts",
     "encode_bag",
+    "line_kernel",
+    "solve_grid",
+    "unexplained",
 ]

@@ -3,15 +3,18 @@
 from ._batch import TrainingBatch, draw_batch
 from ._distributed import World, processes
 from ._divide_and_conquer import DivideAndConquer, Encoded, StepReport
+from ._drug_response import DrugResponseConfig, fit_drug_response
+from ._gene_directions import bag_values, gene_discriminants, gene_loadings
 from ._info_nce import info_nce, nt_xent, supervised_contrastive
 from ._loop import train
 from ._losses import masked_gene_loss, masked_value_loss, normal_cancer_loss
 from ._recipe import PretrainConfig
-from ._start import average, gene_gain, gene_loadings, grow, sample_corpus, start_from_corpus
+from ._start import average, gene_gain, grow, sample_corpus, sample_labels, start_from_corpus
 from ._views import ViewConfig, draw_view
 
 __all__ = [
     "DivideAndConquer",
+    "DrugResponseConfig",
     "Encoded",
     "PretrainConfig",
     "StepReport",
@@ -19,8 +22,11 @@ __all__ = [
     "ViewConfig",
     "World",
     "average",
+    "bag_values",
     "draw_batch",
     "draw_view",
+    "fit_drug_response",
+    "gene_discriminants",
     "gene_gain",
     "gene_loadings",
     "grow",
@@ -31,6 +37,7 @@ __all__ = [
     "nt_xent",
     "processes",
     "sample_corpus",
+    "sample_labels",
     "start_from_corpus",
     "supervised_contrastive",
     "train",

@@ -1,0 +1,218 @@
+"""How alike cells and cell lines are, whatever the depth of the cells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+SCALE = 5_000.0
+"""Counts per profile before the logarithm; between 1,000 and 30,000 measured best for shallow and deep together."""
+PENALTY = 0.3
+"""Ridge penalty of a reader, in units of the mean variance of a gene."""
+DEPTHS = (30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)
+"""Counts over the model's genes for which there is a reader of its own; a cell takes the nearest."""
+DEEP = 300_000
+"""Depth from which a profile is read as it is, as bulk RNA-seq is."""
+REPEATS = 4
+"""Thinned copies of each line that a reader is fitted on."""
+RANK = 128
+"""Dimensions of a line's vector."""
+LOWEST = 0.01
+"""Quantile of the lines' own similarity that counts as the edge of what the model has seen."""
+
+
+class LineReader:
+    """Cosine similarity of cells to cell lines, estimated from however few counts a cell has.
+
+    A line is a vector of unit length: its centred log profile, genes weighted by spread ** -0.5, in principal
+    components. A cell with few counts shows such a profile through so much noise that its cosines mean little, so it
+    is read by ridge regression, fitted on lines thinned to the cell's depth. What cannot be known from that many
+    counts shrinks towards the average line. Genes the data lack are left out of the regression.
+
+    Parameters
+    ----------
+    statistics
+        What `fit_reader` learnt.
+    present
+        (P,) which of the G genes the data hold; `None` for all.
+    """
+
+    def __init__(self, statistics: Mapping[str, np.ndarray], present: np.ndarray | None = None) -> None:
+        self._of = statistics
+        n_genes = len(statistics["mean_fraction"])
+        self.present = np.arange(n_genes) if present is None else np.asarray(present)
+        self.is_whole = len(self.present) == n_genes
+        self.lines = statistics["line_vectors"].astype(np.float64)  # (L, R)
+        self._share = float(statistics["mean_fraction"][self.present].sum(dtype=np.float64))
+        self._readers: dict[int, tuple[np.ndarray, float]] = {}
+
+    @property
+    def kernel_similarity(self) -> np.ndarray:
+        """(L, L) cosines between the lines themselves."""
+        return np.clip(self.lines @ self.lines.T, -1, 1)
+
+    def read(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Similarity to the lines, distance from them, and depth.
+
+        Parameters
+        ----------
+        values
+            (B, P) linear expression of the present genes, whatever its scale.
+
+        Returns
+        -------
+        similarity
+            (B, L) float32, NaN for a cell without counts.
+        distance
+            (B,) float32; 1 for a cell as far from its nearest line as the most lonely 1 % of lines are, at its depth.
+        depth
+            (B,) counts, or what would have been counts: the sum in units of the smallest value.
+        """
+        values = np.asarray(values, dtype=np.float32)
+        total = values.sum(1, dtype=np.float64)
+        smallest = np.where(values > 0, values, np.inf).min(axis=1, initial=np.inf)
+        depth = np.divide(total, smallest, out=np.zeros(len(values)), where=np.isfinite(smallest))
+        logged = _log_fractions(values, self._share)
+        similarity = np.full((len(values), len(self.lines)), np.nan, dtype=np.float32)
+        distance = np.full(len(values), np.nan, dtype=np.float32)
+        bins = np.abs(np.log(np.maximum(depth, 1))[:, None] - np.log(DEPTHS)).argmin(1)
+        bins[depth >= DEEP] = len(DEPTHS)
+        for i in np.unique(bins[depth > 0]).tolist():
+            rows = np.flatnonzero((bins == i) & (depth > 0))
+            vectors, edge = self._vectors(logged[rows], i)
+            similarity[rows] = np.clip(vectors @ self.lines.T.astype(np.float32), -1, 1)
+            distance[rows] = (1 - similarity[rows].max(1)) / (1 - edge)
+        return similarity, distance, depth
+
+    def _vectors(self, logged: np.ndarray, i: int) -> tuple[np.ndarray, float]:
+        """Vectors of profiles at the depth of bin i, (B, R), and the edge there."""
+        if i == len(DEPTHS) and self.is_whole:
+            centered = (logged - self._of["center"][i]) * self._of["gene_weight"]
+            return _unit(centered) @ self._of["loadings"], float(self._of["edge"][i + 1])
+        if i not in self._readers:
+            self._readers[i] = self._solve(i)
+        reader, edge = self._readers[i]
+        return (logged - self._of["center"][i][self.present]) @ reader, edge
+
+    def _solve(self, i: int) -> tuple[np.ndarray, float]:
+        """Map from the present genes to vectors, (P, R), and the edge, lower by what the missing genes cost."""
+        gram = _unpack(self._of["gram"][i], len(self._of["mean_fraction"]))
+        cross = self._of["cross"][i].astype(np.float64)
+        reader, length = _ridge(gram[np.ix_(self.present, self.present)], cross[self.present])
+        edge = float(self._of["edge"][i])
+        if not self.is_whole:
+            edge *= length / _ridge(gram, cross)[1]
+        return reader.astype(np.float32), edge
+
+
+def fit_reader(log2_tpm: np.ndarray, *, rank: int = RANK, rng: int = 0) -> dict[str, np.ndarray]:
+    """Learn how to read cells of any depth from the profiles of lines; keeps second moments, not profiles.
+
+    Parameters
+    ----------
+    log2_tpm
+        (L, G) log2(TPM + 1).
+    rank
+        Most dimensions of a vector.
+    rng
+        Seed of the thinning.
+
+    Returns
+    -------
+    `line_vectors` (L, R), `loadings` (G, R), `gene_weight` and `mean_fraction` (G,); for each depth and for bulk
+    `center` (K, G), `gram` (K, G (G + 1) / 2) float16, `cross` (K, G, R) float16; `edge` (K + 1,), the last one of
+    bulk profiles that have all genes.
+    """
+    linear = np.exp2(log2_tpm.astype(np.float64)) - 1
+    whole = np.log2(1 + _fractions(linear) * SCALE)
+    weight = np.maximum(whole.std(0), 1e-2) ** -0.5
+    unit = _unit((whole - whole.mean(0)) * weight)
+    rank = min(rank, *unit.shape)
+    loadings = np.linalg.svd(unit, full_matrices=False)[2][:rank].T  # (G, R)
+    vectors = _unit(unit @ loadings)
+    centers, grams, crosses, edges = [], [], [], []
+    for i, depth in enumerate((*DEPTHS, None)):
+        repeats = 1 if depth is None else REPEATS
+        thinned = linear if depth is None else thin(linear, depth, repeats=repeats, rng=rng + i)
+        logged = np.log2(1 + _fractions(thinned) * SCALE)
+        centers.append(logged.mean(0))
+        logged -= centers[-1]
+        gram = logged.T @ logged / len(logged)
+        cross = logged.T @ np.tile(vectors, (repeats, 1)) / len(logged)
+        grams.append(_pack(gram))
+        crosses.append(cross)
+        edges.append(_edge(logged[: len(linear)] @ _ridge(gram, cross)[0] @ vectors.T))
+    edges.append(_edge(vectors @ vectors.T))
+    return {
+        "line_vectors": vectors.astype(np.float32),
+        "loadings": loadings.astype(np.float32),
+        "gene_weight": weight.astype(np.float32),
+        "mean_fraction": _fractions(linear).mean(0).astype(np.float32),
+        "center": np.array(centers, dtype=np.float32),
+        "gram": np.array(grams, dtype=np.float16),
+        "cross": np.array(crosses, dtype=np.float16),
+        "edge": np.array(edges, dtype=np.float32),
+    }
+
+
+def thin(
+    linear: np.ndarray, depth: float, *, repeats: int = 1, rng: np.random.Generator | int = 0
+) -> np.ndarray:
+    """Poisson counts of profiles at a depth, (repeats * n, G), all profiles of one repeat after the other.
+
+    Parameters
+    ----------
+    linear
+        (n, G) linear expression.
+    depth
+        Expected sum of a row.
+    repeats
+        Copies of each profile.
+    rng
+        Seed or generator.
+    """
+    rng, profiles = np.random.default_rng(rng), _fractions(linear)
+    return np.concatenate([rng.poisson(depth * profiles) for _ in range(repeats)]).astype(np.float64)
+
+
+def _ridge(gram: np.ndarray, cross: np.ndarray) -> tuple[np.ndarray, float]:
+    """Ridge regression from moments, (P, R), and the root mean square length of what it predicts."""
+    penalised = gram.copy()
+    penalised.flat[:: len(gram) + 1] += PENALTY * np.trace(gram) / len(gram) + 1e-9
+    reader = np.linalg.solve(penalised, cross)
+    return reader, float(np.sqrt(max(np.sum(reader * (gram @ reader)), 1e-12)))
+
+
+def _edge(similarity: np.ndarray) -> float:
+    """Similarity to the nearest other line that all but 1 % of lines reach."""
+    others = np.where(np.eye(len(similarity), dtype=bool), -1, similarity).max(1)
+    return float(np.quantile(others, LOWEST))
+
+
+def _pack(symmetric: np.ndarray) -> np.ndarray:
+    """Upper triangle, row by row."""
+    return symmetric[np.triu_indices(len(symmetric))]
+
+
+def _unpack(packed: np.ndarray, n: int) -> np.ndarray:
+    """The symmetric matrix of an upper triangle, float64."""
+    whole = np.zeros((n, n))
+    whole[np.triu_indices(n)] = packed
+    return whole + np.triu(whole, 1).T
+
+
+def _fractions(values: np.ndarray) -> np.ndarray:
+    """Rows that sum to 1; rows of zeros stay."""
+    total = values.sum(1, keepdims=True)
+    return np.divide(values, total, out=np.zeros_like(values), where=total > 0)
+
+
+def _log_fractions(values: np.ndarray, share: float) -> np.ndarray:
+    """log2(1 + counts per `SCALE`), of genes that hold a `share` of an average profile."""
+    return np.log2(1 + _fractions(values) * np.float32(SCALE * share))
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    """Rows of length 1; rows of zeros stay."""
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)

@@ -1,0 +1,391 @@
+"""drug_response: cells -> predicted ln IC50 per drug in obsm, obs."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from anndata import AnnData
+from tqdm.auto import tqdm
+
+from .._checks import check_key, get_matrix
+from .._keys import DRUG_RESPONSE
+from .._version import __version__
+from ..data import (
+    GeneMatch,
+    ValueReport,
+    check_finite,
+    describe_values,
+    find_drugs,
+    fingerprints,
+    gene_counts,
+    match_genes,
+    read_smiles,
+    row_blocks,
+)
+from ..models import DrugModel, Panel, load_drug_model
+
+ROWS_PER_BLOCK = 2048
+"""Cells read at once."""
+PROGRESS_FROM = 5_000
+"""Cells from which a progress bar is shown by default."""
+FEW_DRUGS = 8
+"""Requested drugs up to which each gets a column of `obs`."""
+SHALLOW = 300
+"""Counts over the model's genes below which single cells say little; see the card of the model."""
+WEAK = 0.2
+"""Correlation over left-out lines below which a drug counts as hardly predictable."""
+UNITS = "ln IC50, ln uM: lower = more sensitive"
+
+
+def drug_response(
+    adata: AnnData,
+    *,
+    model: DrugModel | str | os.PathLike[str] = "scellm-drug",
+    drugs: str | Iterable[str] | None = None,
+    smiles: str | Iterable[str] | Mapping[str, str] | None = None,
+    groupby: str | None = None,
+    layer: str | None = None,
+    use_raw: bool | None = None,
+    gene_key: str | None = None,
+    min_overlap: float = 0.3,
+    key_added: str = DRUG_RESPONSE,
+    show_progress: bool | None = None,
+    copy: bool = False,
+) -> AnnData | None:
+    """Predict how sensitive cells are to drugs, from how cancer cell lines of similar expression responded.
+
+    The model knows the measured ln IC50 of 580 cell lines (GDSC) and reads 618 cancer genes. It predicts a drug's
+    mean, how sensitive the cell is to everything, and how sensitive to this drug: see `docs/guide`. It is no clinical
+    predictor and no mechanism, mutations are seen only as far as they show in expression, and cells unlike any
+    cancer line (`applicability` above 1), such as normal tissue, get numbers that mean nothing.
+
+    A group of cells (`groupby=`) is trustworthy where a single cell is not: a cell shows only a few of the genes.
+    The fewer counts, the closer its prediction stays to the drug's mean, and the larger its standard deviation.
+
+    Parameters
+    ----------
+    adata
+        Human cells: counts or log1p values.
+    model
+        A drug model, its name or folder.
+    drugs
+        Names, synonyms, targets (`"EGFR"`) or classes (`"MAPK"` is none, `"ERK MAPK signaling"` is); `None` takes the
+        model's panel, or with `smiles` no other.
+    smiles
+        SMILES of compounds the model does not know, with names if it is a mapping. Needs RDKit (extra `drug`). Even
+        their mean must be guessed from similar structures, so take differences between cells, not the level.
+    groupby
+        Column of `obs`: the counts of each group are added up and its prediction is given to all of its cells.
+    layer
+        Layer with expression; `None` reads `adata.X`.
+    use_raw
+        Read `adata.raw.X`; `None` is `False`.
+    gene_key
+        Column of `var` with gene symbols or Ensembl ids; `None` finds it.
+    min_overlap
+        Fraction of the model's genes the data must hold.
+    key_added
+        Key of the results.
+    show_progress
+        Show a progress bar; `None` shows it from 5,000 cells.
+    copy
+        Return a copy with the results instead of changing `adata`.
+
+    Returns
+    -------
+    `None`, or the copy if `copy=True`. Sets:
+
+    `adata.obsm[key_added]` : array of shape (n_obs, n_drugs), float32
+        Predicted ln IC50 in ln uM; NaN for cells that express none of the model's genes.
+    `adata.obsm["{key_added}_std"]` : array of shape (n_obs, n_drugs), float32
+        Standard deviation: mean ± 1.645 of them held 90 % of the measurements of left-out lines.
+    `adata.obs["{key_added}_applicability"]` : float32
+        Distance to the nearest training line; 1 is as far as the most lonely 1 % of lines, above it is outside.
+    `adata.obs["{key_added}:{drug}"]` : float32
+        The prediction, of each of up to 8 drugs that were asked for (`/` in a name becomes `|`).
+    `adata.uns[key_added]` : dict
+        `drugs`, `drug_class`, `target`, `smiles`, `pearson` (correlation over left-out lines; NaN for new
+        compounds), `units`, `groupby` ("" for cell by cell), `model`, `sha256`, `scellm_version`, `matrix`, `values`,
+        `n_genes`, `median_counts`, `notes`.
+
+    Raises
+    ------
+    ImportError
+        `smiles` without RDKit.
+    KeyError
+        Unknown drug, layer or column.
+    TypeError
+        `adata` is no AnnData, names that are no text.
+    ValueError
+        Invalid SMILES, scaled values, mouse genes, too few genes, `groupby` without a group.
+
+    Warns
+    -----
+    UserWarning
+        Most cells lie outside of what the model has seen, are too shallow for a prediction cell by cell, or a
+        requested drug is hardly predictable; salts; cells without a group or a prediction.
+
+    Examples
+    --------
+    >>> adata = scellm.datasets.toy_cells(24, n_vars=19315)
+    >>> import warnings
+    >>> with warnings.catch_warnings():  # toy cells are no cancer
+    ...     warnings.simplefilter("ignore")
+    ...     scellm.tl.drug_response(adata, drugs=["Erlotinib", "Dabrafenib"], groupby="cell_type")
+    >>> adata.obsm["drug_response"].shape
+    (24, 2)
+    """
+    check_key(key_added)
+    X, var, where = get_matrix(adata, layer, use_raw)
+    _check_free(adata, key_added)
+    groups = None if groupby is None else _groups(adata, groupby)
+    if not isinstance(model, DrugModel):
+        model = load_drug_model(model)
+    panel, notes = choose_panel(model, drugs, smiles)
+    holder = "adata.raw" if use_raw else "adata"
+    raw_var = None if adata.raw is None else adata.raw.var
+    match = match_genes(
+        var, model.vocabulary, gene_key, min_overlap=min_overlap, raw_var=raw_var, holder=holder
+    )
+    if match.organism == "mouse":
+        msg = (
+            f"`{match.where}` holds mouse genes; the model has seen human cell lines only. To go on with one-to-one "
+            "orthologs, which nothing here vouches for, take scellm.pp.harmonize_genes(adata) first."
+        )
+        raise ValueError(msg)
+    values = describe_values(X)
+    if not values.usable:
+        msg = (
+            f"`{where}` cannot be read as expression. {values.message} Pass raw counts or log1p values with layer= or "
+            "use_raw=; scellm.pp.check_input(adata) shows what is where."
+        )
+        raise ValueError(msg)
+    mean, std, distance, depth = _predict(X, match, values, model, panel, groups, show_progress)
+    _report(distance, depth, panel, groups, notes, groupby=groupby, asked=drugs is not None)
+    record = {
+        "scellm_version": __version__,
+        "model": model.name,
+        "sha256": model.sha256,
+        "drugs": np.array(panel.names, dtype=str),
+        "drug_class": np.array(panel.drug_class, dtype=str),
+        "target": np.array(panel.target, dtype=str),
+        "smiles": np.array(panel.smiles, dtype=str),
+        "pearson": np.asarray(panel.pearson, dtype=np.float32),
+        "units": UNITS,
+        "groupby": groupby or "",
+        "matrix": where,
+        "values": values.message,
+        "n_genes": match.n_genes,
+        "median_counts": float(np.median(depth)),
+        "notes": " ".join(notes),
+    }
+    adata = adata.copy() if copy else adata
+    _remove_old(adata, key_added)
+    rows = slice(None) if groups is None else groups.codes
+    adata.obsm[key_added] = _take(mean, rows)
+    adata.obsm[f"{key_added}_std"] = _take(std, rows)
+    adata.obs[f"{key_added}_applicability"] = _take(distance, rows)
+    if (drugs is not None or smiles is not None) and len(panel.names) <= FEW_DRUGS:
+        for i, name in enumerate(panel.names):
+            adata.obs[_column(key_added, name)] = adata.obsm[key_added][:, i]
+    adata.uns[key_added] = record
+    return adata if copy else None
+
+
+def choose_panel(
+    model: DrugModel,
+    drugs: str | Iterable[str] | None,
+    smiles: str | Iterable[str] | Mapping[str, str] | None,
+) -> tuple[Panel, list[str]]:
+    """Drugs that were asked for, by name and by structure, and notes about them."""
+    parts, notes = [], []
+    if drugs is not None:
+        parts.append(model.panel(find_drugs(model.drugs, drugs)))
+    elif smiles is None:
+        parts.append(model.panel(np.flatnonzero(model.drugs["panel"].to_numpy(bool))))
+    if smiles is not None:
+        if not isinstance(smiles, Mapping):
+            smiles = {text: text for text in ([smiles] if isinstance(smiles, str) else smiles)}
+        if not smiles:
+            msg = "smiles= is empty; pass at least one SMILES, or leave it out."
+            raise ValueError(msg)
+        read = {str(name): read_smiles(text) for name, text in smiles.items()}
+        notes += [f"{name}: {structure.note}." for name, structure in read.items() if structure.note]
+        for name, structure in read.items():
+            known = model.drugs.loc[model.drugs["inchikey"] == structure.inchikey, "name"]
+            if len(known):
+                notes.append(f"{name} is {known.iloc[0]}, which the model knows: ask for it by name.")
+        structures = [structure.smiles for structure in read.values()]
+        parts.append(model.compounds(list(read), structures, fingerprints(structures)))
+    panel = parts[0] if len(parts) == 1 else _join(parts)
+    if len(set(panel.names)) < len(panel.names):
+        twice = sorted({name for name in panel.names if panel.names.count(name) > 1})
+        msg = f"{twice} would name two columns; give the compounds of smiles= other names."
+        raise ValueError(msg)
+    return panel, notes
+
+
+def _join(parts: list[Panel]) -> Panel:
+    """Several panels side by side."""
+    joined: dict[str, Any] = {}
+    for field in ("names", "drug_class", "target", "smiles"):
+        joined[field] = [value for part in parts for value in getattr(part, field)]
+    for field in ("response", "mean", "scale", "error", "extra", "pearson"):
+        joined[field] = np.concatenate([getattr(part, field) for part in parts], axis=-1)
+    return Panel(**joined)
+
+
+def _groups(adata: AnnData, groupby: str) -> pd.Categorical:
+    """The groups of a column, those that have cells.
+
+    Raises
+    ------
+    KeyError
+        No such column.
+    ValueError
+        No cell has a group.
+    """
+    if groupby not in adata.obs:
+        msg = f"groupby={groupby!r} is no column of `adata.obs`, which has {[str(c) for c in adata.obs.columns]}."
+        raise KeyError(msg)
+    labels = adata.obs[groupby]
+    groups = pd.Categorical(labels.astype(object).where(labels.notna(), None))
+    if not len(groups.categories):
+        msg = f"No cell has a group in `adata.obs[{groupby!r}]`: all {adata.n_obs} entries are missing."
+        raise ValueError(msg)
+    if isinstance(labels.dtype, pd.CategoricalDtype):
+        empty = [str(name) for name in labels.cat.categories if name not in set(groups.categories)]
+        if empty:
+            warnings.warn(
+                f"{len(empty)} groups of `adata.obs[{groupby!r}]` have no cell and no prediction: "
+                f"{', '.join(empty[:5])}.",
+                stacklevel=3,
+            )
+    return groups
+
+
+def _predict(
+    X: Any,
+    match: GeneMatch,
+    values: ValueReport,
+    model: DrugModel,
+    panel: Panel,
+    groups: pd.Categorical | None,
+    show_progress: bool | None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Mean, standard deviation (n, D), distance and depth (n,) of all cells, or of all groups."""
+    present = np.unique(match.ids[match.ids >= 0])
+    reader = model.reader(present)
+    n = X.shape[0] if groups is None else len(groups.categories)
+    mean, std = (np.full((n, len(panel.names)), np.nan, dtype=np.float32) for _ in range(2))
+    distance, depth = np.full(n, np.nan, dtype=np.float32), np.zeros(n)
+    sums = None if groups is None else np.zeros((n, len(present)))
+
+    def predict(linear: np.ndarray, rows: slice) -> None:
+        similarity, distance[rows], depth[rows] = reader.read(linear)
+        mean[rows], std[rows] = model.predict(similarity, panel)
+
+    show = X.shape[0] >= PROGRESS_FROM if show_progress is None else show_progress
+    with tqdm(total=X.shape[0], desc="drug response", unit="cell", disable=not show) as progress:
+        for start, block in row_blocks(X, ROWS_PER_BLOCK):
+            check_finite(block, start)
+            counts = gene_counts(block, match.ids, len(model.vocabulary), values.linearize)
+            linear = counts.toarray()[:, present]
+            if groups is None:
+                predict(linear, slice(start, start + len(linear)))
+            else:
+                codes = groups.codes[start : start + len(linear)]
+                kept = np.flatnonzero(codes >= 0)
+                member = sp.csr_array((np.ones(len(kept)), (codes[kept], kept)), shape=(n, len(linear)))
+                sums += member @ linear
+            progress.update(len(linear))
+    if sums is not None:
+        predict(sums, slice(None))
+    return mean, std, distance, depth
+
+
+def _take(values: np.ndarray, rows: slice | np.ndarray) -> np.ndarray:
+    """Rows of groups for their cells; NaN for a code of -1."""
+    if isinstance(rows, slice):
+        return values
+    taken = values[rows]
+    taken[rows < 0] = np.nan
+    return taken
+
+
+def _report(
+    distance: np.ndarray,
+    depth: np.ndarray,
+    panel: Panel,
+    groups: pd.Categorical | None,
+    notes: list[str],
+    *,
+    groupby: str | None,
+    asked: bool,
+) -> None:
+    """Warn of what should not be believed."""
+    what = "cells" if groups is None else "groups"
+    for note in notes:
+        warnings.warn(note, stacklevel=3)
+    if groups is not None and (n := int((groups.codes < 0).sum())):
+        warnings.warn(
+            f"{n} cells have no group in `adata.obs[{groupby!r}]`; their rows are NaN.", stacklevel=3
+        )
+    if n := int(np.isnan(distance).sum()):
+        names = (
+            "" if groups is None else f" ({', '.join(map(str, groups.categories[np.isnan(distance)][:5]))})"
+        )
+        warnings.warn(
+            f"{n} of {len(distance)} {what}{names} express none of the model's genes; their rows are NaN.",
+            stacklevel=3,
+        )
+    outside = float(np.mean(distance[np.isfinite(distance)] > 1)) if np.isfinite(distance).any() else 0.0
+    if outside > 0.5:
+        warnings.warn(
+            f"{100 * outside:.0f} % of the {what} are unlike any cancer cell line the model has seen (applicability above "
+            "1): normal cells, perhaps. Their predictions mean nothing.",
+            stacklevel=3,
+        )
+    if groups is None and np.median(depth) < SHALLOW:
+        warnings.warn(
+            f"Half of the cells have fewer than {np.median(depth):.0f} counts over the model's genes: their predictions stay near "
+            "each drug's mean. Pass groupby= with clusters or samples, whose counts are added up.",
+            stacklevel=3,
+        )
+    weak = [name for name, r in zip(panel.names, panel.pearson, strict=True) if r < WEAK]
+    if weak and asked:
+        warnings.warn(
+            f"Hardly predictable from expression (correlation over left-out lines below {WEAK}): {', '.join(weak)}.",
+            stacklevel=3,
+        )
+
+
+def _column(key: str, name: str) -> str:
+    """Name of a drug's column in `obs`; files take `/` for folders."""
+    return f"{key}:{name.replace('/', '|')}"
+
+
+def _remove_old(adata: AnnData, key: str) -> None:
+    """Columns of drugs that an earlier call wrote and this one may not write again."""
+    for name in np.atleast_1d(adata.uns.get(key, {}).get("drugs", [])):
+        adata.obs.drop(columns=_column(key, str(name)), errors="ignore", inplace=True)
+
+
+def _check_free(adata: AnnData, key: str) -> None:
+    """Refuse keys that hold something `drug_response` has not written."""
+    found = adata.uns.get(key)
+    if isinstance(found, dict) and "scellm_version" in found and "drugs" in found:
+        return
+    for slot, name in (("uns", key), ("obsm", key), ("obsm", f"{key}_std"), ("obs", f"{key}_applicability")):
+        if name in getattr(adata, slot):
+            msg = (
+                f"`adata.{slot}[{name!r}]` is there already and is not of tl.drug_response; it is not overwritten. Pass "
+                "key_added= with another key, or delete it."
+            )
+            raise ValueError(msg)
