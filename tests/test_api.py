@@ -1,6 +1,7 @@
 """The contract of all public functions: signatures, docstrings, keys written, input untouched, listed in the docs."""
 
 import ast
+import dataclasses
 import doctest
 import importlib.util
 import inspect
@@ -15,6 +16,7 @@ import pytest
 import torch
 
 import scellm
+from scellm.models._parts import Part
 
 NAMESPACES = ("pp", "tl", "pl", "get", "models", "datasets")
 ADATA_FIRST = ("pp", "tl", "pl", "get")
@@ -189,6 +191,15 @@ def tiny_model() -> scellm.models.CellLM:
 
 
 ANNOTATED = {"key": "annotated", "show": False}
+
+
+def with_head(model: scellm.models.CellLM) -> scellm.models.CellLM:
+    """The same model with a head for malignancy."""
+    weight, bias = np.ones(model.config.dim, np.float32), np.zeros(1, np.float32)
+    part = Part(tensors={"weight": weight, "bias": bias})
+    return dataclasses.replace(model, parts={"malignancy": part})
+
+
 ARGUMENTS = {
     "get.embedding": lambda model: {"key": "X_pca"},
     "get.gene_importance": lambda model: {"key": "important"},
@@ -200,7 +211,14 @@ ARGUMENTS = {
     "pl.reliability": lambda model: ANNOTATED | {"truth": "cell_type"},
     "pp.check_input": lambda model: {},
     "pp.harmonize_genes": lambda model: {},
+    "tl.annotate": lambda model: {
+        "model": model,
+        "reference": scellm.datasets.toy_cells(40, rng=1),
+        "labels": "cell_type",
+        "target_error": 0.2,
+    },
     "tl.embed": lambda model: {"model": model},
+    "tl.malignancy": lambda model: {"model": with_head(model)},
     "tl.gene_importance": lambda model: {"groupby": "donor", "model": model, "n_cells": 4, "n_steps": 2},
 }
 """Arguments beside `adata` with which each function that takes one runs on toy cells."""
@@ -218,9 +236,13 @@ def documented_keys(function: Callable, arguments: dict) -> set[tuple[str, str]]
     defaults = {name: p.default for name, p in inspect.signature(function).parameters.items()}
     values = defaults | arguments
     found = re.findall(
-        rf"`(?:adata\.)?({'|'.join(SLOTS)})\[([\"']?)([^\]\"']+)\2\]`", sections(function.__doc__)["Returns"]
+        rf"`(?:adata\.)?({'|'.join(SLOTS)})\[(f?)([\"']?)([^\]\"']+)\3\]`",
+        sections(function.__doc__)["Returns"],
     )
-    return {(slot, key if quote else values[key]) for slot, quote, key in found}
+    return {
+        (slot, key.format(**values) if formatted else key if quote else values[key])
+        for slot, formatted, quote, key in found
+    }
 
 
 def present_keys(adata: ad.AnnData) -> set[tuple[str, str]]:
@@ -231,7 +253,8 @@ def differences(adata: ad.AnnData, before: ad.AnnData) -> list[str]:
     """Parts of an AnnData that are not as before."""
     found = [f"{slot}[{key!r}]" for slot, key in sorted(present_keys(adata) ^ present_keys(before))]
     for slot in ("obs", "var"):
-        if not getattr(adata, slot).equals(getattr(before, slot)):
+        old = getattr(before, slot)
+        if not getattr(adata, slot).reindex(columns=old.columns).equals(old):  # a new column is a new key
             found.append(slot)
     for name, new, old in (
         ("X", adata.X, before.X),
@@ -308,9 +331,10 @@ def test_control_differences_are_found(cells):
     assert differences(cells, before) == []
     cells.obsm["extra"] = np.zeros((12, 1))
     cells.obs["donor"] = "someone"
+    cells.obs["extra"] = 1
     cells.X.data[0] += 1
     cells.layers["counts"] = cells.layers["counts"].astype(np.float64)
-    assert differences(cells, before) == ["obsm['extra']", "obs", "X", "counts"]
+    assert differences(cells, before) == ["obs['extra']", "obsm['extra']", "obs", "X", "counts"]
 
 
 # -- examples -------------------------------------------------------------------------------------------------

@@ -1,6 +1,14 @@
 """Scores, and the baselines they stand beside. Arrays in, numbers out."""
 
+from ._calibration import expected_calibration_error
 from ._neighbors import NeighborScore, neighbor_score
 from ._uniformity import alignment, anisotropy, uniformity
 
-__all__ = ["NeighborScore", "alignment", "anisotropy", "neighbor_score", "uniformity"]
+__all__ = [
+    "NeighborScore",
+    "alignment",
+    "anisotropy",
+    "expected_calibration_error",
+    "neighbor_score",
+    "uniformity",
+]

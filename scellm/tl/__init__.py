@@ -4,11 +4,14 @@ from importlib import import_module as _import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ._annotate import annotate
+    from ._drug_response import drug_response
     from ._embed import embed
     from ._gene_importance import gene_importance
+    from ._malignancy import malignancy
     from ._pretrain import pretrain
 
-__all__ = ["embed", "gene_importance", "pretrain"]
+__all__ = ["annotate", "drug_response", "embed", "gene_importance", "malignancy", "pretrain"]
 
 
 def __getattr__(name: str):

@@ -156,11 +156,47 @@ def embed(
         source = Path(adata).resolve()  # through links: the file itself gets the results
         target = Path(output).resolve() if output is not None else source
         _check_target(source, target)
+    embedding, record = embedding_of(
+        adata,
+        model,
+        layer=layer,
+        use_raw=use_raw,
+        gene_key=gene_key,
+        min_overlap=min_overlap,
+        on_empty=on_empty,
+        batch_size=batch_size,
+        device=device,
+        precision=precision,
+        show_progress=show_progress,
+    )
+    if is_path:
+        _write(source, target, key_added, embedding, record)
+        return None
+    adata = adata.copy() if copy else adata
+    adata.obsm[key_added] = embedding
+    adata.uns[key_added] = record
+    return adata if copy else None
+
+
+def embedding_of(
+    adata: AnnData | str | os.PathLike[str],
+    model: CellLM | str | os.PathLike[str],
+    *,
+    layer: str | None = None,
+    use_raw: bool | None = None,
+    gene_key: str | None = None,
+    min_overlap: float = 0.10,
+    on_empty: Literal["nan", "raise"] = "nan",
+    batch_size: int | Literal["auto"] = "auto",
+    device: torch.device | str = "auto",
+    precision: Literal["auto", "fp32", "bf16"] = "auto",
+    show_progress: bool | None = None,
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """The (n_obs, dim) embedding and its record for `uns`, of an object or a file, which are not changed; see `embed`."""
     chosen_device = choose_device(device)
     dtype = choose_precision(precision, chosen_device)
     if not isinstance(model, CellLM):
         model = load(model)
-
     with _source(adata, layer, use_raw) as (X, var, where, raw_var):
         holder = "adata.raw" if use_raw else "adata"
         match = match_genes(
@@ -179,13 +215,7 @@ def embed(
         "precision": "bf16" if "bfloat16" in str(dtype) else "fp32",
     }
     _report(n_empty, n_truncated, on_empty, model.tokens, len(embedding), where)
-    if is_path:
-        _write(source, target, key_added, embedding, record)
-        return None
-    adata = adata.copy() if copy else adata
-    adata.obsm[key_added] = embedding
-    adata.uns[key_added] = record
-    return adata if copy else None
+    return embedding, record
 
 
 def _check_options(on_empty: str, batch_size: int | str, min_overlap: float) -> None:
@@ -225,7 +255,7 @@ def _check_values(values: ValueReport, where: str, raw_var: pd.DataFrame | None)
         )
         raise ValueError(msg)
     if values.kind == "non_integer_counts" or not values.is_certain:
-        warnings.warn(f"`{where}`: {values.message}", stacklevel=3)
+        warnings.warn(f"`{where}`: {values.message}", stacklevel=4)
 
 
 def _embed_rows(
@@ -295,14 +325,14 @@ def _report(
             msg += "; filter them with sc.pp.filter_cells(adata, min_genes=1), or pass on_empty='nan'."
             raise ValueError(msg)
         warnings.warn(
-            f"{msg}; their rows are NaN. sc.pp.filter_cells(adata, min_genes=1) removes them.", stacklevel=3
+            f"{msg}; their rows are NaN. sc.pp.filter_cells(adata, min_genes=1) removes them.", stacklevel=4
         )
     if n_truncated:
         read = "most expressed" if tokens.truncation == "highest" else "first in the order of the vocabulary"
         warnings.warn(
             f"{n_truncated} of {n_obs} cells express more than {tokens.max_genes} genes; of each, the {tokens.max_genes} "
             f"{read} were read.",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 

@@ -1,0 +1,346 @@
+"""Fit an annotator to labelled vectors and calibrate it on held-out ones."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import numpy as np
+
+from ..metrics._calibration import expected_calibration_error, fit_temperature, softmax
+from ..metrics._conformal import (
+    balance,
+    conformal_threshold,
+    nonconformity,
+    prediction_sets,
+    score_quantiles,
+)
+from ..models._annotator import Annotator, spread_of
+
+Method = Literal["auto", "linear", "prototype", "knn"]
+METHODS = ("linear", "prototype", "knn")
+"""What `"auto"` chooses among; the first wins ties."""
+MAX_CELLS = 10_000
+"""Cells a classifier is fitted on, drawn evenly over classes: more change little and take long (ours)."""
+MAX_EXEMPLARS = 5_000
+"""Cells kept to measure distances to."""
+PENALTY = 0.1
+"""C of logistic regression on standardised features (ours: chosen on labelled sets of the training corpus)."""
+REPORTED_ERRORS = (0.05, 0.1, 0.2)
+"""Target errors whose coverage is reported."""
+
+
+def fit_annotator(
+    vectors: np.ndarray,
+    codes: np.ndarray,
+    classes: list[str],
+    *,
+    method: Method = "auto",
+    groups: np.ndarray | None = None,
+    space: Literal["embedding", "genes"] = "embedding",
+    genes: list[str] | None = None,
+    n_folds: int = 5,
+    max_exemplars: int = MAX_EXEMPLARS,
+    rng: int = 0,
+) -> Annotator:
+    """Fit, choose and calibrate by cross-validation, then fit on all cells.
+
+    Parameters
+    ----------
+    vectors
+        (n, F) finite vectors.
+    codes
+        (n,) class of each, all K of them present.
+    classes
+        K names.
+    method
+        Classifier; `"auto"` takes the one with the best macro-F1 on held-out cells.
+    groups
+        (n,) donors or studies; whole groups are held out, and each weighs the same in the calibration. `None` holds out
+        cells.
+    space, genes
+        As in `Annotator`.
+    n_folds
+        Folds, fewer where there are fewer groups.
+    max_exemplars
+        Cells kept.
+    rng
+        Seed of the folds and of what is drawn.
+
+    Returns
+    -------
+    The annotator, its `report` with what was measured on held-out cells.
+
+    Raises
+    ------
+    ValueError
+        Fewer than two groups, or every class is in one group alone.
+    """
+    drawn = draw_evenly(codes, MAX_CELLS, rng)
+    n_given, group_names = len(codes), groups
+    vectors, codes = vectors[drawn], codes[drawn]
+    groups = None if groups is None else np.asarray(groups)[drawn]
+    candidates = METHODS if method == "auto" else (method,)
+    held_out = {name: np.full((len(codes), len(classes)), -np.inf) for name in candidates}
+    strange, fold_of = np.zeros(len(codes)), np.full(len(codes), -1)
+    is_known = np.zeros(len(codes), dtype=bool)
+    for number, (train, test) in enumerate(folds(codes, groups, n_folds, rng)):
+        known = np.isin(codes[test], codes[train])
+        is_known[test], fold_of[test] = known, number
+        for name in candidates:
+            fitted = fit_one(
+                name, vectors[train], codes[train], classes, space=space, max_exemplars=max_exemplars
+            )
+            held_out[name][test] = fitted.logits(vectors[test])
+        strange[test] = fitted.strangeness(vectors[test])
+    if not is_known.any():
+        msg = "Every class is in one group alone, so none can be held out: leave val_by out, or name a finer column."
+        raise ValueError(msg)
+    scores = {
+        name: macro_f1(codes[is_known], logits[is_known].argmax(axis=1), len(classes))
+        for name, logits in held_out.items()
+    }
+    best = max(candidates, key=lambda name: scores[name])
+    kept = np.flatnonzero(is_known)
+    weights = balance(None if groups is None else groups[kept], len(kept))
+    annotator = fit_one(
+        best, vectors, codes, classes, space=space, max_exemplars=max_exemplars, rng=rng, genes=genes
+    )
+    report = calibrate(
+        annotator, held_out[best][kept], codes[kept], strange[kept], weights, parts=fold_of[kept]
+    )
+    tested = np.unique(codes[kept])
+    annotator.report = {
+        **report,
+        "method": best,
+        "macro_f1_by_method": scores,
+        "held_out": "cells" if groups is None else "groups",
+        "n_groups": 0 if group_names is None else len(np.unique(np.asarray(group_names))),
+        "n_cells": n_given,
+        "n_fitted": len(codes),
+        "never_held_out": [name for code, name in enumerate(classes) if code not in tested],
+    }
+    return annotator
+
+
+def calibrate(
+    annotator: Annotator,
+    logits: np.ndarray,
+    codes: np.ndarray,
+    strange: np.ndarray,
+    weights: np.ndarray,
+    *,
+    parts: np.ndarray | None = None,
+) -> dict[str, Any]:
+    """Set temperature, quantiles of nonconformity and of novelty from held-out cells.
+
+    Parameters
+    ----------
+    annotator
+        Changed in place.
+    logits
+        (n, K) scores of cells it was not fitted on.
+    codes
+        (n,) their classes.
+    strange
+        (n,) their strangeness.
+    weights
+        (n,) weights that sum to n.
+    parts
+        (n,) folds; each is judged by what was fitted on the others. `None` judges nothing.
+
+    Returns
+    -------
+    What was measured on held-out cells.
+    """
+    annotator.temperature = fit_temperature(logits, codes, weights)
+    probabilities = softmax(logits / annotator.temperature)
+    annotator.nonconformity = score_quantiles(nonconformity(probabilities, codes), weights).astype(np.float32)
+    annotator.n_calibration = len(codes)
+    annotator.novelty = score_quantiles(strange, weights).astype(np.float32)
+    report: dict[str, Any] = {
+        "accuracy": float((logits.argmax(axis=1) == codes).mean()),
+        "macro_f1": macro_f1(codes, logits.argmax(axis=1), logits.shape[1]),
+        "temperature": annotator.temperature,
+        "ece_before": expected_calibration_error(softmax(logits), codes),
+        "n_held_out": len(codes),
+    }
+    return report if parts is None else report | _judge(logits, codes, weights, parts, annotator.classes)
+
+
+def _judge(
+    logits: np.ndarray, codes: np.ndarray, weights: np.ndarray, parts: np.ndarray, classes: list[str]
+) -> dict[str, Any]:
+    """Calibration error and coverage of each fold by what the other folds say."""
+    probabilities = np.zeros_like(logits)
+    covered = {error: np.zeros(len(codes), dtype=bool) for error in REPORTED_ERRORS}
+    sizes = {error: np.zeros(len(codes)) for error in REPORTED_ERRORS}
+    for part in np.unique(parts):
+        here, others = parts == part, parts != part
+        if not others.any():  # only one fold could be held out
+            others = here
+        temperature = fit_temperature(logits[others], codes[others], weights[others])
+        probabilities[here] = softmax(logits[here] / temperature)
+        seen = nonconformity(softmax(logits[others] / temperature), codes[others])
+        quantiles = score_quantiles(seen, weights[others])
+        for error in REPORTED_ERRORS:
+            sets = prediction_sets(
+                probabilities[here], conformal_threshold(quantiles, int(others.sum()), error)
+            )
+            covered[error][here] = sets[np.arange(len(sets)), codes[here]]
+            sizes[error][here] = sets.sum(axis=1)
+    return {
+        "ece_after": expected_calibration_error(probabilities, codes),
+        "coverage": {str(error): float(inside.mean()) for error, inside in covered.items()},
+        "set_size": {str(error): float(size.mean()) for error, size in sizes.items()},
+        "coverage_by_class": {
+            str(error): [
+                float(inside[codes == code].mean()) if (codes == code).any() else -1.0
+                for code in range(len(classes))
+            ]
+            for error, inside in covered.items()
+        },
+    }
+
+
+def fit_one(
+    kind: str,
+    vectors: np.ndarray,
+    codes: np.ndarray,
+    classes: list[str],
+    *,
+    space: Literal["embedding", "genes"] = "embedding",
+    genes: list[str] | None = None,
+    max_exemplars: int = MAX_EXEMPLARS,
+    rng: int = 0,
+) -> Annotator:
+    """One classifier, not calibrated. Classes without cells have the score -inf (linear, prototype)."""
+    n_classes, n_features = len(classes), vectors.shape[1]
+    annotator = Annotator(
+        classes=list(classes),
+        kind=kind,
+        space=space,
+        genes=list(genes or []),
+        centre=np.zeros(n_features, np.float32),
+        scale=np.ones(n_features, np.float32),
+        weight=np.zeros((n_classes, n_features), np.float32),
+        bias=np.zeros(n_classes, np.float32),
+        exemplars=np.zeros((0, n_features), np.float32),
+        exemplar_labels=np.zeros(0, np.int32),
+        exemplar_spread=np.zeros(0, np.float32),
+    )
+    plain = annotator.standardize(vectors)
+    annotator.centre = plain.mean(axis=0)
+    annotator.scale = np.maximum(plain.std(axis=0), 1e-3 if space == "genes" else 1e-6)
+    standard = annotator.standardize(vectors)
+    if kind == "linear":
+        annotator.weight, annotator.bias = logistic_regression(standard, codes, n_classes)
+    elif kind == "prototype":
+        annotator.weight = _prototypes(standard, codes, n_classes)
+    if space == "genes":
+        annotator.projection = _principal_axes(standard, rng)
+    keep_exemplars(annotator, vectors, codes, max_exemplars, rng)
+    return annotator
+
+
+def keep_exemplars(annotator: Annotator, vectors: np.ndarray, codes: np.ndarray, n: int, rng: int) -> None:
+    """Give an annotator the cells that distances are measured to, drawn evenly over classes."""
+    drawn = draw_evenly(codes, n, rng)
+    annotator.exemplars = annotator.place(vectors[drawn])
+    annotator.exemplar_labels = codes[drawn].astype(np.int32)
+    annotator.exemplar_spread = spread_of(annotator.exemplars)
+
+
+def logistic_regression(
+    vectors: np.ndarray, codes: np.ndarray, n_classes: int, penalty: float = PENALTY
+) -> tuple[np.ndarray, np.ndarray]:
+    """Multinomial logistic regression with balanced classes: (K, F) weights and (K,) biases."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    weight = np.zeros((n_classes, vectors.shape[1]), np.float32)
+    bias = np.full(n_classes, -np.inf, np.float32)
+    present = np.unique(codes)
+    if len(present) == 1:
+        bias[present] = 0
+        return weight, bias
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the last digits are noise
+        fitted = LogisticRegression(C=penalty, class_weight="balanced", max_iter=200, tol=1e-3).fit(
+            vectors, codes
+        )
+    if len(present) == 2:  # scikit-learn keeps one row; a class against the other
+        weight[present[1]], bias[present] = fitted.coef_[0], [0, fitted.intercept_[0]]
+    else:
+        weight[present], bias[present] = fitted.coef_, fitted.intercept_
+    return weight, bias
+
+
+def _prototypes(vectors: np.ndarray, codes: np.ndarray, n_classes: int) -> np.ndarray:
+    """(K, F) unit mean of the unit vectors of each class; zeros without cells."""
+    from ..models._annotator import unit
+
+    sphere = unit(vectors)
+    means = [
+        sphere[codes == code].mean(axis=0) if (codes == code).any() else np.zeros(vectors.shape[1])
+        for code in range(n_classes)
+    ]
+    return unit(np.stack(means))
+
+
+def _principal_axes(vectors: np.ndarray, rng: int, n: int = 50) -> np.ndarray:
+    """(F, d) first principal axes."""
+    from sklearn.decomposition import PCA
+
+    n = min(n, *vectors.shape)
+    return PCA(n, random_state=rng).fit(vectors).components_.T.astype(np.float32)
+
+
+def folds(
+    codes: np.ndarray, groups: np.ndarray | None, n_folds: int, rng: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Train and test rows of each fold, classes spread evenly, groups kept whole."""
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    rows = np.arange(len(codes))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The least populated class")
+        if groups is None:
+            n_folds = max(2, min(n_folds, int(np.bincount(codes).max())))
+            yield from StratifiedKFold(n_folds, shuffle=True, random_state=rng).split(rows, codes)
+            return
+        n_groups = len(np.unique(groups))
+        if n_groups < 2:
+            msg = "There is one group; two or more are needed to hold one out."
+            raise ValueError(msg)
+        splitter = StratifiedGroupKFold(min(n_folds, n_groups), shuffle=True, random_state=rng)
+        for train, test in splitter.split(rows, codes, groups):
+            if len(test) and len(train):
+                yield train, test
+
+
+def draw_evenly(codes: np.ndarray, n: int, rng: int) -> np.ndarray:
+    """Rows, ascending, at most `n`: as many of every class as it has, up to one number for all."""
+    if len(codes) <= n:
+        return np.arange(len(codes))
+    counts = np.bincount(codes)
+    limit, most = 1, int(counts.max())
+    while limit < most:  # the largest limit that keeps no more than n
+        middle = (limit + most + 1) // 2
+        limit, most = (middle, most) if np.minimum(counts, middle).sum() <= n else (limit, middle - 1)
+    generator = np.random.default_rng(rng)
+    order = generator.permutation(len(codes))
+    ranks = np.empty(len(codes), dtype=int)
+    for code in np.unique(codes):
+        rows = order[codes[order] == code]
+        ranks[rows] = np.arange(len(rows))
+    return np.flatnonzero(ranks < limit)
+
+
+def macro_f1(truth: np.ndarray, predicted: np.ndarray, n_classes: int) -> float:
+    """Mean F1 over the classes that are in the truth."""
+    from sklearn.metrics import f1_score
+
+    present = np.unique(truth)
+    return float(f1_score(truth, predicted, labels=present, average="macro", zero_division=0))
