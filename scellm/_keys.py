@@ -17,3 +17,9 @@ DRUG_RESPONSE = "drug_response"
 
 MALIGNANT = "scellm_malignant"
 """Default key of `tl.malignancy`: probability in `obs`, and its record in `uns`."""
+
+RANK_DRUGS = "rank_drugs"
+"""Default key of `tl.rank_drugs` in `uns`."""
+
+DRUG_SIMILARITY = "drug_similarity"
+"""Default key of `tl.drug_similarity` in `uns`."""

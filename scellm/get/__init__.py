@@ -1,6 +1,7 @@
 """Results as tables."""
 
+from ._drug_response import drug_response, rank_drugs
 from ._embedding import embedding
 from ._gene_importance import gene_importance
 
-__all__ = ["embedding", "gene_importance"]
+__all__ = ["drug_response", "embedding", "gene_importance", "rank_drugs"]

@@ -10,16 +10,19 @@ SCALE = 5_000.0
 """Counts per profile before the logarithm; between 1,000 and 30,000 measured best for shallow and deep together."""
 PENALTY = 0.3
 """Ridge penalty of a reader, in units of the mean variance of a gene."""
-DEPTHS = (30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)
-"""Counts over the model's genes for which there is a reader of its own; a cell takes the nearest."""
+DEPTHS = (30, 100, 300, 1_000, 3_000, 10_000, 30_000)
+"""Counts over the model's genes for which there is a reader of its own; a cell takes the nearest.
+
+Deeper sums of single cells are read as of 30,000: what parts them from bulk RNA-seq is the platform then, not counts.
+"""
 DEEP = 300_000
 """Depth from which a profile is read as it is, as bulk RNA-seq is."""
 REPEATS = 4
 """Thinned copies of each line that a reader is fitted on."""
 RANK = 128
 """Dimensions of a line's vector."""
-LOWEST = 0.01
-"""Quantile of the lines' own similarity that counts as the edge of what the model has seen."""
+LONELY = 0.1
+"""Share of the lines, those least like any other, that lie beyond the edge of what the model has seen."""
 
 
 class LineReader:
@@ -65,7 +68,7 @@ class LineReader:
         similarity
             (B, L) float32, NaN for a cell without counts.
         distance
-            (B,) float32; 1 for a cell as far from its nearest line as the most lonely 1 % of lines are, at its depth.
+            (B,) float32; 1 for a cell as far from its nearest line as the most lonely tenth of lines is, at its depth.
         depth
             (B,) counts, or what would have been counts: the sum in units of the smallest value.
         """
@@ -77,7 +80,7 @@ class LineReader:
         similarity = np.full((len(values), len(self.lines)), np.nan, dtype=np.float32)
         distance = np.full(len(values), np.nan, dtype=np.float32)
         bins = np.abs(np.log(np.maximum(depth, 1))[:, None] - np.log(DEPTHS)).argmin(1)
-        bins[depth >= DEEP] = len(DEPTHS)
+        bins[depth >= DEEP] = len(DEPTHS) if self.is_whole else len(DEPTHS) - 1
         for i in np.unique(bins[depth > 0]).tolist():
             rows = np.flatnonzero((bins == i) & (depth > 0))
             vectors, edge = self._vectors(logged[rows], i)
@@ -87,13 +90,13 @@ class LineReader:
 
     def _vectors(self, logged: np.ndarray, i: int) -> tuple[np.ndarray, float]:
         """Vectors of profiles at the depth of bin i, (B, R), and the edge there."""
-        if i == len(DEPTHS) and self.is_whole:
+        if i == len(DEPTHS):
             centered = (logged - self._of["center"][i]) * self._of["gene_weight"]
-            return _unit(centered) @ self._of["loadings"], float(self._of["edge"][i + 1])
+            return _unit(centered) @ self._of["loadings"], float(self._of["edge"][i])
         if i not in self._readers:
             self._readers[i] = self._solve(i)
         reader, edge = self._readers[i]
-        return (logged - self._of["center"][i][self.present]) @ reader, edge
+        return _at_most_unit((logged - self._of["center"][i][self.present]) @ reader), edge
 
     def _solve(self, i: int) -> tuple[np.ndarray, float]:
         """Map from the present genes to vectors, (P, R), and the edge, lower by what the missing genes cost."""
@@ -120,9 +123,9 @@ def fit_reader(log2_tpm: np.ndarray, *, rank: int = RANK, rng: int = 0) -> dict[
 
     Returns
     -------
-    `line_vectors` (L, R), `loadings` (G, R), `gene_weight` and `mean_fraction` (G,); for each depth and for bulk
-    `center` (K, G), `gram` (K, G (G + 1) / 2) float16, `cross` (K, G, R) float16; `edge` (K + 1,), the last one of
-    bulk profiles that have all genes.
+    `line_vectors` (L, R), `loadings` (G, R), `gene_weight` and `mean_fraction` (G,); for each depth `gram`
+    (K, G (G + 1) / 2) and `cross` (K, G, R), both float16; for each depth and then for bulk `center` (K + 1, G) and
+    `edge` (K + 1,).
     """
     linear = np.exp2(log2_tpm.astype(np.float64)) - 1
     whole = np.log2(1 + _fractions(linear) * SCALE)
@@ -132,17 +135,17 @@ def fit_reader(log2_tpm: np.ndarray, *, rank: int = RANK, rng: int = 0) -> dict[
     loadings = np.linalg.svd(unit, full_matrices=False)[2][:rank].T  # (G, R)
     vectors = _unit(unit @ loadings)
     centers, grams, crosses, edges = [], [], [], []
-    for i, depth in enumerate((*DEPTHS, None)):
-        repeats = 1 if depth is None else REPEATS
-        thinned = linear if depth is None else thin(linear, depth, repeats=repeats, rng=rng + i)
+    for i, depth in enumerate(DEPTHS):
+        thinned = thin(linear, depth, repeats=REPEATS, rng=rng + i)
         logged = np.log2(1 + _fractions(thinned) * SCALE)
         centers.append(logged.mean(0))
         logged -= centers[-1]
         gram = logged.T @ logged / len(logged)
-        cross = logged.T @ np.tile(vectors, (repeats, 1)) / len(logged)
+        cross = logged.T @ np.tile(vectors, (REPEATS, 1)) / len(logged)
         grams.append(_pack(gram))
         crosses.append(cross)
-        edges.append(_edge(logged[: len(linear)] @ _ridge(gram, cross)[0] @ vectors.T))
+        edges.append(_edge(_at_most_unit(logged[: len(linear)] @ _ridge(gram, cross)[0]) @ vectors.T))
+    centers.append(whole.mean(0))
     edges.append(_edge(vectors @ vectors.T))
     return {
         "line_vectors": vectors.astype(np.float32),
@@ -185,9 +188,9 @@ def _ridge(gram: np.ndarray, cross: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def _edge(similarity: np.ndarray) -> float:
-    """Similarity to the nearest other line that all but 1 % of lines reach."""
+    """Similarity to the nearest other line that all but a tenth of lines reach."""
     others = np.where(np.eye(len(similarity), dtype=bool), -1, similarity).max(1)
-    return float(np.quantile(others, LOWEST))
+    return float(np.quantile(others, LONELY))
 
 
 def _pack(symmetric: np.ndarray) -> np.ndarray:
@@ -211,6 +214,11 @@ def _fractions(values: np.ndarray) -> np.ndarray:
 def _log_fractions(values: np.ndarray, share: float) -> np.ndarray:
     """log2(1 + counts per `SCALE`), of genes that hold a `share` of an average profile."""
     return np.log2(1 + _fractions(values) * np.float32(SCALE * share))
+
+
+def _at_most_unit(vectors: np.ndarray) -> np.ndarray:
+    """Vectors cut to length 1; shorter ones, of which little is known, stay."""
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1)
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:

@@ -6,12 +6,23 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ._annotate import annotate
     from ._drug_response import drug_response
+    from ._drug_similarity import drug_similarity
     from ._embed import embed
     from ._gene_importance import gene_importance
     from ._malignancy import malignancy
     from ._pretrain import pretrain
+    from ._rank_drugs import rank_drugs
 
-__all__ = ["annotate", "drug_response", "embed", "gene_importance", "malignancy", "pretrain"]
+__all__ = [
+    "annotate",
+    "drug_response",
+    "drug_similarity",
+    "embed",
+    "gene_importance",
+    "malignancy",
+    "pretrain",
+    "rank_drugs",
+]
 
 
 def __getattr__(name: str):

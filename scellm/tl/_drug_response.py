@@ -103,16 +103,18 @@ def drug_response(
 
     `adata.obsm[key_added]` : array of shape (n_obs, n_drugs), float32
         Predicted ln IC50 in ln uM; NaN for cells that express none of the model's genes.
-    `adata.obsm["{key_added}_std"]` : array of shape (n_obs, n_drugs), float32
+    `adata.obsm[f"{key_added}_std"]` : array of shape (n_obs, n_drugs), float32
         Standard deviation: mean ± 1.645 of them held 90 % of the measurements of left-out lines.
-    `adata.obs["{key_added}_applicability"]` : float32
-        Distance to the nearest training line; 1 is as far as the most lonely 1 % of lines, above it is outside.
-    `adata.obs["{key_added}:{drug}"]` : float32
-        The prediction, of each of up to 8 drugs that were asked for (`/` in a name becomes `|`).
+    `adata.obs[f"{key_added}_applicability"]` : float32
+        Distance to the nearest training line; 1 is as far as the most lonely tenth of lines, above it is outside. It does
+        not tell normal from malignant: blood cells lie close to leukaemia lines. See `tl.malignancy`.
     `adata.uns[key_added]` : dict
         `drugs`, `drug_class`, `target`, `smiles`, `pearson` (correlation over left-out lines; NaN for new
-        compounds), `units`, `groupby` ("" for cell by cell), `model`, `sha256`, `scellm_version`, `matrix`, `values`,
+        compounds), `spread` of ln IC50 over lines, `units`, `groupby` ("" for cell by cell), `model`, `sha256`, `scellm_version`, `matrix`, `values`,
         `n_genes`, `median_counts`, `notes`.
+
+    Of up to 8 drugs that were asked for, the predictions also go to columns of `obs` that are named
+    `drug_response:Erlotinib`, after `key_added` and the drug (`/` in a name becomes `|`).
 
     Raises
     ------
@@ -177,6 +179,7 @@ def drug_response(
         "target": np.array(panel.target, dtype=str),
         "smiles": np.array(panel.smiles, dtype=str),
         "pearson": np.asarray(panel.pearson, dtype=np.float32),
+        "spread": np.asarray(panel.scale, dtype=np.float32),
         "units": UNITS,
         "groupby": groupby or "",
         "matrix": where,
