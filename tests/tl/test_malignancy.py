@@ -1,0 +1,201 @@
+"""tl.malignancy: the formula, what is written, what is refused; the shipped head on real blood cells."""
+
+import warnings
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scanpy as sc
+import torch
+
+import scellm
+from scellm.data import GeneVocabulary, TokenConfig
+from scellm.models import CellLM
+from scellm.models._parts import Part
+from scellm.nn import CellLMConfig, Encoder
+
+KEY = "scellm_malignant"
+
+
+def head(dim=16, seed=0, **meta):
+    rng = np.random.default_rng(seed)
+    return Part(
+        tensors={
+            "weight": rng.normal(0, 5, dim).astype(np.float32),
+            "bias": np.array([0.3], dtype=np.float32),
+        },
+        meta={"trained_on": "toys", **meta},
+    )
+
+
+@pytest.fixture
+def model():
+    vocabulary = GeneVocabulary.default()
+    config = CellLMConfig.named("tiny", n_genes=len(vocabulary))
+    torch.manual_seed(0)
+    return CellLM(
+        encoder=Encoder(config).eval(),
+        config=config,
+        tokens=TokenConfig(),
+        vocabulary=vocabulary,
+        name="tiny",
+        parts={"malignancy": head()},
+    )
+
+
+@pytest.fixture
+def adata():
+    return scellm.datasets.toy_cells(12, n_vars=2000)
+
+
+def test_is_logistic_regression_on_the_unit_embedding(adata, model):
+    before = adata.copy()
+    assert scellm.tl.malignancy(adata, model) is None
+    found = adata.obs[KEY]
+    assert found.dtype == np.float32
+    cells = scellm.tl.embed(before, model, copy=True).obsm["X_scellm"].astype(float)
+    part = model.parts["malignancy"].tensors
+    for i in range(12):  # a slow loop: the formula of the docstring
+        x = cells[i] / np.sqrt((cells[i] ** 2).sum())
+        expected = 1 / (1 + np.exp(-(float(part["weight"] @ x) + 0.3)))
+        assert found.iloc[i] == pytest.approx(expected, abs=1e-5)
+    assert found.std() > 0.01  # or the loop compares constants
+    record = adata.uns[KEY]
+    assert record["model"] == "tiny"
+    assert record["trained_on"] == "toys"
+    del adata.obs[KEY], adata.uns[KEY]
+    assert (adata.X != before.X).nnz == 0
+    pd.testing.assert_frame_equal(adata.obs, before.obs)
+    assert list(adata.uns) == list(before.uns)
+    assert list(adata.obsm) == list(before.obsm)
+
+
+def test_copy_and_key(adata, model):
+    result = scellm.tl.malignancy(adata, model, copy=True, key_added="cancer?")
+    assert result.obs["cancer?"].between(0, 1).all()
+    assert "cancer?" not in adata.obs
+    assert "cancer?" not in adata.uns
+
+
+def test_a_row_depends_on_that_cell_alone(adata, model):
+    scellm.tl.malignancy(adata, model)
+    order = np.random.default_rng(0).permutation(12)[:7]
+    some = adata[order].copy()
+    del some.obs[KEY], some.uns[KEY]
+    scellm.tl.malignancy(some, model, batch_size=2)
+    np.testing.assert_allclose(some.obs[KEY], adata.obs[KEY].to_numpy()[order], atol=1e-5)
+
+
+def test_layers_raw_and_log1p(adata, model):
+    scellm.tl.malignancy(adata, model)
+    expected = adata.obs[KEY].to_numpy()
+    adata.layers["counts"] = adata.X.copy()
+    sc.pp.normalize_total(adata, target_sum=1e4)
+    sc.pp.log1p(adata)
+    adata.raw = adata
+    adata.X = sc.pp.scale(adata.X.toarray(), copy=True)
+    for options in ({"layer": "counts"}, {"use_raw": True}):
+        scellm.tl.malignancy(adata, model, **options)
+        np.testing.assert_allclose(adata.obs[KEY], expected, atol=1e-4)
+    with pytest.raises(ValueError, match=r"`adata.X` cannot be embedded.*scaled"):
+        scellm.tl.malignancy(adata, model)
+
+
+@pytest.mark.parametrize("suffix", ["h5ad", "zarr"])
+def test_results_survive_a_round_trip(adata, model, tmp_path, suffix):
+    scellm.tl.malignancy(adata, model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the zarr format
+        getattr(adata, f"write_{suffix}")(tmp_path / f"cells.{suffix}")
+        back = getattr(ad, f"read_{suffix}")(tmp_path / f"cells.{suffix}")
+    np.testing.assert_array_equal(back.obs[KEY], adata.obs[KEY])
+    assert {name: str(value) for name, value in back.uns[KEY].items()} == {
+        name: str(value) for name, value in adata.uns[KEY].items()
+    }
+    scellm.tl.malignancy(back, model)  # our own results are replaced
+
+
+def test_empty_cells_are_nan(adata, model):
+    X = adata.X.tolil()
+    X[3] = 0
+    adata.X = X.tocsr()
+    with pytest.warns(UserWarning, match="1 of 12 cells in `adata.X` express no vocabulary gene"):
+        scellm.tl.malignancy(adata, model)
+    assert np.flatnonzero(adata.obs[KEY].isna()).tolist() == [3]
+    with pytest.raises(ValueError, match="sc.pp.filter_cells"):
+        scellm.tl.malignancy(adata, model, on_empty="raise")
+
+
+def test_extreme_logits_do_not_overflow(adata, model):
+    model.parts["malignancy"] = head()
+    model.parts["malignancy"].tensors["bias"] = np.array([-1e5], dtype=np.float32)
+    scellm.tl.malignancy(adata, model)
+    assert (adata.obs[KEY] == 0).all()
+
+
+def test_the_head_is_saved_with_the_model(adata, model, tmp_path):
+    scellm.tl.malignancy(adata, model)
+    expected = adata.obs[KEY].to_numpy()
+    scellm.models.save(model, tmp_path / "mine")
+    scellm.tl.malignancy(adata, tmp_path / "mine")
+    np.testing.assert_array_equal(adata.obs[KEY], expected)
+
+
+# Refused
+
+
+def refused(adata, model, error, text, **options):
+    keys = list(adata.obs), list(adata.uns)
+    with pytest.raises(error, match=text):
+        scellm.tl.malignancy(adata, model, **options)
+    assert (list(adata.obs), list(adata.uns)) == keys
+
+
+def test_a_model_without_the_head(adata, model):
+    del model.parts["malignancy"]
+    refused(adata, model, ValueError, "model 'tiny' has no part 'malignancy'.*'scellm-small' has one")
+    model.parts["malignancy"] = head(dim=7)
+    refused(
+        adata,
+        model,
+        ValueError,
+        r"has the arrays \{'weight': \(7,\).*needed are weight \(16,\) and bias \(1,\)",
+    )
+    model.parts["malignancy"] = Part(tensors={"coef": np.ones(16)})
+    refused(adata, model, ValueError, r"has the arrays \{'coef': \(16,\)\}")
+
+
+def test_keys_and_input(adata, model, tmp_path):
+    refused(adata, model, ValueError, "cannot be written to h5ad", key_added="a/b")
+    adata.obs["mine"] = 1
+    refused(adata, model, ValueError, r"`adata.obs\['mine'\]` is there already", key_added="mine")
+    adata.uns["pca"] = {"params": {}}
+    refused(adata, model, ValueError, r"`adata.uns\['pca'\]` is there already", key_added="pca")
+    refused(adata, model, KeyError, "'raw_counts' is not in `adata.layers`", layer="raw_counts")
+    refused(adata, model, ValueError, "on_empty='drop' is unknown", on_empty="drop")
+    refused(adata[:0].copy(), model, ValueError, "0 cells")
+    with pytest.raises(TypeError, match="Need an AnnData object, found DataFrame"):
+        scellm.tl.malignancy(adata.to_df(), model)
+    adata.var = pd.DataFrame(index=[f"peak-{i}" for i in range(adata.n_vars)])
+    refused(adata, model, ValueError, "holds 0 of the")
+    cells = scellm.datasets.toy_cells(8, n_vars=2000)
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    backed = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r")
+    with pytest.raises(ValueError, match="backed AnnData are not supported"):
+        scellm.tl.malignancy(backed, model, copy=True)
+    scellm.tl.malignancy(backed, model)
+    assert KEY in backed.obs
+    backed.file.close()
+
+
+# The shipped head
+
+
+def test_the_shipped_head_calls_most_blood_cells_normal():
+    """Blood is what it has seen most; a head that fails here would be broken."""
+    if "malignancy" not in scellm.models.load("scellm-small").parts:
+        pytest.skip("scellm-small has no head for malignancy yet")
+    adata = sc.datasets.pbmc68k_reduced()
+    scellm.tl.malignancy(adata, use_raw=True, min_overlap=0.03)
+    assert (adata.obs[KEY] < 0.5).mean() > 0.8
