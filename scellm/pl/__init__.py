@@ -5,6 +5,7 @@ from ._confidence import confidence
 from ._confusion_matrix import confusion_matrix
 from ._drug_response import drug_response
 from ._markers_check import markers_check
+from ._rank_drugs import rank_drugs
 from ._reliability import reliability
 from ._training_history import training_history
 
@@ -14,6 +15,7 @@ __all__ = [
     "confusion_matrix",
     "drug_response",
     "markers_check",
+    "rank_drugs",
     "reliability",
     "training_history",
 ]
