@@ -1,6 +1,7 @@
 """Figures."""
 
 from ._annotation import annotation
+from ._compare import compare
 from ._confidence import confidence
 from ._confusion_matrix import confusion_matrix
 from ._drug_response import drug_response
@@ -11,6 +12,7 @@ from ._training_history import training_history
 
 __all__ = [
     "annotation",
+    "compare",
     "confidence",
     "confusion_matrix",
     "drug_response",
