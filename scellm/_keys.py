@@ -23,3 +23,6 @@ RANK_DRUGS = "rank_drugs"
 
 DRUG_SIMILARITY = "drug_similarity"
 """Default key of `tl.drug_similarity` in `uns`."""
+
+FINE_TUNE = "scellm_fine_tune"
+"""Default key of the report of `tl.fine_tune` in `uns`."""

@@ -30,6 +30,9 @@ EMBEDDING = {
 NOT_LOSSES = frozenset(
     {
         "step",
+        "epoch",
+        "penalty",
+        "val_macro_f1",
         "seconds",
         "learning_rate",
         "gradient_norm",

@@ -253,9 +253,14 @@ def keep_exemplars(annotator: Annotator, vectors: np.ndarray, codes: np.ndarray,
 
 
 def logistic_regression(
-    vectors: np.ndarray, codes: np.ndarray, n_classes: int, penalty: float = PENALTY
+    vectors: np.ndarray,
+    codes: np.ndarray,
+    n_classes: int,
+    penalty: float = PENALTY,
+    *,
+    balanced: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Multinomial logistic regression with balanced classes: (K, F) weights and (K,) biases."""
+    """Multinomial logistic regression: (K, F) weights and (K,) biases, -inf for classes without cells."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
@@ -267,9 +272,10 @@ def logistic_regression(
         return weight, bias
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the last digits are noise
-        fitted = LogisticRegression(C=penalty, class_weight="balanced", max_iter=200, tol=1e-3).fit(
-            vectors, codes
+        fitted = LogisticRegression(
+            C=penalty, class_weight="balanced" if balanced else None, max_iter=200, tol=1e-3
         )
+        fitted.fit(vectors, codes)
     if len(present) == 2:  # scikit-learn keeps one row; a class against the other
         weight[present[1]], bias[present] = fitted.coef_[0], [0, fitted.intercept_[0]]
     else:

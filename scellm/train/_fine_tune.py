@@ -1,0 +1,496 @@
+"""Train a head, and with it the encoder or low-rank changes to it, on labelled cells.
+
+The head is multinomial logistic regression on the standardised embedding. With `strategy="head"` that is all: the
+solver finds the optimum, and the validation cells choose how strongly it is held back. Otherwise this is where gradient
+descent starts :cite:p:`Kumar2022`, and the validation cells choose the epoch; the start is one of the choices.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..data import Tokens
+from ..models import CellLM, encode
+from ..nn import encode_bag
+from ..nn._lora import add_lora, merge_lora
+from ._checkpoint import Checkpoint, differences, load_checkpoint, newest_checkpoint, save_checkpoint
+from ._divide_and_conquer import DivideAndConquer, Encoded
+from ._fit_annotator import logistic_regression, macro_f1
+from ._info_nce import supervised_contrastive
+from ._split import Split
+
+PENALTIES = (0.01, 0.1, 1.0)
+"""C of the logistic regression that the validation cells choose from."""
+LEARNING_RATES = {"lora": 1e-3, "full": 3e-4}
+"""Defaults (ours: on labelled sets of the training corpus)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTuneConfig:
+    """How a head is trained.
+
+    Parameters
+    ----------
+    strategy
+        `"head"`: the encoder stays. `"lora"`: low-rank changes of its layers. `"full"`: all its weights.
+    class_weight
+        `"balanced"`: each class weighs the same. `None`: each cell does.
+    max_epochs, patience
+        Epochs at most, and epochs without a better validation score after which training stops.
+    batch_size
+        Cells per step.
+    learning_rate
+        Of AdamW; `None` is 1e-3 for LoRA, 3e-4 for all weights.
+    weight_decay
+        Of AdamW.
+    lora_rank
+        Rank of the changes.
+    gene_dropout
+        Share of the genes of a cell that is left out, drawn per cell between 0 and this (ours).
+    contrastive
+        Weight of a supervised contrastive loss between two such draws of each cell; 0 leaves it out.
+    temperature
+        Of that loss.
+    seed
+        Of everything that is drawn.
+    """
+
+    strategy: Literal["head", "lora", "full"] = "lora"
+    class_weight: Literal["balanced"] | None = "balanced"
+    max_epochs: int = 30
+    patience: int = 5
+    batch_size: int = 128
+    learning_rate: float | None = None
+    weight_decay: float = 0.01
+    lora_rank: int = 8
+    gene_dropout: float = 0.2
+    contrastive: float = 0.0
+    temperature: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, choices in (("strategy", ("head", "lora", "full")), ("class_weight", ("balanced", None))):
+            if getattr(self, name) not in choices:
+                msg = f"{name}={getattr(self, name)!r} is unknown; choose one of {list(choices)}."
+                raise ValueError(msg)
+        for name in ("max_epochs", "patience", "batch_size", "lora_rank"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+                msg = f"{name}={value!r} must be a whole number of at least 1."
+                raise ValueError(msg)
+        if not 0 <= self.gene_dropout < 1 or self.contrastive < 0 or self.temperature <= 0:
+            msg = (
+                f"gene_dropout={self.gene_dropout!r} must be in [0, 1), contrastive={self.contrastive!r} not negative and "
+                f"temperature={self.temperature!r} positive."
+            )
+            raise ValueError(msg)
+        if self.learning_rate is not None and not self.learning_rate > 0:
+            msg = f"learning_rate={self.learning_rate!r} must be positive."
+            raise ValueError(msg)
+
+
+@dataclass
+class FineTuned:
+    """What came out: an encoder, and the head on its standardised embedding."""
+
+    encoder: nn.Module
+    head: Head
+    history: list[dict[str, float]]
+    best_epoch: int
+    seconds: float
+
+
+class Head(nn.Module):
+    """Scores of K classes: unit vector, minus centre, over scale, times weights, (B, D) -> (B, K)."""
+
+    def __init__(self, centre: np.ndarray, scale: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> None:
+        super().__init__()
+        self.register_buffer("centre", torch.from_numpy(np.asarray(centre, np.float32)))
+        self.register_buffer("scale", torch.from_numpy(np.asarray(scale, np.float32)))
+        self.weight = nn.Parameter(torch.from_numpy(np.asarray(weight, np.float32)))
+        self.bias = nn.Parameter(torch.from_numpy(np.asarray(bias, np.float32)))
+
+    def forward(self, cells: Tensor) -> Tensor:
+        return F.linear((F.normalize(cells, dim=1) - self.centre) / self.scale, self.weight, self.bias)
+
+
+def fine_tune_encoder(
+    model: CellLM,
+    tokens: Tokens,
+    codes: np.ndarray,
+    split: Split,
+    n_classes: int,
+    config: FineTuneConfig,
+    *,
+    device: torch.device,
+    checkpoint_dir: Path | None = None,
+    resume: Literal["auto", "never", "must"] = "auto",
+    on_epoch: Callable[[dict[str, float]], object] | None = None,
+) -> FineTuned:
+    """Fit head and encoder on the training rows, choose by the validation rows; test rows are never looked at.
+
+    Parameters
+    ----------
+    model
+        Where to start; not changed.
+    tokens
+        Cells, each with at least one gene.
+    codes
+        (n,) classes.
+    split
+        Rows.
+    n_classes
+        K.
+    config
+        How.
+    device
+        Where to train.
+    checkpoint_dir, resume
+        Where to keep an epoch's state, and whether to go on from it.
+    on_epoch
+        Called with each row of the history.
+
+    Raises
+    ------
+    FileNotFoundError
+        `resume="must"` without a checkpoint.
+    ValueError
+        The checkpoint is of other cells, labels or settings.
+    """
+    start = time.perf_counter()
+    # a private copy: the caller's model stays as it is, also when this is interrupted
+    own = dataclasses.replace(model, encoder=copy.deepcopy(model.encoder).to(device).eval())
+    frozen = encode(own, tokens, device=device)
+    head, history = _fit_head(frozen, codes, split, n_classes, config)
+    for row in history:
+        if on_epoch is not None:
+            on_epoch(row)
+    if config.strategy == "head":
+        best = int(np.argmax([row["val_macro_f1"] for row in history]))
+        return FineTuned(own.encoder.cpu(), head, history, best, time.perf_counter() - start)
+    run = _Run(own, head.to(device), tokens, codes, split, n_classes, config, device)
+    run.restore(checkpoint_dir, resume)
+    run.train(checkpoint_dir, on_epoch)
+    run.take_best()
+    return FineTuned(
+        own.encoder.cpu().eval(),
+        run.head.cpu(),
+        run.history,
+        run.best["epoch"],
+        run.history[-1]["seconds"] if run.history else 0.0,
+    )
+
+
+def _fit_head(
+    vectors: np.ndarray, codes: np.ndarray, split: Split, n_classes: int, config: FineTuneConfig
+) -> tuple[Head, list[dict[str, float]]]:
+    """Logistic regression on the frozen embedding with the penalty that does best on the validation cells."""
+    begun = time.perf_counter()
+    sphere = F.normalize(torch.from_numpy(vectors), dim=1).numpy()
+    centre = sphere[split.train].mean(axis=0)
+    scale = np.maximum(sphere[split.train].std(axis=0), 1e-6)
+    standard = (sphere - centre) / scale
+    best, history = None, []
+    for number, penalty in enumerate(PENALTIES):
+        weight, bias = logistic_regression(
+            standard[split.train],
+            codes[split.train],
+            n_classes,
+            penalty,
+            balanced=config.class_weight == "balanced",
+        )
+        logits = standard[split.val] @ weight.T + bias
+        row = {
+            "epoch": 0.0,
+            "step": float(number),
+            "penalty": penalty,
+            "val_loss": _cross_entropy(logits, codes[split.val]),
+            "val_macro_f1": macro_f1(codes[split.val], logits.argmax(axis=1), n_classes),
+            "seconds": time.perf_counter() - begun,
+        }
+        history.append(row)
+        if best is None or (row["val_macro_f1"], -row["val_loss"]) > (
+            best[0]["val_macro_f1"],
+            -best[0]["val_loss"],
+        ):
+            best = (row, weight, bias)
+    return Head(centre, scale, best[1], best[2]), history
+
+
+class _Run:
+    """Gradient descent from the fitted head on."""
+
+    def __init__(
+        self,
+        model: CellLM,
+        head: Head,
+        tokens: Tokens,
+        codes: np.ndarray,
+        split: Split,
+        n_classes: int,
+        config: FineTuneConfig,
+        device: torch.device,
+    ) -> None:
+        self.model, self.head, self.tokens, self.codes = model, head, tokens, codes
+        self.split, self.n_classes, self.config, self.device = split, n_classes, config, device
+        self.history: list[dict[str, float]] = []
+        self.begin_state = _digest(model.encoder.state_dict())
+        encoder = model.encoder
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            if config.strategy == "lora":
+                trained = add_lora(encoder, rank=config.lora_rank)
+            else:
+                encoder.requires_grad_(True)
+                encoder.masked_gene.requires_grad_(False)
+                trained = [x for x in encoder.parameters() if x.requires_grad]
+        self.trained = [*trained, *head.parameters()]
+        rate = config.learning_rate or LEARNING_RATES[config.strategy]
+        self.optimizer = torch.optim.AdamW(self.trained, lr=rate, weight_decay=config.weight_decay)
+        self.epoch = 0
+        self.before = 0.0
+        counts = np.bincount(codes[split.train], minlength=n_classes).astype(float)
+        weights = counts.sum() / np.maximum(counts, 1) / max((counts > 0).sum(), 1)
+        self.weights = torch.tensor(
+            weights if config.class_weight == "balanced" else np.ones(n_classes), dtype=torch.float32
+        ).to(device)
+        self.step = DivideAndConquer(
+            self._encode, self._contrast if config.contrastive else None, modules=[encoder, head]
+        )
+        self.best: dict[str, Any] = {}
+        self._score({"epoch": 0.0, "step": 0.0})
+
+    def train(self, folder: Path | None, on_epoch: Callable[[dict[str, float]], object] | None) -> None:
+        """Epochs until the validation score has not risen for `patience` of them."""
+        begun = time.perf_counter()
+        while self.epoch < self.config.max_epochs and self.epoch - self.best["epoch"] < self.config.patience:
+            self.epoch += 1
+            losses = self._one_epoch()
+            self._score(
+                {"epoch": float(self.epoch), "step": float(self.epoch * self._n_steps()), **losses},
+                seconds=self.before + time.perf_counter() - begun,
+            )
+            if folder is not None:
+                self._save(folder)
+            if on_epoch is not None:
+                on_epoch(self.history[-1])
+
+    def take_best(self) -> None:
+        """Put the weights of the best epoch in place, changes merged."""
+        self.model.encoder.load_state_dict(self.best["encoder"])
+        self.head.load_state_dict(self.best["head"])
+        merge_lora(self.model.encoder)
+
+    def restore(self, folder: Path | None, resume: Literal["auto", "never", "must"]) -> None:
+        """Go on from the newest checkpoint, if there is one and it is of this run."""
+        newest = None if folder is None or resume == "never" else newest_checkpoint(folder)
+        if newest is None:
+            if resume == "must":
+                msg = f"resume='must', but there is no checkpoint in {folder}."
+                raise FileNotFoundError(msg)
+            return
+        saved = load_checkpoint(newest)
+        if changed := differences(saved.state["run"], self._identity()):
+            msg = (
+                f"{newest} is of another run ({'; '.join(changed)}). Pass the same cells, labels and settings, another "
+                "checkpoint_dir, or resume='never' to begin anew."
+            )
+            raise ValueError(msg)
+        self.epoch = int(saved.state["step"])
+        self.history = saved.state["history"]
+        self.before = self.history[-1]["seconds"]
+        self.model.encoder.load_state_dict(
+            {k.removeprefix("now."): x for k, x in saved.encoder.items() if k.startswith("now.")}
+        )
+        self.head.load_state_dict(_part(saved.training, "head."))
+        self.best = {
+            **saved.state["best"],
+            "encoder": {
+                k.removeprefix("best."): x for k, x in saved.encoder.items() if k.startswith("best.")
+            },
+            "head": _part(saved.training, "best."),
+        }
+        state = self.optimizer.state_dict()
+        for index in range(len(self.trained)):
+            found = _part(saved.training, f"optimizer.{index}.")
+            if found:
+                state["state"][index] = found
+        self.optimizer.load_state_dict(state)
+
+    def _one_epoch(self) -> dict[str, float]:
+        """One pass over the training cells."""
+        config = self.config
+        generator = np.random.default_rng((config.seed, self.epoch))
+        order = generator.permutation(self.split.train)
+        sums: dict[str, float] = {}
+        self.model.encoder.train()
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(config.seed * 1_000_003 + self.epoch)
+            for rows in np.array_split(order, self._n_steps()):
+                self.optimizer.zero_grad(set_to_none=True)
+                for name, value in self._step(rows, generator).items():
+                    sums[name] = sums.get(name, 0.0) + value * len(rows) / len(order)
+                torch.nn.utils.clip_grad_norm_(self.trained, 1.0)
+                self.optimizer.step()
+        self.model.encoder.eval()
+        return sums
+
+    def _step(self, rows: np.ndarray, generator: np.random.Generator) -> dict[str, float]:
+        """Gradients of one batch, by the divide-and-conquer step where cells are contrasted."""
+        config = self.config
+        views = np.tile(rows, 2 if config.contrastive else 1)
+        self.labels = torch.from_numpy(self.codes[views]).to(self.device)
+        self.share = self.weights[self.labels].sum()
+        thinned = _thin(self.tokens[views], config.gene_dropout, generator)
+        return self.step(_Rows(thinned, self.device, is_packed=self.model.config.is_bag)).losses
+
+    def _encode(self, some: dict[str, Tensor]) -> Encoded:
+        """Embedding of some rows of the batch, and their share of the weighted mean of the cross-entropy."""
+        cells, labels = self._cells(some), self.labels[some["rows"]]
+        loss = F.cross_entropy(self.head(cells), labels, reduction="none")
+        return Encoded(cells, {"cell_type": (loss * self.weights[labels]).sum() / self.share})
+
+    def _contrast(self, cells: Tensor) -> Tensor:
+        """Supervised contrastive loss between the two views of each cell of the batch."""
+        first, second = cells.chunk(2)
+        labels = self.labels[: len(first)]
+        return self.config.contrastive * supervised_contrastive(
+            first, second, labels, temperature=self.config.temperature
+        )
+
+    def _cells(self, some: dict[str, Tensor]) -> Tensor:
+        """Embedding of some rows, with a graph."""
+        if self.model.config.is_bag:
+            return encode_bag(self.model.encoder, some["gene_ids"], some["values"], some["indptr"])
+        return self.model.encoder(some["gene_ids"], some["values"], some["is_gene"]).cells
+
+    def _score(self, row: dict[str, float], *, seconds: float = 0.0) -> None:
+        """Look at the validation cells, and remember the weights if they did better."""
+        val = self.split.val
+        vectors = encode(self.model, self.tokens[val], device=self.device)
+        with torch.no_grad():
+            logits = self.head(torch.from_numpy(vectors).to(self.device)).cpu().numpy()
+        row = {
+            **row,
+            "val_loss": _cross_entropy(logits, self.codes[val]),
+            "val_macro_f1": macro_f1(self.codes[val], logits.argmax(axis=1), self.n_classes),
+            "seconds": seconds,
+        }
+        self.history.append(row)
+        score = (row["val_macro_f1"], -row["val_loss"])
+        if not self.best or score > (self.best["val_macro_f1"], -self.best["val_loss"]):
+            self.best = {
+                "epoch": self.epoch,
+                "val_macro_f1": row["val_macro_f1"],
+                "val_loss": row["val_loss"],
+                "encoder": {k: x.detach().clone() for k, x in self.model.encoder.state_dict().items()},
+                "head": {k: x.detach().clone() for k, x in self.head.state_dict().items()},
+            }
+
+    def _save(self, folder: Path) -> None:
+        """Everything a run needs to go on, and the best weights."""
+        encoder = {f"now.{k}": x for k, x in self.model.encoder.state_dict().items()}
+        encoder |= {f"best.{k}": x for k, x in self.best["encoder"].items()}
+        training = {f"head.{k}": x for k, x in self.head.state_dict().items()}
+        training |= {f"best.{k}": x for k, x in self.best["head"].items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            training |= {f"optimizer.{index}.{k}": torch.as_tensor(x) for k, x in state.items()}
+        state = {
+            "step": self.epoch,
+            "run": self._identity(),
+            "history": self.history,
+            "best": {name: self.best[name] for name in ("epoch", "val_macro_f1", "val_loss")},
+        }
+        save_checkpoint(folder, Checkpoint(state, encoder, training), keep=1)
+
+    def _identity(self) -> dict[str, Any]:
+        """What must be the same to go on."""
+        settings = dataclasses.asdict(self.config)
+        settings.pop("max_epochs")  # more epochs than before may be asked for
+        digest = hashlib.sha256()
+        for array in (
+            self.tokens.gene_ids,
+            self.tokens.values,
+            self.tokens.indptr,
+            self.codes,
+            *vars(self.split).values(),
+        ):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return {
+            "cells": digest.hexdigest(),
+            "model": self.begin_state,
+            "n_classes": self.n_classes,
+            **settings,
+        }
+
+    def _n_steps(self) -> int:
+        return -(-len(self.split.train) // self.config.batch_size)
+
+
+class _Rows:
+    """Cells of a batch as the divide-and-conquer step takes them apart."""
+
+    def __init__(self, tokens: Tokens, device: torch.device, *, is_packed: bool) -> None:
+        self.tokens, self.is_packed, self.device = tokens, is_packed, device
+        self.lengths = tokens.lengths
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __getitem__(self, rows: np.ndarray) -> dict[str, Tensor]:
+        if self.is_packed:
+            some = self.tokens[rows]
+            arrays = {
+                "gene_ids": some.gene_ids.astype(np.int64),
+                "values": some.values,
+                "indptr": some.indptr,
+            }
+        else:
+            arrays = dict(zip(("gene_ids", "values", "is_gene"), self.tokens.padded(rows), strict=True))
+        arrays["rows"] = rows
+        return {name: torch.from_numpy(np.ascontiguousarray(x)).to(self.device) for name, x in arrays.items()}
+
+
+def _thin(tokens: Tokens, most: float, generator: np.random.Generator) -> Tokens:
+    """Leave out a share of the genes of each cell, drawn between 0 and `most`; one gene always stays."""
+    if most == 0:
+        return tokens
+    lengths = tokens.lengths
+    share = np.repeat(generator.uniform(0, most, len(tokens)), lengths)
+    kept = generator.random(len(tokens.values)) >= share
+    kept[tokens.indptr[:-1]] |= np.add.reduceat(kept, tokens.indptr[:-1]) == 0
+    indptr = np.concatenate([[0], np.cumsum(kept)])[tokens.indptr]
+    return Tokens(tokens.gene_ids[kept], tokens.values[kept], indptr)
+
+
+def _cross_entropy(logits: np.ndarray, codes: np.ndarray) -> float:
+    """Mean negative log-probability of the true classes; those the training cells lack count as impossible, 1e-12."""
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return float(-np.maximum(log_p[np.arange(len(codes)), codes], np.log(1e-12)).mean())
+
+
+def _digest(state: dict[str, Tensor]) -> str:
+    """SHA-256 of weights."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(name.encode())
+        digest.update(state[name].detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}
