@@ -57,7 +57,10 @@ def draw_umap(
     if has_applicability:
         _draw_applicability(axes[-1], xy, responses.applicability, shuffled, size)
     for panel in axes:
-        panel.set(xticks=[], yticks=[], xlabel="UMAP1", ylabel="UMAP2")
+        panel.set(xticks=[], yticks=[])
+        panel.set_xlabel("UMAP1", fontsize=9)
+        panel.set_ylabel("UMAP2", fontsize=9)
+        panel.grid(visible=False)
         panel.spines[["top", "right"]].set_visible(False)
     return axes
 
@@ -86,6 +89,7 @@ def draw_violins(
             _draw_violin(panel, j, values[codes == j, i], responses.std[codes == j, i])
         panel.set_title(_title(responses, i), fontsize=10)
         panel.set_ylim(len(groups) - 0.4, -0.6)
+        panel.grid(visible=False, axis="y")
         panel.grid(axis="x", color="0.9", lw=0.6)
         panel.set_axisbelow(True)
         panel.set_yticks(
@@ -95,7 +99,7 @@ def draw_violins(
         panel.tick_params(axis="y", length=0)
         panel.spines[["top", "right", "left"]].set_visible(False)
         if i % PANELS_PER_ROW == 0 and groupby:
-            panel.set_ylabel(groupby)
+            panel.set_ylabel(groupby, fontsize=10)
     label = "ln IC50 − mean of the drug, ln µM" if center else "ln IC50, ln µM"
     what = f"{label}: lower = more sensitive"
     what += "\nshape: cells; dot: median; bar: ± standard deviation of a prediction"
@@ -138,6 +142,7 @@ def _bar(panel: Axes, cmap: Colormap, norm: object, label: str) -> None:
     bar = panel.figure.colorbar(ScalarMappable(norm, cmap), ax=panel, aspect=25, pad=0.02)
     bar.set_label(label, fontsize=7)
     bar.ax.tick_params(labelsize=7)
+    bar.ax.grid(visible=False)  # scanpy's style draws one
     bar.outline.set_visible(False)
 
 

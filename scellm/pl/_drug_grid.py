@@ -144,15 +144,17 @@ def _frame(ax: Axes, summary: Summary, ylabel: str, *, by_cell: bool, note: str)
     if np.isfinite(summary.outside).any():
         _draw_outside(ax, summary, by_cell=by_cell)
         ticks.append(n_drugs + 0.6)
-        labels.append("outside\ntraining lines" if by_cell else "cells outside\ntraining lines")
+        what = "cells outside\ntraining lines"
+        labels.append(what[6:] if by_cell else "applicability\n(> 1: outside)" if summary.as_one else what)
     ax.set_xticks(ticks, labels, rotation=90, fontsize=8)
     ax.tick_params(which="both", length=0)
+    ax.grid(visible=False, which="major")
     if by_cell:
         ax.set_yticks([])
-        ax.set_ylabel(f"{n_rows:,} cells")
+        ax.set_ylabel(f"{n_rows:,} cells", fontsize=10)
     else:
         ax.set_yticks(range(n_rows), [short(name) for name in summary.rows], fontsize=9)
-        ax.set_ylabel(ylabel)
+        ax.set_ylabel(ylabel, fontsize=10)
     ax.spines[:].set_visible(False)
     _draw_classes(ax, summary.classes, note, row=n_rows / 16 if by_cell else 1.0)
 
@@ -202,19 +204,12 @@ def _draw_outside(ax: Axes, summary: Summary, *, by_cell: bool) -> None:
             marks, aspect="auto", interpolation="nearest", extent=(x - 0.5, x + 0.5, len(marks) - 0.5, -0.5)
         ).set_gid("outside")
     else:
-        for i, fraction in enumerate(summary.outside):
-            if np.isfinite(fraction):
-                ink = {"weight": "bold"} if fraction > 0.5 else {"color": "0.35"}
-                ax.text(
-                    x,
-                    i,
-                    f"{100 * fraction:.0f} %",
-                    ha="center",
-                    va="center",
-                    fontsize=8,
-                    gid="outside",
-                    **ink,
-                )
+        for i in np.flatnonzero(np.isfinite(summary.outside)):
+            text = (
+                f"{summary.applicability[i]:.2f}" if summary.as_one else f"{100 * summary.outside[i]:.0f} %"
+            )
+            ink = {"weight": "bold"} if summary.outside[i] > 0.5 else {"color": "0.35"}
+            ax.text(x, i, text, ha="center", va="center", fontsize=8, gid="outside", **ink)
     ax.set_xlim(-0.6, x + 0.6)
 
 
@@ -235,7 +230,9 @@ def _bar_axes(ax: Axes, width: float) -> Axes:
     from mpl_toolkits.axes_grid1.inset_locator import inset_axes
 
     place = {"loc": "upper left", "bbox_to_anchor": (1, 1), "bbox_transform": ax.transAxes, "borderpad": 1}
-    return inset_axes(ax, width=width, height=BAR, **place)
+    bar = inset_axes(ax, width=width, height=BAR, **place)
+    bar.grid(visible=False)  # scanpy's style draws one
+    return bar
 
 
 def _colour_bar(ax: Axes, scale: Scale) -> Axes:

@@ -55,7 +55,8 @@ def drug_response(
     `center=True` takes each drug's mean away and shows what differs between cells.
 
     The less certain a prediction, the paler it is drawn, or the smaller its dot. What cannot be predicted is drawn as
-    such. Cells unlike all cell lines of the training (applicability above 1) are counted for each group.
+    such. Cells unlike all cell lines of the training (applicability above 1) are counted for each group; of groups that
+    were predicted as a whole, the applicability stands beside them.
 
     Parameters
     ----------
@@ -119,7 +120,10 @@ def drug_response(
             axes = draw_violins(chosen, codes, groups, groupby, center=center, ax=ax, note=note)
         return finish(axes, is_ours=ax is None, show=show, return_fig=return_fig)
     by_cell = kind == "heatmap" and groupby is None
-    summary = _each_cell(chosen, list(adata.obs_names)) if by_cell else summarise(chosen, codes, groups)
+    if by_cell:
+        summary = _each_cell(chosen, list(adata.obs_names))
+    else:
+        summary = summarise(chosen, codes, groups, as_one=groupby is not None and groupby == chosen.groupby)
     if sort:
         columns = np.arange(len(chosen.drugs)) if drugs is not None else similar_together(summary.values.T)
         summary = summary.ordered(similar_together(centred(summary.values)), columns)
@@ -160,4 +164,6 @@ def _each_cell(responses: Responses, names: list[str]) -> Summary:
         values=responses.values,
         std=responses.std,
         outside=outside,
+        applicability=responses.applicability,
+        as_one=False,
     )

@@ -53,6 +53,10 @@ class Summary:
     """(n_rows, n_drugs) mean standard deviation of a cell's prediction."""
     outside: np.ndarray
     """(n_rows,) fraction of the cells that lie outside of the training lines; NaN where it is not known."""
+    applicability: np.ndarray
+    """(n_rows,) mean distance to the training lines."""
+    as_one: bool
+    """Whether the cells of a group were predicted together."""
 
     def ordered(self, rows: np.ndarray, columns: np.ndarray) -> Summary:
         """The same in another order."""
@@ -63,6 +67,8 @@ class Summary:
             values=self.values[np.ix_(rows, columns)],
             std=self.std[np.ix_(rows, columns)],
             outside=self.outside[rows],
+            applicability=self.applicability[rows],
+            as_one=self.as_one,
         )
 
 
@@ -188,17 +194,18 @@ def group_codes(adata: AnnData, groupby: str | None) -> tuple[np.ndarray, list[s
     return np.asarray(groups.codes), [str(name) for name in groups.categories]
 
 
-def summarise(responses: Responses, codes: np.ndarray, groups: list[str]) -> Summary:
-    """Means over the cells of each group."""
-    shape = (len(groups), len(responses.drugs))
-    values, std, outside = np.full(shape, np.nan), np.full(shape, np.nan), np.full(len(groups), np.nan)
-    for i in range(len(groups)):
-        cells = codes == i
-        values[i] = mean(responses.values[cells])
-        std[i] = mean(responses.std[cells])
-        outside[i] = fraction_outside(responses.applicability[cells])
+def summarise(responses: Responses, codes: np.ndarray, groups: list[str], *, as_one: bool = False) -> Summary:
+    """Means over the cells of each group; `as_one` if each was predicted as a whole."""
+    cells = [codes == i for i in range(len(groups))]
     return Summary(
-        rows=groups, drugs=responses.drugs, classes=responses.classes, values=values, std=std, outside=outside
+        rows=groups,
+        drugs=responses.drugs,
+        classes=responses.classes,
+        values=np.array([mean(responses.values[rows]) for rows in cells]),
+        std=np.array([mean(responses.std[rows]) for rows in cells]),
+        outside=np.array([fraction_outside(responses.applicability[rows]) for rows in cells]),
+        applicability=np.array([mean(responses.applicability[rows]) for rows in cells]),
+        as_one=as_one,
     )
 
 

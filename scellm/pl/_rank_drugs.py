@@ -161,6 +161,7 @@ def _draw(ax: Axes, table: pd.DataFrame) -> None:
     ax.set_ylim(len(table) - 0.4, -0.6)
     ax.tick_params(axis="x", labelsize=8)
     ax.tick_params(axis="y", length=0)
+    ax.grid(visible=False, axis="y")
     ax.grid(axis="x", color="0.92", lw=0.6)
     ax.set_axisbelow(True)
     ax.spines[["top", "right", "left"]].set_visible(False)

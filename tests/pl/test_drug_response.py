@@ -75,7 +75,7 @@ def columns(ax):
     return [
         text.get_text()
         for text in ax.get_xticklabels()
-        if not text.get_text().startswith(("cells out", "outs"))
+        if not text.get_text().startswith(("cells out", "outs", "applic"))
     ]
 
 
@@ -178,6 +178,23 @@ def test_cells_outside_of_the_training_lines_are_counted(adata):
     assert found == {"T cell, CD4+": "25 %", "B/plasma": "0 %", "NK": "100 %"}
     del adata.obs[f"{KEY}_applicability"]
     assert named(draw(adata, groupby="group"), "outside") == []
+
+
+def test_groups_predicted_as_one_show_their_applicability(adata):
+    adata.uns[KEY]["groupby"] = "group"
+    adata.obs[f"{KEY}_applicability"] = np.tile([0.5, 1.254, np.nan], 4).astype(np.float32)
+    ax = draw(adata, sort=False)
+    assert [text.get_text() for text in named(ax, "outside")] == ["0.50", "1.25"]
+    assert [text.get_weight() for text in named(ax, "outside")] == ["normal", "bold"]
+
+
+@pytest.mark.parametrize("kind", ["heatmap", "dotplot", "umap"])
+def test_no_grid_lines_of_the_style(adata, kind):
+    """scanpy.settings.set_figure_params switches them on for all axes."""
+    with mpl.rc_context({"axes.grid": True}):
+        axes = draw(adata, groupby="group", kind=kind)
+        for ax in (axes[0] if isinstance(axes, list) else axes).figure.axes:
+            assert not any(line.get_visible() for line in [*ax.get_xgridlines(), *ax.get_ygridlines()])
 
 
 def test_classes_are_marked_above(adata):
