@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 from .._version import __version__
 from ..data import GeneVocabulary
 from ..data._drugs import tanimoto
-from ..nn import line_kernel, unexplained
+from ..nn import line_kernel, unexplained, whitener
 from ._folder import replace_folder
 from ._hub import shipped_folder
 from ._line_reader import LineReader
@@ -172,20 +172,17 @@ class DrugModel:
 
     def variance(self, cross: torch.Tensor) -> np.ndarray:
         """Expected squared error, in units of a drug's spread, before the drug's own factor; (B,)."""
-        left = unexplained_share(self._kernel(), cross, self.settings["noise"])
+        if "_whitener" not in self.__dict__:
+            self.__dict__["_whitener"] = whitener(self._kernel(), self.settings["noise"]).float()
+        left = unexplained(self.__dict__["_whitener"], cross).numpy()
         return np.maximum(self.settings["variance_base"] + self.settings["variance_slope"] * left, 1e-4)
 
     def _kernel(self) -> torch.Tensor:
-        """(L, L) kernel of the lines; made once."""
+        """(L, L) kernel of the lines, float64; made once."""
         if "_kernel_of_lines" not in self.__dict__:
             similarity = LineReader(self.tensors).kernel_similarity
             self.__dict__["_kernel_of_lines"] = line_kernel(torch.from_numpy(similarity))
         return self.__dict__["_kernel_of_lines"]
-
-
-def unexplained_share(kernel: torch.Tensor, cross: torch.Tensor, noise: float) -> np.ndarray:
-    """`nn.unexplained` as an array, solved in double precision."""
-    return unexplained(kernel.double(), cross.double(), noise=noise).numpy().astype(np.float32)
 
 
 def save_drug_model(model: DrugModel, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:

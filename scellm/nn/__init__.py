@@ -2,7 +2,7 @@
 
 from ._bag import encode_bag
 from ._config import CellLMConfig
-from ._drug_response import apply_parts, line_kernel, solve_grid, unexplained
+from ._drug_response import apply_parts, line_kernel, solve_grid, unexplained, whitener
 from ._encoder import Encoder, Encoding
 from ._heads import CancerHead, ContrastiveHead, MaskedGeneHead, MaskedValueHead
 
@@ -19,4 +19,5 @@ __all__ = [
     "line_kernel",
     "solve_grid",
     "unexplained",
+    "whitener",
 ]

@@ -75,7 +75,21 @@ def apply_parts(parts: list[tuple[Tensor, Tensor]], weights: Tensor) -> Tensor:
     return sum(left @ weights @ right for left, right in parts)
 
 
-def unexplained(kernel: Tensor, cross: Tensor, *, noise: float) -> Tensor:
+def whitener(kernel: Tensor, noise: float) -> Tensor:
+    """Inverse of the Cholesky factor of K + noise I, (L, L), for `unexplained`.
+
+    Parameters
+    ----------
+    kernel
+        (L, L) kernel K of the known lines.
+    noise
+        Variance of a measurement.
+    """
+    eye = torch.eye(len(kernel), dtype=kernel.dtype)
+    return torch.linalg.solve_triangular(torch.linalg.cholesky(kernel + noise * eye), eye, upper=False)
+
+
+def unexplained(whitener: Tensor, cross: Tensor) -> Tensor:
     """Share of the prior variance of a new line that the known lines leave, (B,) in [0, 1].
 
     1 - c (K + noise I)^-1 c' for the cross kernel c of a cell whose own kernel is 1: the posterior variance if every
@@ -83,13 +97,9 @@ def unexplained(kernel: Tensor, cross: Tensor, *, noise: float) -> Tensor:
 
     Parameters
     ----------
-    kernel
-        (L, L) kernel K of the known lines.
+    whitener
+        (L, L) of `whitener`.
     cross
-        (B, L) kernel of new ones with them.
-    noise
-        Variance of a measurement.
+        (B, L) kernel of new lines with the known ones.
     """
-    factor = torch.linalg.cholesky(kernel + noise * torch.eye(len(kernel), dtype=kernel.dtype))
-    half = torch.linalg.solve_triangular(factor, cross.T, upper=False)  # (L, B)
-    return (1 - (half * half).sum(0)).clamp(0, 1)
+    return (1 - (cross @ whitener.T).square().sum(1)).clamp(0, 1)

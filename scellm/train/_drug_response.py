@@ -13,9 +13,9 @@ from scipy.optimize import nnls
 
 from ..data import GeneVocabulary
 from ..data._drugs import DRUG_COLUMNS, fingerprints, shared_targets, tanimoto
-from ..models._drug_model import DrugModel, unexplained_share
+from ..models._drug_model import DrugModel
 from ..models._line_reader import LineReader, fit_reader, thin
-from ..nn import apply_parts, line_kernel, solve_grid
+from ..nn import apply_parts, line_kernel, solve_grid, unexplained, whitener
 
 DEPTHS = (None, 10_000, 1_000, 300, 100)
 """Counts over the genes at which left-out lines are read for the calibration; `None` as measured."""
@@ -247,7 +247,8 @@ def fit_drug_response(
     grid = ResponseGrid.from_table(responses, pd.Index(log2_tpm.index), pd.Index(drugs["drug"]))
     has_structure = (drugs["smiles"] != "").to_numpy()
     bits = np.zeros((len(drugs), 2048), dtype=bool)
-    bits[has_structure] = fingerprints(drugs["smiles"][has_structure].tolist())
+    if has_structure.any():
+        bits[has_structure] = fingerprints(drugs["smiles"][has_structure].tolist())
     structure, action = tanimoto(bits, bits).astype(np.float64), shared_targets(drugs).astype(np.float64)
     expression = log2_tpm.to_numpy(np.float64)
     vocabulary = GeneVocabulary.default()
@@ -323,7 +324,7 @@ def calibrate(
         reader = LineReader(fit_reader(expression[train], rng=rng))
         known = ResponseGrid(grid.values[train], grid.measured[train])
         fit = solve_response(reader.kernel_similarity, known, structure, action, config)
-        kernel = line_kernel(torch.from_numpy(reader.kernel_similarity))
+        white = whitener(line_kernel(torch.from_numpy(reader.kernel_similarity)), config.noise)
         scales[test] = fit.scale
         for depth in DEPTHS:
             linear = np.exp2(expression[test]) - 1
@@ -331,7 +332,7 @@ def calibrate(
             similarity, _, _ = reader.read(values)
             cross = line_kernel(torch.from_numpy(np.nan_to_num(similarity))).double()
             predicted[depth][test] = fit.mean + fit.scale * (cross.numpy() @ fit.response)
-            shares[depth][test] = unexplained_share(kernel, cross, config.noise)
+            shares[depth][test] = unexplained(white, cross).numpy()
     for depth in DEPTHS:
         errors[depth] = np.where(grid.measured, (grid.values - predicted[depth]) / scales, np.nan)
         left[depth] = np.broadcast_to(shares[depth][:, None], grid.values.shape)

@@ -1,0 +1,365 @@
+"""What the drug model is measured beside: trivial predictors, ridge, forest, networks. `Problem` in, predictions out."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Callable
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import torch
+from _drug_splits import Problem
+from sklearn.decomposition import PCA
+from sklearn.ensemble import RandomForestRegressor
+from sklearn.linear_model import Ridge, RidgeCV
+from torch import Tensor, nn
+
+import scellm
+from scellm.models import CellLM
+from scellm.models._line_reader import LineReader, fit_reader
+from scellm.nn import Encoder, encode_bag
+from scellm.train._drug_response import DrugResponseConfig, ResponseGrid, solve_response
+
+EPOCHS = 30
+
+
+def drug_means(problem: Problem) -> np.ndarray:
+    """(D,) mean of the training pairs; of all pairs for a drug without any."""
+    n = problem.measured.sum(0)
+    return np.where(n > 0, problem.values.sum(0) / np.maximum(n, 1), problem.values.sum() / n.sum())
+
+
+def drug_mean(problem: Problem) -> np.ndarray:
+    """Predict the drug's mean."""
+    return drug_means(problem)[problem.columns]
+
+
+def drug_and_line_mean(problem: Problem) -> np.ndarray:
+    """Predict the drug's mean plus the line's mean deviation from it."""
+    mean = drug_means(problem)
+    deviation = np.where(problem.measured, problem.values - mean, 0).sum(1) / (problem.measured.sum(1) + 1)
+    return mean[problem.columns] + deviation[problem.rows]
+
+
+def ridge_per_drug(problem: Problem) -> np.ndarray:
+    """A ridge regression on all genes for every drug, its penalty by cross-validation; unseen drugs get the mean."""
+    mean, genes = drug_means(problem), _standardised(problem)
+    guess = np.tile(mean, (len(genes), 1))
+    for drug in np.unique(problem.columns):
+        rows = problem.measured[:, drug]
+        if rows.sum() > 20:
+            model = RidgeCV(alphas=np.logspace(2, 5, 7)).fit(genes[rows], problem.values[rows, drug])
+            guess[:, drug] = model.predict(genes)
+    return guess[problem.rows, problem.columns]
+
+
+def _standardised(problem: Problem) -> np.ndarray:
+    """Genes z-scored over the lines that have training pairs, (L, G)."""
+    known = problem.expression[problem.measured.any(1)]
+    return (problem.expression - known.mean(0)) / (known.std(0) + 1e-6)
+
+
+def _components(problem: Problem, n: int) -> np.ndarray:
+    """PCA of the standardised genes, fitted on lines that have training pairs, scaled to unit variance, (L, n)."""
+    genes, known = _standardised(problem), problem.measured.any(1)
+    pca = PCA(n, svd_solver="full").fit(genes[known])
+    scores = pca.transform(genes)
+    return scores / scores[known].std(0)
+
+
+def _structure_components(problem: Problem, n: int) -> np.ndarray:
+    """PCA of the fingerprints, fitted on drugs that have training pairs, (D, n)."""
+    known = problem.measured.any(0)
+    pca = PCA(min(n, known.sum() - 1), svd_solver="full").fit(problem.bits[known].astype(float))
+    scores = pca.transform(problem.bits.astype(float))
+    return scores / scores[known].std()
+
+
+def _pairs(problem: Problem, of_line: np.ndarray, of_drug: np.ndarray, *, test: bool) -> np.ndarray:
+    rows, columns = (problem.rows, problem.columns) if test else np.nonzero(problem.measured)
+    return np.hstack([of_line[rows], of_drug[columns]])
+
+
+def ridge_pairs(problem: Problem) -> np.ndarray:
+    """One ridge on genes' components and fingerprint of all pairs."""
+    of_line, of_drug = _components(problem, 50), problem.bits.astype(np.float64)
+    model = Ridge(alpha=10.0).fit(
+        _pairs(problem, of_line, of_drug, test=False), problem.values[problem.measured]
+    )
+    return model.predict(_pairs(problem, of_line, of_drug, test=True))
+
+
+def forest(problem: Problem) -> np.ndarray:
+    """A random forest on components of genes and fingerprints."""
+    of_line, of_drug = _components(problem, 30), _structure_components(problem, 30)
+    model = RandomForestRegressor(30, min_samples_leaf=3, max_features=0.33, max_samples=0.3, random_state=0)
+    model.fit(_pairs(problem, of_line, of_drug, test=False), problem.values[problem.measured])
+    return model.predict(_pairs(problem, of_line, of_drug, test=True))
+
+
+# -- Gaussian processes -------------------------------------------------------------------------------------------
+
+
+def gaussian_process(
+    problem: Problem,
+    similarity: np.ndarray | None = None,
+    *,
+    config: DrugResponseConfig | None = None,
+    rounds: int = 0,
+    structure: bool = True,
+    action: bool = True,
+) -> np.ndarray:
+    """The drug model's own fit; `similarity` (L, L) replaces that of expression."""
+    if similarity is None:
+        similarity = expression_similarity(problem)
+    fit = solve_response(
+        similarity,
+        ResponseGrid(problem.values, problem.measured),
+        problem.structure * structure,
+        problem.action * action,
+        config or DrugResponseConfig(),
+        rounds=rounds,
+    )
+    return fit.fitted[problem.rows, problem.columns]
+
+
+def expression_similarity(problem: Problem) -> np.ndarray:
+    """(L, L) cosines as the drug model has them, components fitted on lines with training pairs."""
+    known = problem.measured.any(1)
+    reader = LineReader(fit_reader(problem.expression[known]))
+    similarity = np.eye(len(known))
+    vectors = np.zeros((len(known), reader.lines.shape[1]))
+    vectors[known] = reader.lines
+    if not known.all():  # read as bulk profiles with all genes are
+        vectors[~known] = _read_bulk(reader, problem.expression[~known])
+    similarity = np.clip(vectors @ vectors.T, -1, 1)
+    np.fill_diagonal(similarity, 1)
+    return similarity
+
+
+def _read_bulk(reader: LineReader, log2_tpm: np.ndarray) -> np.ndarray:
+    """Unit vectors of bulk profiles."""
+    from scellm.models._line_reader import DEPTHS, _log_fractions, _unit
+
+    logged = _log_fractions(np.exp2(log2_tpm) - 1, 1.0)
+    return _unit(reader._vectors(logged, len(DEPTHS))[0])
+
+
+def embedding_similarity(problem: Problem, model: CellLM) -> np.ndarray:
+    """(L, L) cosines of centred encoder embeddings."""
+    cells = line_embedding(problem, model)
+    cells = cells - cells[problem.measured.any(1)].mean(0)
+    cells /= np.linalg.norm(cells, axis=1, keepdims=True)
+    return np.clip(cells @ cells.T, -1, 1).astype(np.float64)
+
+
+def line_cells(problem: Problem) -> ad.AnnData:
+    """The lines as an AnnData of TPM."""
+    from _drug_data import expression
+
+    names = expression().columns
+    return ad.AnnData(
+        (np.exp2(problem.expression) - 1).astype(np.float32), var=pd.DataFrame(index=names.astype(str))
+    )
+
+
+def line_embedding(problem: Problem, model: CellLM) -> np.ndarray:
+    """(L, dim) frozen embeddings."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        cells = scellm.tl.embed(line_cells(problem), model, min_overlap=0.01, show_progress=False, copy=True)
+    return cells.obsm["X_scellm"].astype(np.float64)
+
+
+def random_like(model: CellLM, seed: int) -> CellLM:
+    """The same model with untrained weights."""
+    torch.manual_seed(seed)
+    return dataclasses.replace(model, encoder=Encoder(model.config).eval(), parts={}, name=f"random {seed}")
+
+
+# -- networks -----------------------------------------------------------------------------------------------------
+
+
+class TwoTowers(nn.Module):
+    """ln IC50 = bias of the line + bias of the drug + inner product of what two networks make of them."""
+
+    def __init__(
+        self, of_line: nn.Module, width: int, of_drug: nn.Module, drug_width: int, n_drugs: int
+    ) -> None:
+        super().__init__()
+        self.of_line, self.of_drug = of_line, of_drug
+        self.line = nn.Sequential(
+            nn.Dropout(0.2), nn.Linear(width, 128), nn.GELU(), nn.Dropout(0.3), nn.Linear(128, 65)
+        )
+        self.drug = nn.Sequential(
+            nn.Dropout(0.1), nn.Linear(drug_width + 32, 128), nn.GELU(), nn.Linear(128, 65)
+        )
+        self.own = nn.Embedding(n_drugs, 32)  # zero, and trained only for drugs with pairs
+        nn.init.zeros_(self.own.weight)
+
+    def grid(self) -> Tensor:
+        """(L, D) predictions."""
+        own = self.own.weight
+        if self.training:  # a third of the drugs must do without what is known of them by name
+            own = own * (torch.rand(len(own), 1) > 0.33)
+        lines, drugs = self.line(self.of_line()), self.drug(torch.cat([self.of_drug(), own], 1))
+        return lines[:, :64] @ drugs[:, :64].T / 8 + lines[:, 64:] + drugs[:, 64]
+
+
+class Fixed(nn.Module):
+    """Features that do not change."""
+
+    def __init__(self, features: np.ndarray) -> None:
+        super().__init__()
+        self.features = nn.Parameter(torch.tensor(features, dtype=torch.float32), requires_grad=False)
+
+    def forward(self) -> Tensor:
+        return self.features
+
+
+class GraphNet(nn.Module):
+    """Three rounds of messages over bonds; a drug is the sum of its atoms. () -> (D, 64)."""
+
+    def __init__(self, smiles: list[str]) -> None:
+        from rdkit import Chem
+
+        super().__init__()
+        elements = ["C", "N", "O", "S", "F", "Cl", "Br", "P", "B", "I"]
+        atoms, edges, kinds, owner = [], [], [], []
+        for drug, text in enumerate(smiles):
+            molecule = Chem.MolFromSmiles(text or "C")
+            start = len(atoms)
+            for atom in molecule.GetAtoms():
+                symbol = [float(atom.GetSymbol() == element) for element in elements]
+                numbers = [
+                    atom.GetDegree(),
+                    atom.GetTotalNumHs(),
+                    atom.GetFormalCharge(),
+                    atom.GetIsAromatic(),
+                ]
+                atoms.append([*symbol, *map(float, numbers), float(atom.IsInRing())])
+                owner.append(drug)
+            for bond in molecule.GetBonds():
+                kind = [bond.GetBondTypeAsDouble(), float(bond.IsInRing()), float(bond.GetIsConjugated())]
+                ends = start + bond.GetBeginAtomIdx(), start + bond.GetEndAtomIdx()
+                edges += [ends, ends[::-1]]
+                kinds += [kind, kind]
+        self.register_buffer("atoms", torch.tensor(atoms))
+        self.register_buffer("edges", torch.tensor(edges).T)
+        self.register_buffer("kinds", torch.tensor(kinds))
+        self.register_buffer("owner", torch.tensor(owner))
+        self.n = len(smiles)
+        self.first = nn.Linear(self.atoms.shape[1], 64)
+        self.message = nn.ModuleList(nn.Linear(64 + 3, 64) for _ in range(3))
+        self.update = nn.ModuleList(nn.Linear(128, 64) for _ in range(3))
+
+    def forward(self) -> Tensor:
+        x = torch.relu(self.first(self.atoms))
+        for message, update in zip(self.message, self.update, strict=True):
+            sent = torch.relu(message(torch.cat([x[self.edges[0]], self.kinds], 1)))
+            x = x + torch.relu(
+                update(torch.cat([x, torch.zeros_like(x).index_add(0, self.edges[1], sent)], 1))
+            )
+        return torch.zeros(self.n, 64).index_add(0, self.owner, x) / 10
+
+
+class FineTuned(nn.Module):
+    """The encoder, trained along. () -> (L, dim)."""
+
+    def __init__(self, problem: Problem, model: CellLM) -> None:
+        from scellm.data import match_genes, tokenize
+
+        super().__init__()
+        cells = line_cells(problem)
+        match = match_genes(cells.var, model.vocabulary, min_overlap=0.01)
+        tokens = tokenize(cells.X, match.ids, len(model.vocabulary), model.tokens)
+        ids, values, is_gene = tokens.padded(np.arange(len(tokens)))
+        self.encoder = random_like(model, 0).encoder
+        self.encoder.load_state_dict(model.encoder.state_dict())
+        self.is_bag = model.config.is_bag
+        rectangles = (ids, values, is_gene)
+        packed = (tokens.gene_ids.astype(np.int64), tokens.values, tokens.indptr)
+        self.tokens = tuple(map(torch.from_numpy, packed if self.is_bag else rectangles))
+        with torch.no_grad():
+            cells = self._encode()
+        self.center, self.scale = cells.mean(0), cells.std(0)
+
+    def _encode(self) -> Tensor:
+        return encode_bag(self.encoder, *self.tokens) if self.is_bag else self.encoder(*self.tokens).cells
+
+    def forward(self) -> Tensor:
+        return (self._encode() - self.center) / self.scale
+
+
+def train(
+    problem: Problem, towers: TwoTowers, *, seed: int, steps: int = 400, learning_rate: float = 3e-3
+) -> np.ndarray:
+    """Adam on the whole grid at once; predictions of the test pairs. The last steps come from a tenth left out."""
+    torch.manual_seed(seed)
+    mean, spread = problem.values[problem.measured].mean(), problem.values[problem.measured].std()
+    values = torch.tensor((problem.values - mean) / spread, dtype=torch.float32)
+    generator = np.random.default_rng(seed)
+    lines = (
+        generator.random(len(values)) < 0.1
+    )  # lines left out choose when to stop, as tests are on new lines
+    drugs = generator.random(values.shape[1]) < 0.1
+    new_line = not problem.measured[problem.rows].any(1).all()
+    new_drug = not problem.measured[:, problem.columns].any(0).all()
+    held = np.zeros(problem.measured.shape, dtype=bool)
+    held |= lines[:, None] if new_line else False
+    held |= drugs[None] if new_drug else False
+    if not (new_line or new_drug):
+        held = generator.random(held.shape) < 0.1
+    kept = torch.tensor(problem.measured & ~held)
+    held = torch.tensor(problem.measured & held)
+    encoder = [p for name, p in towers.named_parameters() if "encoder" in name and p.requires_grad]
+    others = [p for name, p in towers.named_parameters() if "encoder" not in name and p.requires_grad]
+    groups = [{"params": others}, *([{"params": encoder, "lr": learning_rate / 30}] if encoder else [])]
+    optimiser = torch.optim.AdamW(groups, lr=learning_rate, weight_decay=1e-2)
+    best, chosen = np.inf, None
+    for step in range(steps):
+        towers.train()
+        loss = (towers.grid() - values)[kept].square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        if step % 10 == 9:
+            towers.eval()
+            with torch.no_grad():
+                guess = towers.grid()
+            error = float((guess - values)[held].square().mean())
+            if error < best:
+                best, chosen = error, guess.numpy()
+    return (chosen * spread + mean)[problem.rows, problem.columns]
+
+
+def network(
+    problem: Problem, of_line: Callable[[], nn.Module], width: int, drug: str, *, seeds: int, steps: int = 400
+) -> np.ndarray:
+    """Mean prediction of networks from several seeds."""
+    guesses = []
+    for seed in range(seeds):
+        torch.manual_seed(seed)
+        if drug == "graph":
+            of_drug, drug_width = GraphNet(problem.drugs["smiles"].tolist()), 64
+        else:
+            features = _structure_components(problem, 64)
+            of_drug, drug_width = Fixed(features), features.shape[1]
+        towers = TwoTowers(of_line(), width, of_drug, drug_width, len(problem.drugs))
+        guesses.append(train(problem, towers, seed=seed, steps=steps))
+    return np.mean(guesses, axis=0)
+
+
+def mlp(problem: Problem, *, drug: str = "fingerprint", seeds: int = 3) -> np.ndarray:
+    """Two towers on 60 components of expression: no pretraining."""
+    features = _components(problem, 60)
+    return network(problem, lambda: Fixed(features), features.shape[1], drug, seeds=seeds)
+
+
+def fine_tuned(problem: Problem, model: CellLM) -> np.ndarray:
+    """Two towers on the encoder, which is trained along."""
+    return network(
+        problem, lambda: FineTuned(problem, model), model.config.dim, "fingerprint", seeds=1, steps=150
+    )

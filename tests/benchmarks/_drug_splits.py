@@ -1,0 +1,159 @@
+"""Splits of measured pairs that do not leak, and the scores of predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import _drug_data as source
+import numpy as np
+import pandas as pd
+from scipy import stats
+from sklearn.model_selection import GroupKFold
+
+from scellm.data import fingerprints, tanimoto
+from scellm.data._drugs import shared_targets
+
+FEWEST = 10
+"""Pairs a drug or line needs for a correlation of its own."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Pairs to learn from, and pairs to predict."""
+
+    expression: np.ndarray
+    """(L, G) log2(TPM + 1)."""
+    lines: pd.Index
+    drugs: pd.DataFrame
+    bits: np.ndarray
+    """(D, 2048) fingerprints."""
+    structure: np.ndarray
+    action: np.ndarray
+    values: np.ndarray
+    """(L, D) ln IC50 of the training pairs, 0 elsewhere."""
+    measured: np.ndarray
+    """(L, D) bool."""
+    rows: np.ndarray
+    columns: np.ndarray
+    truth: np.ndarray
+    """Line, drug and ln IC50 of each test pair, (n,)."""
+
+
+def problem(table: pd.DataFrame, is_test: np.ndarray, is_train: np.ndarray) -> Problem:
+    """The problem of a table of `line`, `drug`, `ln_ic50`.
+
+    Ids of one compound (first block of the InChIKey) are one drug, and a training pair of a line and compound that is
+    tested goes.
+    """
+    expression = source.expression()
+    catalogue = source.drugs()
+    key = catalogue["inchikey"].str[:14].where(catalogue["inchikey"] != "", catalogue["drug"])
+    first = key.drop_duplicates().index
+    compound = pd.Series(first, index=key[first].to_numpy())
+    table = table.assign(drug=compound[key[table["drug"]].to_numpy()].to_numpy())
+    drugs = catalogue.loc[sorted(table["drug"].unique())]
+    rows = pd.Index(expression.index).get_indexer(table["line"])
+    columns = pd.Index(drugs.index).get_indexer(table["drug"])
+    shape = (len(expression), len(drugs))
+    tested, values, n = np.zeros(shape, dtype=bool), np.zeros(shape), np.zeros(shape)
+    tested[rows[is_test], columns[is_test]] = True
+    np.add.at(values, (rows[is_train], columns[is_train]), table["ln_ic50"].to_numpy()[is_train])
+    np.add.at(n, (rows[is_train], columns[is_train]), 1)
+    measured = (n > 0) & ~tested
+    has = (drugs["smiles"] != "").to_numpy()
+    bits = np.zeros((len(drugs), 2048), dtype=bool)
+    bits[has] = fingerprints(drugs["smiles"][has].tolist())
+    return Problem(
+        expression=expression.to_numpy(np.float64),
+        lines=expression.index,
+        drugs=drugs.reset_index(drop=True),
+        bits=bits,
+        structure=tanimoto(bits, bits).astype(np.float64),
+        action=shared_targets(drugs).astype(np.float64),
+        values=np.where(measured, values / np.maximum(n, 1), 0),
+        measured=measured,
+        rows=rows[is_test],
+        columns=columns[is_test],
+        truth=table["ln_ic50"].to_numpy(np.float64)[is_test],
+    )
+
+
+def splits(data: Path = source.DATA, *, validation: bool = False) -> Iterator[tuple[str, list[Problem]]]:
+    """Name and problems (folds, whose predictions are pooled) of every split.
+
+    `validation` tests on the validation part of the published splits instead: for choices.
+    """
+    table = source.gdsc2(data)
+    part = "val" if validation else "test"
+    for name, column in (
+        ("random pairs", "split_random"),
+        ("unseen lines", "split_cell"),
+        ("unseen drugs", "split_drug"),
+    ):
+        where = table[column]
+        yield name, [problem(table, (where == part).to_numpy(), (where == "train").to_numpy())]
+    if validation:
+        return
+    new_line, new_drug = ((table[f"split_{what}"] == "test").to_numpy() for what in ("cell", "drug"))
+    yield "unseen lines and drugs", [problem(table, new_line & new_drug, ~new_line & ~new_drug)]
+    tissue = source.lines(pd.Index(table["line"].unique()), data).set_index("line")["tissue"]
+    groups = tissue[table["line"]].to_numpy()
+    folds = GroupKFold(5).split(table, groups=groups)
+    yield (
+        "unseen tissues",
+        [problem(table, _mask(len(table), test), _mask(len(table), train)) for train, test in folds],
+    )
+    for name, scheme in (
+        ("DeepCDR, fixed 95/5", "deepcdr_fixed_95_5"),
+        ("DeepCDR, unseen lines", "tuning_cell_out"),
+        ("DeepCDR, unseen drugs", "tuning_drug_out"),
+    ):
+        table = pd.read_parquet(data / "drug" / "splits_deepcdr.parquet")
+        table = table[(table["scheme"] == scheme) & table["cell_line_id"].isin(source.expression(data).index)]
+        table = table.rename(columns={"cell_line_id": "line", "drug_id": "drug"}).dropna(subset=["drug"])
+        table = table.reset_index(drop=True)
+        is_test = (table["split"] == "test").to_numpy()
+        if name.endswith("drugs"):  # the published split holds compounds on both sides under two ids
+            key = source.drugs(data)["inchikey"].str[:14]
+            leaking = table["drug"].map(key).isin(set(table["drug"][is_test].map(key)) - {""}).to_numpy()
+            yield name, [problem(table, is_test, (table["split"] == "train").to_numpy() & ~leaking)]
+        else:
+            yield name, [problem(table, is_test, (table["split"] == "train").to_numpy())]
+
+
+def _mask(n: int, where: np.ndarray) -> np.ndarray:
+    mask = np.zeros(n, dtype=bool)
+    mask[where] = True
+    return mask
+
+
+def score(problems: list[Problem], predictions: list[np.ndarray]) -> dict[str, float]:
+    """Global Pearson and RMSE; mean Pearson and Spearman over drugs, mean Pearson over lines."""
+    truth = np.concatenate([problem.truth for problem in problems])
+    guess = np.concatenate(predictions)
+    lines, drugs = (np.concatenate([getattr(p, name) for p in problems]) for name in ("rows", "columns"))
+    return {
+        "Pearson": float(np.corrcoef(truth, guess)[0, 1]),
+        "RMSE": float(np.sqrt(np.mean((truth - guess) ** 2))),
+        "per drug": within(truth, guess, drugs),
+        "per drug, Spearman": within(truth, guess, drugs, rank=True),
+        "per line": within(truth, guess, lines),
+        "pairs": len(truth),
+    }
+
+
+def within(truth: np.ndarray, guess: np.ndarray, group: np.ndarray, *, rank: bool = False) -> float:
+    """Mean correlation within groups of at least `FEWEST`; a constant prediction counts as 0."""
+    found = []
+    for name in np.unique(group):
+        rows = group == name
+        if rows.sum() >= FEWEST and truth[rows].std() > 0:
+            pair = (
+                (truth[rows], guess[rows])
+                if not rank
+                else tuple(map(stats.rankdata, (truth[rows], guess[rows])))
+            )
+            found.append(np.corrcoef(*pair)[0, 1] if np.ptp(pair[1]) > 1e-9 else 0.0)
+    return float(np.mean(found)) if found else float("nan")

@@ -1,0 +1,49 @@
+"""get.drug_response: tidy tables of cells and groups."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+
+import scellm
+
+
+@pytest.fixture
+def cells() -> AnnData:
+    adata = AnnData(np.zeros((4, 1), dtype=np.float32))
+    adata.obs["cluster"] = pd.Categorical(["a", "a", "b", None])
+    adata.obsm["drug_response"] = np.arange(8, dtype=np.float32).reshape(4, 2)
+    adata.obsm["drug_response_std"] = np.ones((4, 2), dtype=np.float32)
+    adata.obs["drug_response_applicability"] = np.array([0.2, 0.4, 0.6, 0.8], dtype=np.float32)
+    names = np.array(["x", "y"])
+    adata.uns["drug_response"] = {"drugs": names, "drug_class": names, "target": names, "groupby": ""} | {
+        "pearson": np.array([0.5, 0.6])
+    }
+    return adata
+
+
+def test_a_row_for_each_cell_and_drug(cells):
+    table = scellm.get.drug_response(cells)
+    assert len(table) == 8
+    assert table.loc[(table["cell"] == "2") & (table["drug"] == "y"), "ln_ic50"].item() == 5
+    assert table["pearson"].tolist()[:2] == [0.5, 0.6]
+
+
+def test_groups_are_averaged_and_cells_without_one_left_out(cells):
+    table = scellm.get.drug_response(cells, groupby="cluster").set_index(["cluster", "drug"])
+    assert table.loc[("a", "x"), "ln_ic50"] == 1
+    assert table.loc[("a", "x"), "n_cells"] == 2
+    assert table.loc[("b", "y"), "applicability"] == pytest.approx(0.6)
+    assert len(table) == 4
+
+
+def test_the_groups_of_the_prediction_are_the_default(cells):
+    cells.uns["drug_response"]["groupby"] = "cluster"
+    assert "cluster" in scellm.get.drug_response(cells)
+
+
+def test_what_is_missing_is_said(cells):
+    with pytest.raises(KeyError, match="no column"):
+        scellm.get.drug_response(cells, groupby="nothing")
+    with pytest.raises(KeyError, match="key_added='other'"):
+        scellm.get.drug_response(cells, key="other")

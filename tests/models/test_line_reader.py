@@ -1,0 +1,97 @@
+"""Reading cells of any depth against lines: known lines are found again, shallow cells stay near the average."""
+
+import numpy as np
+import pytest
+
+import scellm
+from scellm.models._line_reader import DEEP, DEPTHS, LineReader, _pack, _unpack, fit_reader, thin
+
+
+@pytest.fixture(scope="module")
+def log2_tpm() -> np.ndarray:
+    return scellm.datasets.toy_drug_screen(48)[0].to_numpy()
+
+
+@pytest.fixture(scope="module")
+def statistics(log2_tpm) -> dict[str, np.ndarray]:
+    return fit_reader(log2_tpm)
+
+
+def linear(log2_tpm: np.ndarray) -> np.ndarray:
+    return np.exp2(log2_tpm) - 1
+
+
+def test_a_bulk_profile_is_its_own_line(statistics, log2_tpm):
+    reader = LineReader(statistics)
+    similarity, _, depth = reader.read(linear(log2_tpm) * 1e6)
+    assert (similarity.argmax(1) == np.arange(48)).all()
+    is_bulk = depth >= DEEP  # others lack the barely expressed genes that tell bulk from counts
+    assert is_bulk.sum() > 10
+    np.testing.assert_allclose(similarity[is_bulk], reader.kernel_similarity[is_bulk], atol=2e-3)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4], ids="times{:g}".format)
+def test_the_scale_of_the_values_does_not_matter(statistics, log2_tpm, scale):
+    counts = thin(linear(log2_tpm), 3_000)
+    reader = LineReader(statistics)
+    first, again = reader.read(counts), reader.read(counts * scale)
+    for a, b in zip(first, again, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_fewer_counts_say_less_of_a_line(statistics, log2_tpm):
+    reader = LineReader(statistics)
+    own = [
+        np.diag(reader.read(thin(linear(log2_tpm), depth, rng=1))[0]).mean()
+        for depth in (30, 300, 3_000, 30_000)
+    ]
+    assert own == sorted(own)
+    assert own[0] < 0.7 < own[-1]
+
+
+def test_a_cell_does_not_depend_on_its_company(statistics, log2_tpm):
+    reader = LineReader(statistics)
+    counts = np.concatenate([thin(linear(log2_tpm), depth) for depth in (40, 900, 20_000)])
+    together, alone = reader.read(counts)[0], reader.read(counts[70:71])[0]
+    np.testing.assert_allclose(together[70:71], alone, atol=1e-5)
+
+
+def test_missing_genes_cost_little_while_enough_remain(statistics, log2_tpm):
+    present = np.sort(np.random.default_rng(0).choice(200, 120, replace=False))
+    counts = thin(linear(log2_tpm), 10_000)
+    whole = LineReader(statistics).read(counts)
+    part = LineReader(statistics, present).read(counts[:, present])
+    kinds = part[0].argmax(1) % 4 == np.arange(48) % 4
+    assert kinds.mean() > 0.9
+    assert np.corrcoef(whole[0].ravel(), part[0].ravel())[0, 1] > 0.8
+
+
+def test_cells_unlike_all_lines_lie_further(statistics, log2_tpm):
+    reader = LineReader(statistics)
+    counts = thin(linear(log2_tpm), 10_000)
+    shuffled = counts[:, np.random.default_rng(0).permutation(200)]
+    near, far = reader.read(counts)[1], reader.read(shuffled)[1]
+    assert (near < 1).mean() > 0.85
+    assert np.median(far) > np.median(near)
+
+
+def test_a_cell_without_counts_is_unknown(statistics, log2_tpm):
+    counts = thin(linear(log2_tpm[:3]), 500)
+    counts[1] = 0
+    similarity, distance, depth = LineReader(statistics).read(counts)
+    assert np.isnan(similarity).any(1).tolist() == [False, True, False]
+    assert np.isnan(distance).tolist() == [False, True, False]
+    assert depth[1] == 0
+
+
+def test_triangles_are_packed_without_loss():
+    matrix = np.arange(25.0).reshape(5, 5)
+    symmetric = matrix + matrix.T
+    np.testing.assert_array_equal(_unpack(_pack(symmetric), 5), symmetric)
+
+
+def test_the_statistics_hold_no_profiles(statistics):
+    assert {
+        key: value.shape[0] for key, value in statistics.items() if value.ndim and value.shape[0] == 48
+    } == {"line_vectors": 48}
+    assert statistics["gram"].shape == (len(DEPTHS), 200 * 201 // 2)

@@ -1,0 +1,171 @@
+"""tl.rank_drugs and get.rank_drugs: effects, donors, corrections, targets."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from scipy import stats
+
+import scellm
+
+DRUGS = ["braf", "none", "other"]
+
+
+@pytest.fixture
+def cells() -> AnnData:
+    """Six donors with cells of two kinds; kind A is two units more sensitive to the first drug."""
+    rng = np.random.default_rng(0)
+    donor, kind = np.repeat(np.arange(6), 20), np.tile(np.repeat(["A", "B"], 10), 6)
+    values = rng.normal(0, 1, (6, 1, 3)).repeat(20, 1).reshape(120, 3) + rng.normal(0, 0.3, (120, 3))
+    values[kind == "A", 0] -= 2
+    X = np.zeros((120, 3), dtype=np.float32)
+    X[:, 0] = kind == "A"
+    X[:, 2] = 1
+    adata = AnnData(
+        X, obs=pd.DataFrame({"kind": kind, "donor": donor}).set_index(pd.Index(map(str, range(120))))
+    )
+    adata.var_names = ["BRAF", "MAP2K1", "ACTB"]
+    adata.obsm["drug_response"] = values.astype(np.float32)
+    adata.uns["drug_response"] = {
+        "scellm_version": "0",
+        "drugs": np.array(DRUGS),
+        "target": np.array(["BRAF", "Microtubule", "MEK1, MEK2"]),
+        "drug_class": np.array(["ERK", "Mitosis", "ERK"]),
+        "spread": np.array([2.0, 1.0, 1.0], dtype=np.float32),
+        "groupby": "",
+    }
+    return adata
+
+
+def rank(adata, **options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scellm.tl.rank_drugs(adata, "kind", sample_key="donor", n_bootstraps=200, **options)
+    return scellm.get.rank_drugs(adata)
+
+
+def test_the_planted_effect_is_found_and_nothing_else(cells):
+    table = rank(cells).set_index(["group", "drug"])
+    row = table.loc[("A", "braf")]
+    assert row["effect"] == pytest.approx(-2, abs=0.2)
+    assert row["low"] < row["effect"] < row["high"] < -1.5
+    assert row["effect_sd"] == pytest.approx(row["effect"] / 2)
+    assert row["p_adjusted"] < 0.001
+    assert (table.drop(index=[("A", "braf"), ("B", "braf")])["p_adjusted"] > 0.05).all()
+    assert table.loc[("B", "braf"), "effect"] == pytest.approx(-row["effect"])
+
+
+def test_most_sensitive_first_and_filtered(cells):
+    table = rank(cells)
+    assert table["group"].tolist() == ["A"] * 3 + ["B"] * 3
+    assert table["drug"][0] == "braf"
+    only = scellm.get.rank_drugs(cells, group="A", max_p_adjusted=0.05)
+    assert only["drug"].tolist() == ["braf"]
+
+
+def test_the_test_is_paired_over_donors(cells):
+    row = rank(cells).set_index(["group", "drug"]).loc[("A", "other")]
+    means = pd.DataFrame(cells.obsm["drug_response"]).groupby(
+        [cells.obs["kind"].to_numpy(), cells.obs["donor"].to_numpy()]
+    )
+    means = means.mean()[2]
+    expected = stats.ttest_rel(means["A"], means["B"])
+    assert row["p_value"] == pytest.approx(expected.pvalue, rel=1e-3)
+    assert row["n_samples"] == row["n_reference"] == 6
+
+
+def test_donors_of_one_kind_each_are_compared_unpaired(cells):
+    cells.obs["donor"] = [f"{d}{k}" for d, k in zip(cells.obs["donor"], cells.obs["kind"], strict=True)]
+    row = rank(cells).set_index(["group", "drug"]).loc[("A", "braf")]
+    assert row["effect"] == pytest.approx(-2, abs=0.2)
+    assert row["p_value"] < 0.1
+
+
+def test_many_cells_of_few_donors_are_no_evidence(cells):
+    """Cells of two donors: an effect, but neither test nor a claim."""
+    cells.obs["donor"] = cells.obs["donor"] % 2
+    with pytest.warns(UserWarning, match="have no p-value: fewer than 3 samples"):
+        scellm.tl.rank_drugs(cells, "kind", sample_key="donor", n_bootstraps=20)
+    assert np.isnan(cells.uns["rank_drugs"]["p_value"]).all()
+
+
+def test_without_donors_there_is_no_p_value(cells):
+    with pytest.warns(UserWarning, match="no p-values"):
+        scellm.tl.rank_drugs(cells, "kind", n_bootstraps=20)
+    table = scellm.get.rank_drugs(cells)
+    assert table["p_value"].isna().all()
+    assert table["effect"].notna().all()
+    assert cells.uns["rank_drugs"]["resampled"] == "cells"
+
+
+def test_targets_are_found_by_alias(cells):
+    table = rank(cells).set_index(["group", "drug"])["target_expressed"]
+    assert table[("A", "braf")] == 1
+    assert table[("B", "braf")] == 0
+    assert np.isnan(table[("A", "none")])  # microtubules are no gene
+    assert table[("A", "other")] == 0  # MEK1 is MAP2K1, which no cell expresses
+
+
+def test_a_reference_group(cells):
+    table = rank(cells, reference="B")
+    assert table["group"].unique().tolist() == ["A"]
+    assert table["effect"][0] == pytest.approx(-2, abs=0.2)
+
+
+def test_the_same_seed_gives_the_same_intervals(cells):
+    first, again = rank(cells, rng=3), rank(cells, rng=3)
+    pd.testing.assert_frame_equal(first, again)
+    assert (rank(cells, rng=4)["low"] != first["low"]).any()
+
+
+def test_predictions_by_the_group_itself_say_nothing_of_spread(cells):
+    cells.uns["drug_response"]["groupby"] = "kind"
+    with pytest.warns(UserWarning, match="every cell of a group has the same one"):
+        scellm.tl.rank_drugs(cells, "kind", sample_key="donor", n_bootstraps=20)
+
+
+def test_results_survive_a_file(cells, tmp_path):
+    import anndata as ad
+
+    table = rank(cells)
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    pd.testing.assert_frame_equal(scellm.get.rank_drugs(ad.read_h5ad(tmp_path / "cells.h5ad")), table)
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "error", "text"),
+    [
+        (lambda a: a.obsm.pop("drug_response"), {}, KeyError, "Run scellm.tl.drug_response"),
+        (lambda a: a.obs.drop(columns="kind", inplace=True), {}, KeyError, "groupby='kind' is no column"),
+        (
+            lambda a: a.obs.drop(columns="donor", inplace=True),
+            {},
+            KeyError,
+            "sample_key='donor' is no column",
+        ),
+        (lambda a: a.obs.__setitem__("kind", "A"), {}, ValueError, "at least two"),
+        (lambda a: None, {"reference": "C"}, KeyError, "reference='C' is no group"),
+        (
+            lambda a: a.obsm["drug_response"].__setitem__(slice(None), np.nan),
+            {},
+            ValueError,
+            "has a prediction",
+        ),
+        (lambda a: a.uns.__setitem__("rank_drugs", 3), {}, ValueError, "not of tl.rank_drugs"),
+    ],
+    ids=["no results", "groupby", "donor", "one group", "reference", "nan", "key"],
+)
+def test_what_cannot_be_ranked_is_refused(cells, change, options, error, text):
+    change(cells)
+    with pytest.raises(error, match=text):
+        scellm.tl.rank_drugs(cells, "kind", sample_key="donor", **options)
+
+
+def test_tables_say_what_to_run_first(cells):
+    with pytest.raises(KeyError, match="Run scellm.tl.rank_drugs"):
+        scellm.get.rank_drugs(cells)
+    rank(cells)
+    with pytest.raises(KeyError, match="was not ranked"):
+        scellm.get.rank_drugs(cells, group="C")
