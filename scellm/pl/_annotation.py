@@ -10,7 +10,7 @@ import pandas as pd
 
 from .._keys import CELL_TYPE, X_SCELLM
 from ._colours import CONFIDENCE, colours_of, palette
-from ._figure import finish, short
+from ._figure import finish, plain, short
 from ._results import REFUSALS, check_adata, read_confidence, read_labels
 
 if TYPE_CHECKING:
@@ -107,6 +107,9 @@ def annotation(
     for axes, title in ((left, "cell type"), (right, "confidence")):
         axes.set(title=title, xlabel=f"{name} 1", ylabel=f"{name} 2", xticks=[], yticks=[])
         axes.spines[["top", "right"]].set_visible(False)
+        plain(axes)
+    bar.ax.grid(visible=False)
+    bar.ax.tick_params(labelsize=8)
     return finish([left, right], is_ours=is_ours, show=show, return_fig=return_fig)
 
 

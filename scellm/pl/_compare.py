@@ -11,7 +11,7 @@ from anndata import AnnData
 
 from .._keys import FINE_TUNE
 from ._colours import OKABE_ITO
-from ._figure import finish, new_axes, short
+from ._figure import finish, new_axes, plain, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -152,8 +152,8 @@ def _draw_classes(
 def _clean(ax: Axes) -> None:
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.tick_params(axis="y", length=0)
-    ax.grid(axis="x", color="0.93")
-    ax.set_axisbelow(True)
+    ax.tick_params(axis="x", labelsize=8)
+    plain(ax, grid="x")
 
 
 def _read(comparison: Any, key: str) -> tuple[pd.DataFrame, pd.DataFrame | None]:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from .._keys import CELL_TYPE
 from ._colours import colours_of, palette
-from ._figure import finish, new_axes, short
+from ._figure import finish, new_axes, plain, short
 from ._results import as_text, read_confidence, read_labels
 
 if TYPE_CHECKING:
@@ -103,10 +103,10 @@ def confidence(
     _threshold(ax, adata, key)
     ax.set_yticks(place, [f"{short(name)} ({sizes[name]:,})" for name in names], fontsize=8)
     ax.set(xlim=(0, 1.01), ylim=(-0.7, len(quantiles) - 0.3), xlabel="confidence")
-    ax.grid(axis="x", color="0.92", zorder=0)
-    ax.set_axisbelow(True)
+    plain(ax, grid="x")
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.tick_params(axis="y", length=0)
+    ax.tick_params(axis="x", labelsize=8)
     return finish(ax, is_ours=is_ours, show=show, return_fig=return_fig)
 
 

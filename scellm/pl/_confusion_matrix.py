@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from .._keys import CELL_TYPE
-from ._figure import finish, new_axes, short
+from ._figure import finish, new_axes, plain, short
 from ._results import REFUSALS, read_labels, read_truth
 
 if TYPE_CHECKING:
@@ -83,7 +83,8 @@ def confusion_matrix(
     ax.set_yticks(np.arange(n_rows), [short(name) for name in counts.index], fontsize=font)
     ax.set(xlabel="predicted", ylabel="known")
     left_out = f"; {n_left_out:,} without a known type left out" if n_left_out else ""
-    ax.set_title(f"{int(counts.to_numpy().sum()):,} cells{left_out}", fontsize=9)
+    ax.set_title(f"{int(counts.to_numpy().sum()):,} cells{left_out}")
+    plain(ax)
     ax.tick_params(length=0)
     _separate(ax, counts)
     if max(counts.shape) <= WRITTEN_UP_TO:
@@ -91,6 +92,7 @@ def confusion_matrix(
     bar = ax.figure.colorbar(image, ax=ax, fraction=0.046, pad=0.02)
     bar.set_label("share of the known type" if normalize else "cells", fontsize=8)
     bar.ax.tick_params(labelsize=8)
+    bar.ax.grid(visible=False)
     bar.outline.set_visible(False)
     return finish(ax, is_ours=is_ours, show=show, return_fig=return_fig)
 

@@ -21,6 +21,25 @@ def new_axes(width: float, height: float) -> Axes:
     return ax
 
 
+def plain(ax: Axes, *, grid: str | None = None) -> None:
+    """Undo what a session's style, such as scanpy's, would do to a figure: grids over cells, huge labels.
+
+    Parameters
+    ----------
+    ax
+        Axes that are drawn and named.
+    grid
+        "x" for a pale grid behind, `None` for none.
+    """
+    ax.grid(visible=False)
+    if grid:
+        ax.grid(axis=grid, color="0.93", linewidth=0.8, linestyle="-")
+    ax.set_axisbelow(True)
+    for label in (ax.xaxis.label, ax.yaxis.label):
+        label.set_fontsize(9)
+    ax.title.set_fontsize(10)
+
+
 def finish(
     axes: Axes | Sequence[Axes], *, is_ours: bool, show: bool | None, return_fig: bool | None
 ) -> Axes | list[Axes] | Figure | None:

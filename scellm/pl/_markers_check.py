@@ -13,7 +13,7 @@ import scipy.sparse as sp
 from .._checks import get_matrix
 from .._keys import CELL_TYPE
 from ..data import describe_values
-from ._figure import finish, new_axes, short
+from ._figure import finish, new_axes, plain, short
 from ._results import REFUSALS, read_labels
 
 if TYPE_CHECKING:
@@ -117,6 +117,7 @@ def markers_check(
     ax.set(xlim=(-0.7, len(genes) - 0.3), ylim=(len(names) - 0.3, -0.7))
     ax.tick_params(length=0)
     ax.spines[["top", "right", "bottom", "left"]].set_color("0.8")
+    plain(ax)
     _name_groups(ax, found)
     _keys(ax, dots)
     return finish(ax, is_ours=is_ours, show=show, return_fig=return_fig)
@@ -181,6 +182,7 @@ def _keys(ax: Axes, dots: Any) -> None:
     bar = ax.figure.colorbar(dots, ax=ax, fraction=0.05, pad=0.02, shrink=0.5, anchor=(0.0, 0.0), aspect=12)
     bar.set_label("mean / highest", fontsize=8)
     bar.ax.tick_params(labelsize=8)
+    bar.ax.grid(visible=False)
     bar.outline.set_visible(False)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from .._keys import CELL_TYPE
-from ._figure import finish, new_axes
+from ._figure import finish, new_axes, plain
 from ._results import read_confidence, read_labels, read_truth
 
 if TYPE_CHECKING:
@@ -95,7 +95,9 @@ def reliability(
         zorder=3,
     )
     ax.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="confidence", ylabel="share", aspect="equal")
-    ax.set_title(f"{int(bins['cells'].sum()):,} cells, calibration error {error:.3f}", fontsize=10)
+    ax.set_title(f"{int(bins['cells'].sum()):,} cells, calibration error {error:.3f}")
+    plain(ax)
+    ax.tick_params(labelsize=9)
     ax.legend(frameon=False, loc="upper left", fontsize=8)
     ax.spines[["top", "right"]].set_visible(False)
     return finish(ax, is_ours=is_ours, show=show, return_fig=return_fig)
