@@ -68,7 +68,8 @@ class LineReader:
         similarity
             (B, L) float32, NaN for a cell without counts.
         distance
-            (B,) float32; 1 for a cell as far from its nearest line as the most lonely tenth of lines is, at its depth.
+            (B,) float32, the larger of two: 1 for a cell as far from its nearest line as the most lonely tenth of lines
+            is, at its depth; and 1 for a cell 70 % of the way from the mean line to mean normal tissue.
         depth
             (B,) counts, or what would have been counts: the sum in units of the smallest value.
         """
@@ -86,6 +87,8 @@ class LineReader:
             vectors, edge = self._vectors(logged[rows], i)
             similarity[rows] = np.clip(vectors @ self.lines.T.astype(np.float32), -1, 1)
             distance[rows] = (1 - similarity[rows].max(1)) / (1 - edge)
+            if (way := self._way_to_normal(logged[rows], i)) is not None:
+                distance[rows] = np.maximum(distance[rows], way)
         return similarity, distance, depth
 
     def _vectors(self, logged: np.ndarray, i: int) -> tuple[np.ndarray, float]:
@@ -97,6 +100,16 @@ class LineReader:
             self._readers[i] = self._solve(i)
         reader, edge = self._readers[i]
         return _at_most_unit((logged - self._of["center"][i][self.present]) @ reader), edge
+
+    def _way_to_normal(self, logged: np.ndarray, i: int) -> np.ndarray | None:
+        """Way to normal tissue, (B,), 1 where outside begins; `None` for a model fitted without normal tissue."""
+        if "normal_axis" not in self._of:
+            return None
+        from ._normal_axis import FARTHEST, way_to_normal
+
+        centered = logged - self._of["center"][i][self.present]
+        way = way_to_normal(centered, self._of["normal_axis"][i], self._of["normal_shift"][i], self.present)
+        return None if way is None else way / FARTHEST
 
     def _solve(self, i: int) -> tuple[np.ndarray, float]:
         """Map from the present genes to vectors, (P, R), and the edge, lower by what the missing genes cost."""

@@ -53,6 +53,24 @@ def drugs(data: Path = DATA) -> pd.DataFrame:
     ).set_index("drug", drop=False)
 
 
+def normal(data: Path = DATA) -> list[pd.DataFrame]:
+    """Linear expression of normal tissues: bulk, and mean profiles of cell types from single cells."""
+    import anndata as ad
+
+    from scellm.data import GeneVocabulary
+
+    found, read = [], expression(data).columns
+    for name in ("human_bulk", "human_celltypes"):
+        profiles = ad.read_h5ad(data / "profiles" / f"{name}.h5ad")
+        profiles = profiles[profiles.obs["malignant"].astype(str) == "False"]
+        linear = np.expm1(profiles.X.astype(np.float64) / profiles.uns["scale"])
+        symbols = GeneVocabulary.default().match(profiles.var_names).symbols
+        kept = (symbols != "") & ~pd.Index(symbols).duplicated()
+        table = pd.DataFrame(linear[:, kept], index=profiles.obs_names, columns=symbols[kept])
+        found.append(table[table[table.columns.intersection(read)].sum(axis=1) > 0])
+    return found
+
+
 def gdsc2(data: Path = DATA) -> pd.DataFrame:
     """The TGSA table of GDSC2 with its splits: `line`, `drug`, `ln_ic50`, `split_*`."""
     table = pd.read_parquet(data / "drug" / "gdsc2_tgsa_with_splits.parquet")
