@@ -2,7 +2,7 @@
 
 from ._batches import Batch, Sampler, shard
 from ._corpus import Corpus
-from ._drugs import find_drugs, fingerprints, read_smiles, tanimoto
+from ._drugs import descriptors, find_drugs, fingerprints, read_smiles, structure_kernel, tanimoto
 from ._match import GeneMatch, gene_names, match_genes
 from ._pack import pack
 from ._profiles import draw_counts
@@ -24,6 +24,7 @@ __all__ = [
     "ValueReport",
     "check_finite",
     "describe_values",
+    "descriptors",
     "draw_counts",
     "find_drugs",
     "fingerprints",
@@ -37,6 +38,7 @@ __all__ = [
     "read_smiles",
     "row_blocks",
     "shard",
+    "structure_kernel",
     "tanimoto",
     "tokenize",
 ]

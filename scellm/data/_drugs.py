@@ -177,6 +177,61 @@ def fingerprints(smiles: Sequence[str]) -> np.ndarray:
     return np.array(bits, dtype=bool).reshape(len(bits), FINGERPRINT_BITS)
 
 
+def descriptors(smiles: Sequence[str]) -> np.ndarray:
+    """Nine numbers of a molecule's size, polarity and shape, float64, (n, 9).
+
+    Heavy atoms, Crippen's logP, polar surface, hydrogen-bond donors, rings, rotatable bonds, share of sp3 carbons,
+    aromatic rings, chiral centres; counts and the surface as ln(1 + x).
+
+    Parameters
+    ----------
+    smiles
+        Valid SMILES.
+
+    Raises
+    ------
+    ImportError
+        RDKit is not installed.
+    """
+    rdkit = _rdkit()
+    from rdkit.Chem import Crippen, rdMolDescriptors
+
+    rows = []
+    for text in smiles:
+        molecule = rdkit.Chem.MolFromSmiles(text)
+        chiral = rdkit.Chem.FindMolChiralCenters(
+            molecule, includeUnassigned=True, useLegacyImplementation=False
+        )
+        counts = (
+            molecule.GetNumHeavyAtoms(),
+            rdMolDescriptors.CalcTPSA(molecule),
+            rdMolDescriptors.CalcNumHBD(molecule),
+            rdMolDescriptors.CalcNumRings(molecule),
+            rdMolDescriptors.CalcNumRotatableBonds(molecule),
+            rdMolDescriptors.CalcNumAromaticRings(molecule),
+            len(chiral),
+        )
+        others = Crippen.MolLogP(molecule), rdMolDescriptors.CalcFractionCSP3(molecule)
+        rows.append([*np.log1p(counts), *others])
+    return np.array(rows, dtype=np.float64).reshape(len(rows), 9)
+
+
+def structure_kernel(
+    first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray]
+) -> np.ndarray:
+    """Half Tanimoto similarity, half exp(-d / 2) of the mean squared difference d of descriptors, (n, m).
+
+    Parameters
+    ----------
+    first, second
+        Fingerprints (n, bits) and standardised descriptors (n, 9). No bits means no known structure: 0 with all.
+    """
+    (bits, numbers), (other_bits, other_numbers) = first, second
+    apart = ((numbers[:, None] - other_numbers) ** 2).mean(-1)
+    known = bits.any(1)[:, None] & other_bits.any(1)
+    return 0.5 * (tanimoto(bits, other_bits) + np.where(known, np.exp(-apart / 2), 0))
+
+
 def tanimoto(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Shared bits over bits of either, (n, m); 0 where there are none.
 

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from .._version import __version__
 from ..data import GeneVocabulary
-from ..data._drugs import tanimoto
+from ..data._drugs import descriptors, fingerprints, structure_kernel
 from ..nn import line_kernel, unexplained, whitener
 from ._folder import replace_folder
 from ._hub import shipped_folder
@@ -75,7 +75,8 @@ class DrugModel:
     tensors
         What `LineReader` needs; `response` (L, D) weights of the kernel of lines; `dual` (L, D) weights of pairs;
         `mean`, `scale`, `error` (D,); `structure_mean`, `structure_scale` (D,) weights of the kernel of structures;
-        `fingerprints` (D, 256) packed bits, zero where the structure is not known.
+        `fingerprints` (D, 256) packed bits, zero where the structure is not known; `descriptors` (D, 9), standardised by
+        `descriptor_center` and `descriptor_spread` (9,).
     settings
         Numbers of the fit, see `train.DrugResponseConfig`, and of its calibration.
     provenance
@@ -120,19 +121,23 @@ class DrugModel:
             pearson=drugs["pearson"].to_numpy(np.float32),
         )
 
-    def compounds(self, names: list[str], smiles: list[str], fingerprints: np.ndarray) -> Panel:
+    def compounds(self, names: list[str], smiles: list[str]) -> Panel:
         """Compounds that are not in the model, by their resemblance to those that are.
 
         Parameters
         ----------
         names, smiles
-            n of them.
-        fingerprints
-            (n, 2048) bool.
+            n of them; valid SMILES.
+
+        Raises
+        ------
+        ImportError
+            RDKit is not installed.
         """
         settings, tensors = self.settings, self.tensors
-        known = np.unpackbits(tensors["fingerprints"], axis=1).astype(bool)
-        alike = tanimoto(fingerprints, known)  # (n, D)
+        bits = np.unpackbits(tensors["fingerprints"], axis=1).astype(bool)
+        numbers = (descriptors(smiles) - tensors["descriptor_center"]) / tensors["descriptor_spread"]
+        alike = structure_kernel((fingerprints(smiles), numbers), (bits, tensors["descriptors"]))  # (n, D)
         everything = tensors["dual"].sum(1, keepdims=True)  # (L, 1)
         response = (
             settings["line_kernel"] * everything + settings["drug_structure"] * tensors["dual"] @ alike.T

@@ -22,7 +22,6 @@ from ..data import (
     check_finite,
     describe_values,
     find_drugs,
-    fingerprints,
     gene_counts,
     match_genes,
     read_smiles,
@@ -225,7 +224,7 @@ def choose_panel(
             if len(known):
                 notes.append(f"{name} is {known.iloc[0]}, which the model knows: ask for it by name.")
         structures = [structure.smiles for structure in read.values()]
-        parts.append(model.compounds(list(read), structures, fingerprints(structures)))
+        parts.append(model.compounds(list(read), structures))
     panel = parts[0] if len(parts) == 1 else _join(parts)
     if len(set(panel.names)) < len(panel.names):
         twice = sorted({name for name in panel.names if panel.names.count(name) > 1})

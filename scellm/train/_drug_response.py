@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +13,17 @@ import torch
 from scipy.optimize import nnls
 
 from ..data import GeneVocabulary
-from ..data._drugs import DRUG_COLUMNS, fingerprints, shared_targets, tanimoto
+from ..data._drugs import (
+    DRUG_COLUMNS,
+    FINGERPRINT_BITS,
+    descriptors,
+    fingerprints,
+    shared_targets,
+    structure_kernel,
+)
 from ..models._drug_model import DrugModel
 from ..models._line_reader import LineReader, fit_reader, thin
+from ..models._normal_axis import fit_normal_axis
 from ..nn import apply_parts, line_kernel, solve_grid, unexplained, whitener
 
 DEPTHS = (None, 10_000, 1_000, 300, 100)
@@ -34,7 +43,7 @@ class DrugResponseConfig:
     pair_self
         Sensitivity to a drug: of the line itself, beside 1 for what is shared with similar lines.
     drug_self, drug_structure, drug_action
-        Covariance of drugs: own, of similar structure (Tanimoto), of shared targets and class.
+        Covariance of drugs: own, of similar structure (`data.structure_kernel`), of shared targets and class.
     prior_lines
         Lines' worth of the average spread that a drug's own spread is shrunk with.
     folds
@@ -48,7 +57,7 @@ class DrugResponseConfig:
     line_kernel: float = 0.3
     pair_self: float = 0.2
     drug_self: float = 0.5
-    drug_structure: float = 0.5
+    drug_structure: float = 1.0
     drug_action: float = 0.5
     prior_lines: float = 5.0
     folds: int = 5
@@ -135,7 +144,7 @@ def solve_response(
     grid
         What was measured.
     structure, action
-        (D, D) kernels of drugs: Tanimoto similarity, shared targets.
+        (D, D) kernels of drugs: `data.structure_kernel`, shared targets.
     config
         Weights.
     rounds
@@ -196,6 +205,7 @@ def fit_drug_response(
     drugs: pd.DataFrame,
     *,
     lines: pd.DataFrame | None = None,
+    normal: Sequence[pd.DataFrame] = (),
     config: DrugResponseConfig | None = None,
     name: str = "drug-model",
     provenance: dict[str, Any] | None = None,
@@ -213,6 +223,9 @@ def fit_drug_response(
         Columns `data.DRUG_COLUMNS`; more are kept. Every drug of `responses` is in `drug`.
     lines
         Columns `line`, `name` and `tissue`; `None` knows names only.
+    normal
+        Tables of linear expression, normal tissues or cell types x genes, each weighing the same: applicability then says
+        of cells like these that they are outside. Genes that a table lacks count as not expressed.
     config
         Weights; `None` takes those of the shipped model.
     name, provenance
@@ -246,10 +259,9 @@ def fit_drug_response(
     drugs = drugs.reset_index(drop=True)
     grid = ResponseGrid.from_table(responses, pd.Index(log2_tpm.index), pd.Index(drugs["drug"]))
     has_structure = (drugs["smiles"] != "").to_numpy()
-    bits = np.zeros((len(drugs), 2048), dtype=bool)
-    if has_structure.any():
-        bits[has_structure] = fingerprints(drugs["smiles"][has_structure].tolist())
-    structure, action = tanimoto(bits, bits).astype(np.float64), shared_targets(drugs).astype(np.float64)
+    bits, numbers, center, spread = structures(drugs["smiles"].tolist())
+    structure = structure_kernel((bits, numbers), (bits, numbers)).astype(np.float64)
+    action = shared_targets(drugs).astype(np.float64)
     expression = log2_tpm.to_numpy(np.float64)
     vocabulary = GeneVocabulary.default()
     names = vocabulary.match(log2_tpm.columns).symbols
@@ -259,6 +271,10 @@ def fit_drug_response(
         raise ValueError(msg)
     expression = expression[:, np.argsort([vocabulary._row_of_name[name] for name in names])]
     reader = fit_reader(expression, rng=rng)
+    if normal:
+        symbols = vocabulary.subset(names).symbols
+        profiles = [table.reindex(columns=symbols, fill_value=0).to_numpy(np.float64) for table in normal]
+        reader |= fit_normal_axis(expression, profiles, reader, rng=rng)
     similarity = LineReader(reader).kernel_similarity
     fit = solve_response(similarity, grid, structure, action, config)
     calibration, error, pearson = calibrate(expression, grid, structure, action, config, rng=rng)
@@ -281,6 +297,9 @@ def fit_drug_response(
             "scale": fit.scale.astype(np.float32),
             "error": error.astype(np.float32),
             "fingerprints": np.packbits(bits, axis=1),
+            "descriptors": numbers.astype(np.float32),
+            "descriptor_center": center.astype(np.float32),
+            "descriptor_spread": spread.astype(np.float32),
             **{key: weights.astype(np.float32) for key, (_, weights) in learnt.items()},
         },
         settings={
@@ -292,6 +311,19 @@ def fit_drug_response(
         provenance=provenance or {},
         name=name,
     )
+
+
+def structures(smiles: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Fingerprints (D, 2048) and standardised descriptors (D, 9), zero for ""; their centre and spread (9,)."""
+    known = np.array([bool(text) for text in smiles])
+    bits, numbers = np.zeros((len(smiles), FINGERPRINT_BITS), dtype=bool), np.zeros((len(smiles), 9))
+    if not known.any():
+        return bits, numbers, np.zeros(9), np.ones(9)
+    texts = [text for text in smiles if text]
+    bits[known], found = fingerprints(texts), descriptors(texts)
+    center, spread = found.mean(0), np.maximum(found.std(0), 1e-3)
+    numbers[known] = (found - center) / spread
+    return bits, numbers, center, spread
 
 
 def calibrate(

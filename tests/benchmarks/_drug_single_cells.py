@@ -19,11 +19,11 @@ from sklearn.model_selection import StratifiedShuffleSplit
 
 import scellm
 from scellm.data import GeneVocabulary, describe_values, gene_counts, match_genes
-from scellm.data._drugs import fingerprints, shared_targets, tanimoto
+from scellm.data._drugs import shared_targets, structure_kernel
 from scellm.models import CellLM
 from scellm.models._line_reader import LineReader, fit_reader
 from scellm.nn import line_kernel
-from scellm.train._drug_response import DrugResponseConfig, ResponseGrid, solve_response
+from scellm.train._drug_response import DrugResponseConfig, ResponseGrid, solve_response, structures
 
 SETS = (
     "corpus/li2017_cell_lines",
@@ -83,11 +83,11 @@ def transfer(data: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     drugs = drugs.loc[sorted(table["drug"].unique())]
     train = log2_tpm.index[~log2_tpm.index.isin(out)]
     grid = ResponseGrid.from_table(table[table["line"].isin(train)], train, pd.Index(drugs.index))
-    bits = fingerprints(drugs["smiles"].where(drugs["smiles"] != "", "C").tolist())
-    bits &= (drugs["smiles"] != "").to_numpy()[:, None]
+    bits, numbers, _, _ = structures(drugs["smiles"].tolist())
     statistics = fit_reader(log2_tpm.loc[train].to_numpy(np.float64))
     reader = LineReader(statistics)
-    structure, action = tanimoto(bits, bits).astype(np.float64), shared_targets(drugs).astype(np.float64)
+    structure = structure_kernel((bits, numbers), (bits, numbers))
+    action = shared_targets(drugs).astype(np.float64)
     fit = solve_response(reader.kernel_similarity, grid, structure, action, DrugResponseConfig())
 
     def deviation(linear: np.ndarray, present: np.ndarray | None) -> np.ndarray:

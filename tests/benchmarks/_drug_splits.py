@@ -12,8 +12,9 @@ import pandas as pd
 from scipy import stats
 from sklearn.model_selection import GroupKFold
 
-from scellm.data import fingerprints, tanimoto
+from scellm.data import structure_kernel
 from scellm.data._drugs import shared_targets
+from scellm.train._drug_response import structures
 
 FEWEST = 10
 """Pairs a drug or line needs for a correlation of its own."""
@@ -62,15 +63,13 @@ def problem(table: pd.DataFrame, is_test: np.ndarray, is_train: np.ndarray) -> P
     np.add.at(values, (rows[is_train], columns[is_train]), table["ln_ic50"].to_numpy()[is_train])
     np.add.at(n, (rows[is_train], columns[is_train]), 1)
     measured = (n > 0) & ~tested
-    has = (drugs["smiles"] != "").to_numpy()
-    bits = np.zeros((len(drugs), 2048), dtype=bool)
-    bits[has] = fingerprints(drugs["smiles"][has].tolist())
+    bits, numbers, _, _ = structures(drugs["smiles"].tolist())
     return Problem(
         expression=expression.to_numpy(np.float64),
         lines=expression.index,
         drugs=drugs.reset_index(drop=True),
         bits=bits,
-        structure=tanimoto(bits, bits).astype(np.float64),
+        structure=structure_kernel((bits, numbers), (bits, numbers)),
         action=shared_targets(drugs).astype(np.float64),
         values=np.where(measured, values / np.maximum(n, 1), 0),
         measured=measured,

@@ -26,6 +26,9 @@ PROVENANCE = {
         "responses": "GDSC2 through TGSA (MIT) and oncoPredict (GPL-2), GDSC1 v17 through gdsctools (BSD)",
         "expression": "CCLE, log2(TPM + 1) of 618 genes recovered from TGSA's z-scores (MIT)",
         "drugs": "GDSC, PubChem; structures through TGSA, GraphDRP and PharmacoDB",
+        "normal tissue, for applicability only": (
+            "HPA and GTEx medians; mean profiles of cell types from the Human Cell Atlas, Descartes and other studies"
+        ),
     },
     "what it is not": (
         "Not a clinical predictor and not a mechanism: it says how cancer cell lines of similar expression responded "
@@ -107,6 +110,7 @@ def main() -> None:
         responses,
         drugs,
         lines=source.lines(expression.index, options.data),
+        normal=source.normal(options.data),
         name="scellm-drug",
         provenance=PROVENANCE,
     )

@@ -140,7 +140,7 @@ def measure_calibration(state: dict[str, Any], _: CellLM, data: Path) -> None:
 
 def measure_biology(state: dict[str, Any], _: CellLM, data: Path) -> None:
     """Known sensitivities, in predictions for lines that were left out (five folds)."""
-    table = source.gdsc2(data)
+    table, _ = source.training_set(data)
     lines = table["line"].unique()
     predicted = []
     for _, test in KFold(5, shuffle=True, random_state=0).split(lines):
@@ -191,7 +191,7 @@ def carriers(what: str, data: Path) -> pd.Series:
     kinds = pd.read_parquet(folder / "cell_lines.parquet").drop_duplicates("sidm_id").set_index("sidm_id")
     detail = kinds["cancer_type_detail"].fillna("").str.casefold()
     chronic = detail.str.contains("chronic myel") | detail.str.contains("bcr-abl")
-    return chronic.reindex(mutated.index).fillna(False).astype(bool)
+    return chronic.reindex(mutated.index, fill_value=False)
 
 
 def measure_transfer(state: dict[str, Any], _: CellLM, data: Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scellm.data import find_drugs, fingerprints, read_smiles, tanimoto
+from scellm.data import descriptors, find_drugs, fingerprints, read_smiles, structure_kernel, tanimoto
 from scellm.data._drugs import shared_targets
 
 
@@ -108,4 +108,23 @@ def test_drugs_share_targets_and_classes(drugs):
     kernel = shared_targets(drugs)
     np.testing.assert_allclose(kernel[0], [1, 0.75, 0, 0, 0])
     assert kernel[4, 4] == 0  # nothing known is nothing shared
+    assert np.linalg.eigvalsh(kernel).min() > -1e-6
+
+
+def test_descriptors_see_size_and_chirality():
+    small, large, chiral = descriptors(["CCO", "CCCCCCCCCCCCO", "C[C@H](O)C(F)Cl"])
+    assert small[0] == pytest.approx(np.log1p(3))
+    assert large[0] > small[0]
+    assert large[7] > small[7]  # logP
+    assert chiral[6] > small[6] == 0
+
+
+def test_structures_are_most_like_themselves_and_unknown_ones_like_none():
+    smiles = ["CCO", "CCN", "c1ccc2ccccc2c1"]
+    bits, numbers = fingerprints(smiles), descriptors(smiles)
+    bits[2] = False  # as where no structure is known
+    kernel = structure_kernel((bits, numbers), (bits, numbers))
+    np.testing.assert_allclose(np.diag(kernel)[:2], 1)
+    assert 0 < kernel[0, 1] < 1
+    assert (kernel[2] == 0).all()
     assert np.linalg.eigvalsh(kernel).min() > -1e-6

@@ -84,7 +84,7 @@ def test_far_cells_get_the_mean_of_a_drug_and_more_doubt(model):
 
 def test_a_known_structure_given_as_new_is_close_to_the_drug(model):
     smiles = model.drugs["smiles"].iloc[0]
-    new = model.compounds(["again"], [smiles], scellm.data.fingerprints([smiles]))
+    new = model.compounds(["again"], [smiles])
     similarity = read(model, 40)
     known = model.predict(similarity, model.panel(np.array([0])))
     guess = model.predict(similarity, new)
