@@ -118,9 +118,9 @@ def annotate(
         cells to be of known types. 1 takes distances as they are, so that no cell depends on the others.
     align
         Whether to take out of the embedding the shift that all cells of `adata` have from reference cells of their own
-        types, as another protocol gives. `"auto"` does so where cells lie 1.35 times as far from the reference as its
-        own held-out cells, which is rare within one study and the rule between protocols. Labels then depend on what
-        else is in `adata`: give it one study at a time. Without effect below 50 cells and for `method="logistic"`.
+        types, as another protocol gives. `"auto"` does so if the cells then lie nearer to the reference by 8 % or more,
+        which is rare within one study and the rule between protocols. Labels then depend on what else is in `adata`:
+        give it one study at a time. Without effect below 50 cells and for `method="logistic"`.
     groupby
         Column of `adata.obs` with clusters: all cells of one get the label of its majority.
     majority_vote
