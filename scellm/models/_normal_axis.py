@@ -15,8 +15,8 @@ from ._line_reader import DEPTHS, SCALE, _fractions, _unpack, thin
 PENALTY = 10.0
 """Ridge penalty, in units of the mean variance of a gene."""
 FARTHEST = 0.7
-"""Way to normal tissue from which a cell is outside: between groups of cancer cells (up to 0.63) and of normal cells
-(from 0.80) of labelled sets of the training corpus, whose protocols are not those of the lines."""
+"""Way to normal tissue from which a cell is outside: between groups of cancer cells (up to 0.63, one glioma 0.76) and of
+normal cells (from 0.80) of labelled sets of the training corpus, whose protocols are not those of the lines."""
 LEAST = 0.1
 """Part of the axis that the genes at hand must hold for it to be used."""
 

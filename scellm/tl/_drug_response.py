@@ -105,8 +105,9 @@ def drug_response(
     `adata.obsm[f"{key_added}_std"]` : array of shape (n_obs, n_drugs), float32
         Standard deviation: mean ± 1.645 of them held 90 % of the measurements of left-out lines.
     `adata.obs[f"{key_added}_applicability"]` : float32
-        Distance to the nearest training line; 1 is as far as the most lonely tenth of lines, above it is outside. It does
-        not tell normal from malignant: blood cells lie close to leukaemia lines. See `tl.malignancy`.
+        Distance to the training lines, above 1 is outside: the larger of the distance to the nearest line, in units of
+        that of the most lonely tenth of lines, and of the way from the mean line to mean normal tissue, of which 70 % is
+        1. Groups are told from normal tissue far better than single cells. It is no test of malignancy.
     `adata.uns[key_added]` : dict
         `drugs`, `drug_class`, `target`, `smiles`, `pearson` (correlation over left-out lines; NaN for new
         compounds), `spread` of ln IC50 over lines, `units`, `groupby` ("" for cell by cell), `model`, `sha256`, `scellm_version`, `matrix`, `values`,
@@ -351,7 +352,7 @@ def _report(
     if outside > 0.5:
         warnings.warn(
             f"{100 * outside:.0f} % of the {what} are unlike any cancer cell line the model has seen (applicability above "
-            "1): normal cells, perhaps. Their predictions mean nothing.",
+            "1): normal cells, or data of another kind. Do not rely on their predictions.",
             stacklevel=3,
         )
     if groups is None and np.median(depth) < SHALLOW:
