@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -17,15 +18,15 @@ def encode_bag(
     finished: bool = True,
     dropout_keys: Tensor | None = None,
 ) -> Tensor:
-    """Cell embeddings of a continuous, mean-pooled encoder as if it had no attention blocks, (B, D).
+    """Cell embeddings of a continuous encoder without CLS as if it had no attention blocks, (B, D).
 
     Equals `encoder(...).cells` of an encoder of depth 0 but never makes the (B, G, D) tokens: the mean of
-    u * embedding + bias is a weighted embedding bag plus the bias.
+    u * embedding + bias is a weighted embedding bag plus the bias; so is the sum of amounts of unit length.
 
     Parameters
     ----------
     encoder
-        Encoder with `expression="continuous"` and `cell_embedding="mean"`.
+        Encoder with `expression="continuous"` and `cell_embedding="mean"` or `"unit"`.
     gene_ids, values
         (n_tokens,) packed tokens.
     indptr
@@ -39,5 +40,14 @@ def encode_bag(
     genes = F.embedding_bag(
         gene_ids, encoder.gene_embedding.weight, indptr[:-1], mode="sum", per_sample_weights=u
     )  # (B, D)
-    cells = genes / indptr.diff()[:, None] + encoder.expression.bias
+    lengths = indptr.diff()
+    if encoder.config.cell_embedding == "unit":
+        cell = torch.repeat_interleave(
+            torch.arange(len(lengths), device=u.device), lengths, output_size=len(u)
+        )
+        square = torch.zeros(len(lengths), dtype=u.dtype, device=u.device).index_add(0, cell, u.square())
+        share = 1 / square.clamp(min=1e-12).sqrt()
+    else:
+        share = 1 / lengths
+    cells = genes * share[:, None].to(genes.dtype) + encoder.expression.bias
     return encoder.finish(cells, dropout_keys) if finished else cells

@@ -36,11 +36,16 @@ class CellLMConfig:
     expression
         `"bins"`: the integer part of log1p expression picks one of a few embeddings, as published.
         `"continuous"`: the gene embedding is scaled by its expression (ours).
+    amount
+        Scale of continuous expression. `"log1p"`: log1p of normalised counts. `"sqrt"`: their square root, whose
+        Poisson noise is the same at every level (ours).
     n_expression_tokens
         Expression bins plus two special tokens (CLS, PAD); 8 as published, so bins are 0 to 5. Also the
         number of classes the masked-gene head predicts.
     cell_embedding
-        `"cls"`: hidden state of a CLS position, as published. `"mean"`: mean over the genes (ours).
+        `"cls"`: hidden state of a CLS position, as published. `"mean"`: mean over the genes (ours). `"unit"`: sum
+        over the genes, after the amounts of each cell are scaled to a vector of length 1 (ours); needs continuous
+        expression.
     cell_depth
         Feed-forward blocks on the pooled cell embedding (ours): cheap, as they run once per cell.
     padded_context
@@ -59,8 +64,9 @@ class CellLMConfig:
     attention: Literal["favor", "softmax"] = "favor"
     n_features: int | None = None
     expression: Literal["bins", "continuous"] = "bins"
+    amount: Literal["log1p", "sqrt"] = "log1p"
     n_expression_tokens: int = 8
-    cell_embedding: Literal["cls", "mean"] = "cls"
+    cell_embedding: Literal["cls", "mean", "unit"] = "cls"
     cell_depth: int = 0
     padded_context: int | None = None
     dropout: float = 0.0
@@ -75,6 +81,12 @@ class CellLMConfig:
             if getattr(self, field) not in choices:
                 msg = f"CellLMConfig.{field} is {getattr(self, field)!r}; choose one of {choices}."
                 raise ValueError(msg)
+        if self.expression != "continuous" and (self.amount != "log1p" or self.cell_embedding == "unit"):
+            msg = (
+                f"CellLMConfig(amount={self.amount!r}, cell_embedding={self.cell_embedding!r}) needs "
+                f"expression='continuous'; it is {self.expression!r}."
+            )
+            raise ValueError(msg)
         if self.n_expression_tokens < 4:
             msg = (
                 f"CellLMConfig.n_expression_tokens is {self.n_expression_tokens}; it counts the bins plus CLS "
@@ -104,7 +116,7 @@ class CellLMConfig:
     @property
     def is_bag(self) -> bool:
         """Whether the encoder is a bag of genes, which `encode_bag` computes without making tokens."""
-        return self.depth == 0 and self.expression == "continuous" and self.cell_embedding == "mean"
+        return self.depth == 0 and self.expression == "continuous" and self.cell_embedding != "cls"
 
     def to_dict(self) -> dict[str, Any]:
         """Fields as a plain dictionary, for `config.json`."""
@@ -157,7 +169,8 @@ class CellLMConfig:
 _CHOICES = {
     "attention": ("favor", "softmax"),
     "expression": ("bins", "continuous"),
-    "cell_embedding": ("cls", "mean"),
+    "amount": ("log1p", "sqrt"),
+    "cell_embedding": ("cls", "mean", "unit"),
 }
 
 _OURS = {"attention": "softmax", "expression": "continuous", "cell_embedding": "mean"}

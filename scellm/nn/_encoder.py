@@ -5,7 +5,7 @@ Shape letters: `B` cells, `G` gene positions, `D` hidden size. A cell's row depe
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -59,27 +59,41 @@ class ContinuousExpression(nn.Module):
 
     The gain is learnt per gene; pretraining starts it at the inverse spread of the gene in the corpus, so
     that a rarely seen marker is not drowned by ribosomal genes. The bias turns the length of u * embedding
-    into a direction, which is what the layer norm of the first block lets through.
+    into a direction, which is what the layer norm of the first block lets through. With `amount="sqrt"`, u = gain *
+    square root of expression. With `cell_embedding="unit"` the amounts of a cell, as far as they are not masked, are
+    divided by their root mean square, so that neither its depth nor its number of genes is in their length.
     """
 
-    MAX = 5.0
+    MAX: ClassVar = {"log1p": 5.0, "sqrt": 100.0}
     """u is clipped here: one runaway gene must not be the whole cell."""
 
     def __init__(self, config: CellLMConfig) -> None:
         super().__init__()
+        self.n_genes, self.scale, self.is_unit = (
+            config.n_genes,
+            config.amount,
+            config.cell_embedding == "unit",
+        )
         self.log_gain = nn.Parameter(torch.zeros(config.n_genes + 2))
         self.bias = nn.Parameter(torch.randn(config.dim) * EMBEDDING_STD)
         self.mask_embedding = nn.Parameter(torch.randn(config.dim) * EMBEDDING_STD)
 
     def forward(self, genes: Tensor, values: Tensor, gene_ids: Tensor, is_masked: Tensor | None) -> Tensor:
-        token = self.amount(values, gene_ids).unsqueeze(-1) * genes + self.bias  # (B, G, D)
+        u = self.amount(values, gene_ids)  # (B, G)
+        if self.is_unit:
+            counts = gene_ids < self.n_genes if is_masked is None else (gene_ids < self.n_genes) & ~is_masked
+            square = (u.square() * counts).sum(1, keepdim=True) / counts.sum(1, keepdim=True).clamp(min=1)
+            u = u / square.clamp(min=1e-12).sqrt()
+        token = u.unsqueeze(-1) * genes + self.bias  # (B, G, D)
         if is_masked is None:
             return token
         return torch.where(is_masked[..., None], genes + self.mask_embedding, token)
 
     def amount(self, values: Tensor, gene_ids: Tensor) -> Tensor:
-        """Amount u = gain of the gene * log1p expression, clipped; the shape of `values`."""
-        return (values * self.log_gain[gene_ids].exp()).clamp(max=self.MAX)
+        """Amount u = gain of the gene * expression on the scale of the encoder, clipped; the shape of `values`."""
+        if self.scale == "sqrt":
+            values = values.expm1().clamp(min=0).sqrt()
+        return (values * self.log_gain[gene_ids].exp()).clamp(max=self.MAX[self.scale])
 
     def special(self, genes: Tensor, offset: int) -> Tensor:
         """CLS and PAD have no expression: their row of the gene table is their token."""
@@ -213,8 +227,13 @@ class Encoder(nn.Module):
         if self.config.cell_embedding == "cls":
             cells = x[:, 0]
         else:
-            weight = is_gene / is_gene.sum(1, keepdim=True).clamp(min=1)  # (B, G)
+            n_genes = is_gene.sum(1, keepdim=True).clamp(min=1)  # (B, 1)
+            weight = is_gene / n_genes  # (B, G)
             cells = torch.einsum("bgd,bg->bd", genes, weight.to(genes.dtype))
+            if self.config.cell_embedding == "unit":
+                # tokens are sqrt(n) * (their share of a vector of length 1) + bias; undo the n, keep one bias
+                bias = self.expression.bias
+                cells = (cells - bias) * n_genes.sqrt() + bias
         return Encoding(self.finish(cells, keys), self.norm(genes) * is_gene.unsqueeze(-1))
 
     def finish(self, cells: Tensor, keys: Tensor | None = None) -> Tensor:

@@ -22,6 +22,7 @@ from ..train import (
     World,
     grow,
     sample_corpus,
+    sample_labels,
     start_from_corpus,
     train,
 )
@@ -29,7 +30,7 @@ from ..train import (
 if TYPE_CHECKING:
     from anndata import AnnData
 
-SAMPLE = 500
+SAMPLE = 300
 """Cells of each dataset from which the scales of a new continuous encoder are taken."""
 
 
@@ -38,7 +39,7 @@ def pretrain(
     *,
     config: CellLMConfig | Literal["tiny", "small", "base"] = "small",
     init: CellLM | None = None,
-    genes: Literal["random", "loadings"] = "random",
+    genes: Literal["random", "loadings", "discriminants"] = "random",
     dropout: float | None = None,
     objectives: Mapping[str, float] | Sequence[str] = ("contrastive", "masked_gene"),
     views: ViewConfig | Literal["genes+counts", "genes", "counts", "dropout"] = "genes+counts",
@@ -81,7 +82,8 @@ def pretrain(
         `None` starts from random weights, a continuous encoder with its scales taken from the data.
     genes
         Where gene embeddings of a new continuous encoder start: `"random"`, or `"loadings"` of the principal components
-        within the datasets (`train.gene_loadings`), which spares the first minutes of training.
+        within the datasets (`train.gene_loadings`), which spares the first minutes of training, or `"discriminants"`,
+        directions that tell labelled cell types apart (`train.gene_discriminants`).
     dropout
         Replaces the dropout of the architecture.
     objectives
@@ -178,13 +180,13 @@ def pretrain(
     Sampler(
         corpus.sizes, batch_size=settings.batch_size
     )  # refuses a batch larger than the corpus before any work
-    if genes not in ("random", "loadings"):
-        msg = f"genes is {genes!r}; choose 'random' or 'loadings'."
+    if genes not in ("random", "loadings", "discriminants"):
+        msg = f"genes is {genes!r}; choose 'random', 'loadings' or 'discriminants'."
         raise ValueError(msg)
     architecture = _architecture(config, dropout, len(corpus.vocabulary))
     _check_init(init, corpus, architecture)
     chosen, world = choose_device(device), World.current()
-    encoder = start_encoder(architecture, init, corpus, tokens.target_sum, rng, genes)
+    encoder = start_encoder(architecture, init, corpus, tokens.target_sum, rng, genes, settings.type_key)
     history = train(
         encoder,
         corpus,
@@ -244,7 +246,8 @@ def start_encoder(
     corpus: Corpus,
     target_sum: float,
     seed: int,
-    genes: Literal["random", "loadings"],
+    genes: Literal["random", "loadings", "discriminants"],
+    type_key: str = "cell_type",
 ) -> Encoder:
     """The encoder before its first step: the same every time; the caller's random state is left alone."""
     with torch.random.fork_rng(devices=[]):
@@ -254,7 +257,8 @@ def start_encoder(
         encoder = Encoder(config)
         if config.expression == "continuous":
             sample = sample_corpus(corpus, SAMPLE, seed=seed)
-            start_from_corpus(encoder, sample, target_sum, genes=genes, seed=seed)
+            labels = sample_labels(corpus, type_key, SAMPLE, seed=seed) if genes == "discriminants" else None
+            start_from_corpus(encoder, sample, target_sum, genes=genes, labels=labels, seed=seed)
         return encoder
 
 

@@ -78,7 +78,13 @@ def run_recipe(
         )
         if stage.average is not None:
             begun = start_encoder(
-                config, start, corpus, settings.views.target_sum, settings.seed, stage.genes
+                config,
+                start,
+                corpus,
+                settings.views.target_sum,
+                settings.seed,
+                stage.genes,
+                settings.type_key,
             )
             model.encoder = average(begun, model.encoder, stage.average).eval()
         stages[stage.name] = {**model.provenance, "average": stage.average}

@@ -107,8 +107,8 @@ def parse_recipe(text: str, where: str) -> RecipeFile:
     read = RecipeFile(
         config=config, stages=tuple(_stage(stage, i, where) for i, stage in enumerate(stages)), **content
     )
-    if read.stages[0].average is not None:
-        msg = f"{where}: the first stage cannot end at an average, as it starts from random weights."
+    if read.stages[0].average is not None and read.stages[0].genes == "random":
+        msg = f"{where}: the first stage cannot end at an average, as it starts from random weights; set its genes."
         raise ValueError(msg)
     for stage in read.stages:
         read.architecture(stage, n_genes=1)  # unknown fields show now

@@ -1,4 +1,4 @@
-"""Where training starts: scales and directions taken from the corpus, a deeper encoder grown from a bag, averages."""
+"""Where training starts: scales taken from the corpus, a deeper encoder grown from a bag, averages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ import torch
 
 from ..data import Corpus, log_normalize
 from ..nn import CellLMConfig, Encoder, encode_bag
-from ..nn._encoder import EMBEDDING_STD, ContinuousExpression
+from ..nn._encoder import EMBEDDING_STD
+from ._gene_directions import gene_discriminants, gene_loadings
+
+OFFSET = 1.5
+"""Constant coordinate of an encoder that starts from discriminants, in median lengths of a cell."""
 
 
 def sample_corpus(corpus: Corpus, n_cells: int, *, seed: int = 0) -> dict[str, sp.csr_array]:
@@ -26,12 +30,37 @@ def sample_corpus(corpus: Corpus, n_cells: int, *, seed: int = 0) -> dict[str, s
     seed
         Which ones.
     """
-    sample = {}
-    for i, (name, size) in enumerate(zip(corpus.names, corpus.sizes, strict=True)):
-        rng = np.random.default_rng([seed, i])
-        rows = rng.choice(size, size=min(int(size), n_cells), replace=False)
-        sample[name] = corpus.counts(i, np.sort(rows))
-    return sample
+    rows = _sampled_rows(corpus, n_cells, seed)
+    return {name: corpus.counts(i, rows[i]) for i, name in enumerate(corpus.names)}
+
+
+def sample_labels(corpus: Corpus, key: str, n_cells: int, *, seed: int = 0) -> dict[str, np.ndarray]:
+    """A column of `obs` for the cells of `sample_corpus`, text by name of the dataset; "" is unlabelled.
+
+    Parameters
+    ----------
+    corpus
+        The cells.
+    key
+        Name of the column.
+    n_cells, seed
+        As in `sample_corpus`.
+
+    Raises
+    ------
+    KeyError
+        No dataset has the column.
+    """
+    rows, labels = _sampled_rows(corpus, n_cells, seed), corpus.labels(key)
+    return {name: labels[i][rows[i]] for i, name in enumerate(corpus.names)}
+
+
+def _sampled_rows(corpus: Corpus, n_cells: int, seed: int) -> list[np.ndarray]:
+    """Rows of each dataset that are sampled, sorted."""
+    return [
+        np.sort(np.random.default_rng([seed, i]).choice(size, size=min(int(size), n_cells), replace=False))
+        for i, size in enumerate(corpus.sizes)
+    ]
 
 
 def gene_gain(
@@ -54,85 +83,21 @@ def gene_gain(
     return np.clip(gain, *limits).astype(np.float32)
 
 
-def gene_loadings(
-    corpus: Mapping[str, sp.csr_array],
-    dim: int,
-    target_sum: float,
-    *,
-    gain: np.ndarray,
-    seed: int = 0,
-    n_rounds: int = 4,
-) -> np.ndarray:
-    """Loadings of genes on the principal components within datasets, (n_genes, dim).
-
-    What a bag of genes with these embeddings computes is a principal component analysis of all datasets together, with
-    the mean of each taken out, so that differences between studies do not count. Every dataset weighs the same.
-    Components are scaled by 1 / sqrt(singular value), half-way to equal spread. By randomised subspace iteration over
-    the sparse values :cite:p:`Halko2011`.
-
-    Parameters
-    ----------
-    corpus
-        (n_cells, n_genes) linear expression of each dataset.
-    dim
-        Number of components, at most that of genes.
-    target_sum
-        Counts per cell after normalisation.
-    gain
-        (n_genes,) factor of log1p expression, as in the encoder.
-    seed
-        Of the random directions it starts from.
-    n_rounds
-        Rounds of the iteration.
-    """
-    parts, means = [], []
-    for counts in corpus.values():
-        values = log_normalize(counts, target_sum)
-        lengths = np.diff(values.indptr)
-        share = np.minimum(values.data * gain[values.indices], ContinuousExpression.MAX)
-        share /= np.repeat(
-            np.maximum(lengths, 1) * np.sqrt(counts.shape[0]), lengths
-        )  # mean over genes, as the bag
-        part = sp.csr_array((share.astype(np.float32), values.indices, values.indptr), shape=values.shape)
-        parts.append(part)
-        means.append(part.mean(0))
-    cells, means = sp.csr_array(sp.vstack(parts, format="csr")), np.array(means, dtype=np.float32)
-    genes = sp.csr_array(cells.T)
-    ends = np.cumsum([0, *(part.shape[0] for part in parts)])
-    of = np.repeat(np.arange(len(parts)), np.diff(ends))
-
-    def project(directions: np.ndarray) -> np.ndarray:
-        return cells @ directions - (means @ directions)[of]
-
-    def project_back(scores: np.ndarray) -> np.ndarray:
-        return genes @ scores - means.T @ np.add.reduceat(scores, ends[:-1], axis=0)
-
-    rng = np.random.default_rng(seed)
-    n_directions = min(dim + 20, *cells.shape)
-    directions = rng.standard_normal((cells.shape[1], n_directions)).astype(np.float32)
-    for _ in range(n_rounds):
-        directions = np.linalg.qr(project_back(np.linalg.qr(project(directions)).Q)).Q
-    _, spread, turn = np.linalg.svd(project(directions), full_matrices=False)
-    kept = min(dim, int((spread > 1e-6 * spread[0]).sum()))
-    loadings = rng.standard_normal((cells.shape[1], dim)).astype(np.float32)
-    loadings *= 1e-3 / np.sqrt(cells.shape[1])  # directions the corpus does not have
-    loadings[:, :kept] = (directions @ turn.T)[:, :kept] / np.sqrt(spread[:kept])
-    return loadings
-
-
 @torch.no_grad()
 def start_from_corpus(
     encoder: Encoder,
     corpus: Mapping[str, sp.csr_array],
     target_sum: float,
     *,
-    genes: Literal["random", "loadings"] = "random",
+    genes: Literal["random", "loadings", "discriminants"] = "random",
+    labels: Mapping[str, np.ndarray] | None = None,
     seed: int = 0,
 ) -> None:
     """Set the gains of a continuous encoder from the corpus, and its bias so that the mean cell is at zero.
 
     Without the second, the part all cells share (ribosomal, mitochondrial genes) is most of the embedding
-    and the first thousand steps go into removing it.
+    and the first thousand steps go into removing it. Gains of square roots stay at 1: their noise is the same for
+    all genes already.
 
     Parameters
     ----------
@@ -143,27 +108,50 @@ def start_from_corpus(
     target_sum
         Counts per cell after normalisation.
     genes
-        Gene embeddings: left as they are, or `gene_loadings`.
+        Gene embeddings: left as they are, `gene_loadings`, or `gene_discriminants`. With those the last coordinate
+        is a constant of `OFFSET` times the length of the median cell (ours): angles between cells then go with their
+        distance, and depend less on where the mean of the corpus lies, which is far from the cells of a tissue it
+        does not have.
+    labels
+        For `"discriminants"`: cell type of each cell of `corpus`, "" unknown.
     seed
-        Of `gene_loadings`.
+        Of the random directions loadings start from.
+
+    Raises
+    ------
+    ValueError
+        Discriminants without labels.
     """
-    gain = gene_gain(corpus, target_sum, limits=(0.3, 3.0))
-    expression = encoder.expression
-    expression.log_gain[: len(gain)] = torch.from_numpy(np.log(gain))
-    if genes == "loadings":
-        loadings = gene_loadings(corpus, encoder.config.dim, target_sum, gain=gain, seed=seed)
-        loadings *= EMBEDDING_STD / np.sqrt(np.mean(loadings**2))
-        encoder.gene_embedding.weight[: len(gain)] = torch.from_numpy(loadings)
+    config, expression = encoder.config, encoder.expression
+    n_genes = next(iter(corpus.values())).shape[1]
+    gain = np.ones(n_genes, dtype=np.float32)
+    if config.amount == "log1p":
+        gain = gene_gain(corpus, target_sum, limits=(0.3, 3.0))
+        expression.log_gain[:n_genes] = torch.from_numpy(np.log(gain))
+    if genes != "random":
+        options = {"gain": gain, "config": config, "seed": seed}
+        if genes == "loadings":
+            directions = gene_loadings(corpus, config.dim, target_sum, **options)
+        elif labels is None:
+            msg = "genes='discriminants' needs labels: directions are those that tell cell types apart."
+            raise ValueError(msg)
+        else:
+            directions = np.zeros((n_genes, config.dim), dtype=np.float32)
+            directions[:, :-1] = gene_discriminants(corpus, labels, config.dim - 1, target_sum, **options)
+        directions *= EMBEDDING_STD / np.sqrt(np.mean(directions**2))
+        encoder.gene_embedding.weight[:n_genes] = torch.from_numpy(directions)
     bags = []
     for counts in corpus.values():
         values = log_normalize(counts[:: max(1, counts.shape[0] // 200)], target_sum)
         values = values[np.diff(values.indptr) > 0]
         gene_ids = torch.from_numpy(values.indices.astype(np.int64))
         indptr = torch.from_numpy(values.indptr.astype(np.int64))
-        bags.append(
-            encode_bag(encoder, gene_ids, torch.from_numpy(values.data), indptr, finished=False).mean(0)
-        )
-    expression.bias -= torch.stack(bags).mean(0)
+        bags.append(encode_bag(encoder, gene_ids, torch.from_numpy(values.data), indptr, finished=False))
+    cells = torch.cat(bags)
+    mean = torch.stack([bag.mean(0) for bag in bags]).mean(0)
+    expression.bias -= mean
+    if genes == "discriminants":
+        expression.bias[-1] = OFFSET * (cells - mean)[:, :-1].norm(dim=1).median()
 
 
 @torch.no_grad()

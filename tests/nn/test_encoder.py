@@ -17,6 +17,8 @@ CONFIGS = {
         TINY, attention="favor", expression="bins", cell_embedding="cls", padded_context=64
     ),
     "bag": dataclasses.replace(TINY, depth=0),
+    "softmax-sqrt-unit": dataclasses.replace(TINY, amount="sqrt", cell_embedding="unit"),
+    "bag-sqrt-unit": dataclasses.replace(TINY, depth=0, amount="sqrt", cell_embedding="unit"),
 }
 
 

@@ -11,7 +11,15 @@ import torch
 import scellm
 from scellm.data import log_normalize
 from scellm.nn import CellLMConfig, Encoder, encode_bag
-from scellm.train import average, gene_gain, gene_loadings, grow, start_from_corpus
+from scellm.train import (
+    average,
+    bag_values,
+    gene_discriminants,
+    gene_gain,
+    gene_loadings,
+    grow,
+    start_from_corpus,
+)
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +119,91 @@ def test_an_encoder_that_starts_from_loadings_separates_types_untrained(counts):
             return scellm.metrics.neighbor_score(encode_bag(encoder, *packed(counts)).numpy(), types).macro_f1
 
     assert score("loadings") > max(0.95, score("random") + 0.02)
+
+
+UNIT = CellLMConfig(
+    n_genes=500, expression="continuous", amount="sqrt", cell_embedding="unit", depth=0, dim=16
+)
+
+
+def test_bag_values_are_what_the_bag_computes(counts):
+    """Also for square roots of unit length, where neither depth nor the number of genes is left."""
+    encoder = Encoder(UNIT)
+    with torch.no_grad():
+        cells = encode_bag(encoder, *packed(counts), finished=False)
+        values = bag_values(counts, UNIT, 1e4, np.ones(500, np.float32))
+        expected = values @ encoder.gene_embedding.weight[:500].numpy() + encoder.expression.bias.numpy()
+    np.testing.assert_allclose(cells.numpy(), expected, atol=1e-5)
+    np.testing.assert_allclose(np.sqrt((values**2).sum(1)), 1, atol=1e-5)
+
+
+def test_discriminants_are_those_of_scikit_learn(counts):
+    """One dataset, all components, next to no ridge: the plain Fisher discriminants."""
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+    few = sp.csr_array(counts[:, :40])
+    few = few[few.sum(1) > 0]
+    few = few[: few.shape[0] // 3 * 3]
+    types = (np.arange(few.shape[0]) % 3).astype(str).astype(object)  # of one size, so that weights do not matter
+    config = CellLMConfig(n_genes=40, expression="continuous", amount="sqrt", cell_embedding="unit", depth=0)
+    gain = np.ones(40, np.float32)
+    found = gene_discriminants(
+        {"one": few},
+        {"one": types},
+        2,
+        1e4,
+        gain=gain,
+        config=config,
+        ridge=1e-9,
+        n_components=40,
+        n_rounds=12,
+    )
+    values = bag_values(few, config, 1e4, gain).toarray()
+    expected = values @ LinearDiscriminantAnalysis(solver="eigen").fit(values, types).scalings_[:, :2]
+    mine = values @ found
+    # the same plane: each of ours is a combination of theirs
+    fitted = expected @ np.linalg.lstsq(expected - expected.mean(0), mine - mine.mean(0), rcond=None)[0]
+    residual = (mine - mine.mean(0)) - (fitted - fitted.mean(0))
+    assert np.linalg.norm(residual) < 1e-2 * np.linalg.norm(mine - mine.mean(0))
+
+
+def test_control_loadings_are_not_the_discriminants(counts):
+    types = np.array(scellm.datasets.toy_cells(100, n_vars=500).obs["cell_type"]).astype(object)
+    options = {"gain": np.ones(500, np.float32), "config": UNIT}
+    loadings = gene_loadings({"toy": counts}, 2, 1e4, **options)
+    directions = gene_discriminants({"toy": counts}, {"toy": types}, 2, 1e4, **options)
+    values = bag_values(counts, UNIT, 1e4, options["gain"])
+
+    def separation(axes):
+        scores = values @ axes
+        means = np.array([scores[types == kind].mean(0) for kind in np.unique(types)])
+        within = np.concatenate(
+            [scores[types == kind] - scores[types == kind].mean(0) for kind in np.unique(types)]
+        )
+        return means.std(0).sum() / within.std(0).mean()
+
+    assert separation(directions) > separation(loadings)
+
+
+def test_discriminants_need_types(counts):
+    options = {"gain": np.ones(500, np.float32), "config": UNIT}
+    nothing = np.full(counts.shape[0], "", dtype=object)
+    with pytest.raises(ValueError, match="No dataset has two labelled cell types"):
+        gene_discriminants({"toy": counts}, {"toy": nothing}, 4, 1e4, **options)
+    with pytest.raises(ValueError, match="needs labels"):
+        start_from_corpus(Encoder(UNIT), {"toy": counts}, 1e4, genes="discriminants")
+
+
+def test_a_start_from_discriminants_has_a_constant_coordinate(counts):
+    types = np.array(scellm.datasets.toy_cells(100, n_vars=500).obs["cell_type"]).astype(object)
+    encoder = Encoder(UNIT)
+    start_from_corpus(encoder, {"toy": counts}, 1e4, genes="discriminants", labels={"toy": types})
+    with torch.no_grad():
+        cells = encode_bag(encoder, *packed(counts), finished=False).numpy()
+    assert cells[:, -1].std() < 1e-6
+    np.testing.assert_allclose(
+        cells[0, -1], 1.5 * np.median(np.linalg.norm(cells[:, :-1], axis=1)), rtol=0.05
+    )
 
 
 def test_a_corpus_of_few_cells_has_few_components(counts):
