@@ -38,6 +38,7 @@ def drug_response(
     adata: AnnData,
     *,
     drugs: str | Sequence[str] | None = None,
+    n_drugs: int | None = None,
     groupby: str | None = None,
     kind: Kind = "heatmap",
     key: str = DRUG_RESPONSE,
@@ -64,7 +65,9 @@ def drug_response(
         Cells with results of `tl.drug_response`.
     drugs
         Names of drugs, or of a drug class for all drugs of it. `None` draws all of them, or if there are more than
-        fit (50, or 5 for `"umap"` and 8 for `"violin"`), those that differ most between groups, and says so.
+        `n_drugs`, those that differ most between groups, and says so.
+    n_drugs
+        Most drugs drawn where none are named; `None` is 50, 5 for `"umap"` and 8 for `"violin"`.
     groupby
         Column of `obs` with groups of cells. `None` takes the groups that the predictions were made by; without any,
         the heatmap has a row for each cell, and the other kinds take all cells as one group.
@@ -98,10 +101,13 @@ def drug_response(
     TypeError
         `adata` is no AnnData, or `groupby` names measurements.
     ValueError
-        Unknown `kind`, no cells, no drugs named, or one `ax` for several drugs.
+        Unknown `kind`, `n_drugs` below 1, no cells, no drugs named, or one `ax` for several drugs.
     """
     if kind not in get_args(Kind):
         msg = f"kind={kind!r} is unknown; choose one of {', '.join(map(repr, get_args(Kind)))}."
+        raise ValueError(msg)
+    if n_drugs is not None and n_drugs < 1:
+        msg = f"n_drugs={n_drugs!r} must be at least 1."
         raise ValueError(msg)
     responses = read_responses(adata, key)
     if not adata.n_obs:
@@ -109,7 +115,7 @@ def drug_response(
         raise ValueError(msg)
     groupby = groupby if groupby is not None else _recorded_groups(adata, responses)
     codes, groups = group_codes(adata, groupby)
-    chosen, note = _choose(responses, drugs, codes, groups, kind)
+    chosen, note = _choose(responses, drugs, codes, groups, N_DRUGS[kind] if n_drugs is None else n_drugs)
     if kind in ("umap", "violin"):
         if ax is not None and len(chosen.drugs) > 1:
             msg = f"ax= takes one drug for kind={kind!r}, found {len(chosen.drugs)}; name one in drugs=, or leave ax= out."
@@ -138,12 +144,12 @@ def _recorded_groups(adata: AnnData, responses: Responses) -> str | None:
 
 
 def _choose(
-    responses: Responses, drugs: str | Sequence[str] | None, codes: np.ndarray, groups: list[str], kind: Kind
+    responses: Responses, drugs: str | Sequence[str] | None, codes: np.ndarray, groups: list[str], most: int
 ) -> tuple[Responses, str]:
     """The drugs to draw, and what to say if these are not all."""
     if drugs is not None:
         return responses[find_drugs(responses, drugs)], ""
-    n_drugs, most = len(responses.drugs), N_DRUGS[kind]
+    n_drugs = len(responses.drugs)
     if n_drugs <= most:
         return responses, ""
     by_group = len(groups) > 1

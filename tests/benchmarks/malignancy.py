@@ -270,7 +270,7 @@ study that it has not seen?
 **What it is worth.** Nearly all cancer cells of the training data are cell lines or come from a handful of tumours, and
 nearly every study has only one of the two classes: which study a cell is from gives the answer away, so a random
 split would show an AUC near 1 and mean nothing. Here every cell is judged by a model that has seen no cell of its study and
-none of its cell line. Only {n_both} of the studies have both classes, and only there does an AUC exist that no difference between
+none of its cell line. Only {n_both} of the sets have both classes, and only there does an AUC exist that no difference between
 laboratories can feed. Treat the probability as a hint to be checked by copy numbers and marker genes, in particular for
 dividing normal cells, embryonic cells and cells in culture.
 
@@ -283,8 +283,7 @@ dividing normal cells, embryonic cells and cells in culture.
 "cancer > 0.5" is the part of the cancer cells with a probability above 0.5, "normal < 0.5" that of the normal cells below.
 In training both classes weigh the same, and so do all studies of a class; at most {most} cells of each study and class are
 used. The penalty of each method is the one of {n_strengths} with the least loss over these held-out cells, which flatters all methods
-alike. The encoder itself was trained without these labels being withheld: its training cells include those of the first table, not
-those of the second.
+alike. The encoder itself was trained on the cells of these studies, except on the sets marked *, on which neither it nor the head was trained.
 
 Calibration error over held-out cells, with the weights of the training: {calibration}. A line above the diagonal
 means too modest, below too bold.
@@ -312,21 +311,33 @@ def measure(cells: Cells, methods: dict[str, list[str]]) -> tuple[dict, dict, di
     return strengths, logits, calibration
 
 
-def columns(
+def measured(
     cells: Cells, here: np.ndarray, probabilities: dict[str, np.ndarray], methods: dict[str, list[str]]
 ) -> dict[str, float]:
-    """One line of a table: the cells of one study, judged by each method."""
+    """The cells of one study, judged by each method."""
     truth = cells.malignant[here]
-    found = {
-        name: pd.DataFrame([rates(truth, probabilities[key][here]) for key in keys]).mean()
-        for name, keys in methods.items()
-    }
     row = {"cancer": int(truth.sum()), "normal": int((~truth).sum())}
-    row |= {f"AUC {name}": found[name]["AUC"] for name in methods}
-    row["AUC number of genes"] = auc(truth, cells.n_genes[here])
-    for column in ("cancer > 0.5", "normal < 0.5"):
-        row |= {f"{column} {name}": found[name][column] for name in ("scellm", "genes")}
-    return row
+    for name, keys in methods.items():
+        found = pd.DataFrame([rates(truth, probabilities[key][here]) for key in keys]).mean()
+        row |= {f"{name}: {column}": value for column, value in found.items()}
+    return row | {"number of genes: AUC": auc(truth, cells.n_genes[here])}
+
+
+def tables(everything: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """What of it is printed."""
+    sizes = ["set", "cancer", "normal"]
+    both = everything[everything["scellm: AUC"].notna()]
+    names = ("scellm", "genes", "random weights", "number of genes")
+    areas = both[sizes].assign(**{name: both[f"{name}: AUC"] for name in names})
+    mean = {"set": "mean", **areas[list(names)].mean().to_dict()}
+    areas = pd.concat([areas, pd.DataFrame([mean])]).fillna("")
+    columns = {
+        f"{name}: {column}": f"{column}, {name}"
+        for column in ("cancer > 0.5", "normal < 0.5")
+        for name in names[:2]
+    }
+    halves = everything[[*sizes, *columns]].rename(columns=columns).fillna("")
+    return {"AUC, where both classes come from one study": areas, "On the right side of 0.5": halves}
 
 
 def main() -> None:
@@ -343,7 +354,7 @@ def main() -> None:
     methods = {
         "scellm": ["scellm"],
         "genes": ["genes"],
-        "random": [name for name in models if name != "scellm"],
+        "random weights": [name for name in models if name != "scellm"],
     }
 
     paths = [
@@ -365,14 +376,14 @@ def main() -> None:
 
     strengths, _, calibration = measure(cells, methods)
     held_out = {key: found[0] for key, found in calibration.items()}
-    seen = [
-        {"left out": study, **columns(cells, cells.is_real & (cells.study == study), held_out, methods)}
+    rows = [
+        {"set": study, **measured(cells, cells.is_real & (cells.study == study), held_out, methods)}
         for study in cancer_studies(cells)
     ]
     normal_only = cells.is_real & ~np.isin(cells.study, cancer_studies(cells))
     n_normal = len(set(cells.study[normal_only]))
-    seen.append(
-        {"left out": f"{n_normal} studies of normal cells", **columns(cells, normal_only, held_out, methods)}
+    rows.append(
+        {"set": f"{n_normal} studies of normal cells", **measured(cells, normal_only, held_out, methods)}
     )
 
     train = without_lines_of(cells, np.arange(len(cells)), other.line)
@@ -380,16 +391,14 @@ def main() -> None:
     for key, (_, (slope, intercept)) in calibration.items():
         logits = fit(cells, key, train, strengths[key]).decision_function(other.features[key])
         new[key] = 1 / (1 + np.exp(-slope * logits - intercept))
-    fresh = pd.DataFrame(
-        [{"set": name, **columns(other, other.dataset == name, new, methods)} for name in unseen]
-    )
-    seen = pd.DataFrame(seen)
+    rows += [{"set": f"{name} *", **measured(other, other.dataset == name, new, methods)} for name in unseen]
+    everything = pd.DataFrame(rows)
 
     errors, bins = {}, {}
     for name in ("scellm", "genes"):
         errors[name], bins[name] = reliability(cells, held_out[name])
-    verdict = say(seen, fresh)
-    both = seen["AUC scellm"].notna()
+    verdict = say(everything)
+    both = everything["scellm: AUC"].notna()
     text = TEXT.format(
         verdict=verdict,
         model=model.name,
@@ -400,7 +409,6 @@ def main() -> None:
         calibration=", ".join(f"{name} {error:.3f}" for name, error in errors.items()),
     )
     draw(bins, DOCS / "malignancy.png")
-    tables = {"Studies left out": seen.fillna(""), "Sets on which nothing was trained": fresh.fillna("")}
     facts = {
         "model": model.name,
         "sha256": model.sha256,
@@ -410,7 +418,7 @@ def main() -> None:
         "reliability": {name: table.to_dict(orient="records") for name, table in bins.items()},
         "seconds": time.perf_counter() - start,
     }
-    print(write("malignancy", "Malignant cells", text, tables, facts))
+    print(write("malignancy", "Malignant cells", text, tables(everything), facts))
     if options.write:
         write_head(
             cells, model, strengths["scellm"], calibration["scellm"][1], errors["scellm"], options.model
@@ -418,39 +426,29 @@ def main() -> None:
     print(f"{time.perf_counter() - start:.0f} s")
 
 
-def say(seen: pd.DataFrame, fresh: pd.DataFrame) -> str:
+def say(everything: pd.DataFrame) -> str:
     """Who wins, and what goes wrong, in words made from the numbers."""
-    everything = pd.concat([seen.rename(columns={"left out": "set"}), fresh])
-    both = everything[everything["AUC scellm"].notna()]
-    names = {
-        "scellm": "scellm",
-        "genes": "genes",
-        "random": "random weights",
-        "number of genes": "number of genes",
+    both = everything[everything["scellm: AUC"].notna()]
+    means = {
+        name: both[f"{name}: AUC"].mean() for name in ("scellm", "genes", "random weights", "number of genes")
     }
-    means = {name: both[f"AUC {name}"].mean() for name in names}
-    lines = [
-        f"{row['set']} {row['AUC scellm']:.2f} ("
-        + ", ".join(f"{label} {row[f'AUC {name}']:.2f}" for name, label in names.items() if name != "scellm")
-        + ")"
-        for _, row in both.iterrows()
-    ]
     better = "better than" if means["scellm"] > means["genes"] else "**worse than**"
-    worse_on = both.loc[both["AUC scellm"] < both["AUC genes"], "set"].tolist()
-    cancer = seen[seen["cancer"] > 0]["cancer > 0.5 scellm"]
-    normal = seen.loc[seen["cancer"] == 0].iloc[0]
-    worst = everything[everything["normal"] > 0].sort_values("normal < 0.5 scellm").head(3)
+    worse_on = both.loc[both["scellm: AUC"] < both["genes: AUC"], "set"].tolist()
+    cancer = everything.loc[everything["cancer"] > 0, "scellm: cancer > 0.5"]
+    normal = everything[everything["set"].str.contains("studies of normal")].iloc[0]
+    worst = everything[everything["normal"] > 0].sort_values("scellm: normal < 0.5").head(3)
     wrong = ", ".join(
-        f"{100 * (1 - row['normal < 0.5 scellm']):.0f} % of {row['set']}" for _, row in worst.iterrows()
+        f"{100 * (1 - row['scellm: normal < 0.5']):.0f} % of {row['set'].removesuffix(' *')}"
+        for _, row in worst.iterrows()
     )
     return (
-        f"Where both classes come from one study, the AUC is: {'; '.join(lines)}. On average scellm "
-        f"({means['scellm']:.2f}) is {better} logistic regression on genes ({means['genes']:.2f}), and worse on "
-        f"{', '.join(worse_on) or 'none of them'}; untrained encoders reach {means['random']:.2f}, counting genes "
-        f"{means['number of genes']:.2f}.\n\nOf the cancer cells of a study left out, {100 * cancer.min():.0f} % to "
-        f"{100 * cancer.max():.0f} % have a probability above 0.5, depending on the study; of the cells of left-out studies of normal "
-        f"tissue {100 * (1 - normal['normal < 0.5 scellm']):.0f} % have, too (genes: "
-        f"{100 * (1 - normal['normal < 0.5 genes']):.0f} %). **Normal cells called malignant most often: {wrong}.**"
+        f"On average over the {len(both)} sets with both classes, the AUC of scellm ({means['scellm']:.2f}) is {better} that of "
+        f"logistic regression on genes ({means['genes']:.2f}), and worse on {', '.join(worse_on) or 'none of them'}. Untrained "
+        f"encoders reach {means['random weights']:.2f}, counting genes {means['number of genes']:.2f}.\n\n"
+        f"Of the cancer cells of a study not seen, {100 * cancer.min():.0f} % to {100 * cancer.max():.0f} % have a "
+        f"probability above 0.5, depending on the study; of the cells of left-out studies of normal tissue "
+        f"{100 * (1 - normal['scellm: normal < 0.5']):.0f} % have, too (genes: {100 * (1 - normal['genes: normal < 0.5']):.0f} %). "
+        f"**Normal cells called malignant most often: {wrong}.**"
     )
 
 

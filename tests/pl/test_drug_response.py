@@ -264,6 +264,8 @@ def test_too_many_drugs_are_left_out_and_said():
         .startswith("50 of 60 drugs: those whose prediction differs most")
     )
     assert len(columns(draw(adata, groupby="group", drugs=names))) == 60
+    assert set(columns(draw(adata, groupby="group", n_drugs=2))) == {"drug 7", "drug 31"}
+    assert len(columns(draw(adata, groupby="group", n_drugs=100))) == 60
     adata.uns[KEY]["drug_class"] = np.array([""] * 60, dtype=object)
     assert draw(adata, groupby="group").get_title(loc="left").startswith("50 of 60 drugs")
 
@@ -410,6 +412,7 @@ def test_unknown_names(adata):
     refused(adata, ValueError, "drugs= is empty", drugs=[])
     refused(adata, KeyError, r"no column 'louvain'. Columns with groups: \['group'\]", groupby="louvain")
     refused(adata, TypeError, "holds float32 numbers, not groups", groupby=f"{KEY}_applicability")
+    refused(adata, ValueError, "n_drugs=0 must be at least 1", n_drugs=0)
     refused(adata, ValueError, "kind='bars' is unknown; choose one of 'heatmap'", kind="bars")
 
 
