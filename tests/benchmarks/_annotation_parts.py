@@ -1,0 +1,565 @@
+"""The measurements of the annotation benchmark, one function per part: a model in, rows of a table out."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import _annotation_data as data
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from _annotation_methods import (
+    PENALTY,
+    Cells,
+    accuracy,
+    best,
+    celltypist_by,
+    embed,
+    logged,
+    logistic_regression,
+    macro_f1,
+    pca_neighbors,
+    random_like,
+    scellm_annotator,
+    variable,
+)
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import train_test_split
+
+import scellm
+from scellm.metrics._calibration import softmax
+from scellm.models import CellLM
+from scellm.tl._align import align_cells
+from scellm.train._fit_annotator import fit_annotator
+
+Row = dict[str, Any]
+SEEDS = 5
+SHOTS = (5, 10, 50)
+MOST_TESTED = 1500
+"""Cells of a set that few-shot predictions are made for."""
+FALSE_ALARM = 0.05
+
+
+INDEPENDENT = ("logistic regression", "PCA + kNN", "celltypist")
+"""Methods that no model is in: measured before, they are measured."""
+
+
+def known(before: Sequence[Row], row: Row) -> Row:
+    """What was measured before of methods that do not depend on the model, for the set, shots or studies of a row."""
+    keys = [key for key in ("set", "reference", "query", "cells per type", "types") if key in row]
+    for old in before:
+        if all(old.get(key) == row[key] for key in keys):
+            return {
+                name: value
+                for name, value in old.items()
+                if name.removesuffix(" ±").removesuffix(", s") in INDEPENDENT and value is not None
+            }
+    return {}
+
+
+def cells_of(adata, model: CellLM, *, n_random: int = 1, genes: list[str] | None = None) -> Cells:
+    """All that the methods read."""
+    vectors = {"scellm": embed(adata, model)}
+    vectors |= {f"random {seed}": embed(adata, random_like(model, seed)) for seed in range(n_random)}
+    study = adata.obs["study"].astype(str).to_numpy()
+    return Cells(logged(adata, genes), vectors, adata.obs["cell_type"].astype(str).to_numpy(), study)
+
+
+def join_cells(parts: list[Cells]) -> Cells:
+    """Several studies as one."""
+    return Cells(
+        sp.vstack([part.logged for part in parts], format="csr"),
+        {name: np.concatenate([part.vectors[name] for part in parts]) for name in parts[0].vectors},
+        np.concatenate([part.labels for part in parts]),
+        np.concatenate([part.study for part in parts]),
+    )
+
+
+def compared(celltypist: str) -> dict[str, Callable]:
+    """Column -> method."""
+    found = {
+        "scellm": scellm_annotator("scellm"),
+        "logistic regression": logistic_regression,
+        "PCA + kNN": pca_neighbors,
+    }
+    if celltypist:
+        found["celltypist"] = celltypist_by(celltypist)
+    return found | {"random weights": scellm_annotator("random 0")}
+
+
+# -- no labels ----------------------------------------------------------------------------------------------------
+
+
+def reference_cells() -> tuple[sp.csr_matrix, np.ndarray, list[str]]:
+    """log1p CP10k and types of cells that the shipped reference is made of, at most 60 of a type; and their genes."""
+    import anndata as ad
+    import reference
+
+    rng = np.random.default_rng(0)
+    names = reference.types()
+    parts = reference.measured(data.DATA, names, rng) + reference.around_profiles(data.DATA, names, rng)
+    joined = ad.concat(parts, join="outer", fill_value=0)
+    labels = joined.obs["type"].astype(str).to_numpy()
+    rows = np.concatenate(
+        [rng.permutation(np.flatnonzero(labels == name))[:60] for name in np.unique(labels)]
+    )
+    joined = joined[rows]
+    return logged(joined), labels[rows], list(joined.var_names)
+
+
+def genes_of_reference(
+    references: tuple[sp.csr_matrix, np.ndarray, list[str]],
+) -> Callable[[Any], np.ndarray]:
+    """The baseline: logistic regression on the genes of the reference cells, fitted once; cells -> names."""
+    from sklearn.linear_model import LogisticRegression
+
+    X, labels, names = references
+    chosen = variable(X)
+    A = X[:, chosen].toarray()
+    mean, scale = A.mean(0), A.std(0) + 1e-6
+    fitted = LogisticRegression(C=PENALTY, class_weight="balanced", max_iter=100, tol=1e-3)
+    fitted.fit(np.clip((A - mean) / scale, -10, 10), labels)
+    wanted = [names[i] for i in chosen]
+
+    def predict(adata) -> np.ndarray:
+        has = [gene for gene in wanted if gene in adata.var_names]
+        values = np.tile(mean, (adata.n_obs, 1)).astype(
+            np.float32
+        )  # genes that are not measured tell nothing
+        shared = [gene for gene in names if gene in adata.var_names]
+        found = logged(adata, shared)
+        values[:, [wanted.index(gene) for gene in has]] = found[
+            :, [shared.index(gene) for gene in has]
+        ].toarray()
+        return fitted.predict(np.clip((values - mean) / scale, -10, 10))
+
+    return predict
+
+
+def zero_shot(model: CellLM, celltypist: str = "", before: Sequence[Row] = ()) -> Iterator[Row]:
+    """`tl.annotate` with nothing but the model, and logistic regression on the same reference cells."""
+    if "reference" not in model.parts:
+        return
+    by_genes = None
+    for name in data.HELD_OUT:
+        adata = data.read_for_ontology(name)
+        truth = adata.obs["cell_type"].astype(str).to_numpy()
+        right = {new: old for old in np.unique(truth) for new in data.ONTOLOGY[old]}
+
+        def common(names: np.ndarray, right: dict[str, str] = right) -> np.ndarray:
+            return np.array([right.get(str(found), f"other: {found}") for found in names])
+
+        scellm.tl.annotate(adata, model=model, target_error=0.1, min_overlap=0.02, show_progress=False)
+        old = known(before, {"set": data.short(name), "types": len(np.unique(truth))})
+        if "logistic regression" not in old:
+            by_genes = by_genes or genes_of_reference(reference_cells())
+            old["logistic regression"] = macro_f1(truth, common(by_genes(adata)))
+        record, p = adata.uns["scellm_cell_type"], adata.obsm["scellm_cell_type_probabilities"]
+        guess = common(best(np.nan_to_num(p), record["classes"]))
+        labels = adata.obs["scellm_cell_type"].astype(str).to_numpy()
+        named = ~np.isin(labels, ["unassigned", "novel"])
+        yield {
+            "set": data.short(name),
+            "types": len(np.unique(truth)),
+            "cells": adata.n_obs,
+            "scellm": macro_f1(truth, guess),
+            "logistic regression": old["logistic regression"],
+            "accuracy": accuracy(truth, guess),
+            "novel": float((labels == "novel").mean()),
+            "unassigned": float((labels == "unassigned").mean()),
+            "accuracy of the named": accuracy(truth[named], guess[named]) if named.any() else float("nan"),
+            "ECE": scellm.metrics.expected_calibration_error(
+                np.nan_to_num(p), _columns(record["classes"], truth, p)
+            ),
+        }
+
+
+def _columns(classes: np.ndarray, truth: np.ndarray, p: np.ndarray) -> np.ndarray:
+    """Column of the true class; of several that are right, the likelier."""
+    place = {str(name): i for i, name in enumerate(classes)}
+    found = np.full(len(truth), -1)
+    for row, name in enumerate(truth):
+        columns = [place[new] for new in data.ONTOLOGY[name] if new in place]
+        if columns:
+            found[row] = columns[int(np.argmax(np.nan_to_num(p[row, columns])))]
+    return found
+
+
+# -- across studies -----------------------------------------------------------------------------------------------
+
+
+def directions(model: CellLM) -> Iterator[tuple[str, str, Cells, Cells]]:
+    """References and queries with common names, over common genes; cells of types the other side lacks are out."""
+    for references, query in data.DIRECTIONS:
+        joined, asked = data.join(references), data.read(query, common=True)
+        shared = sorted(set(joined.obs["cell_type"]) & set(asked.obs["cell_type"]))
+        genes = list(joined.var_names.intersection(asked.var_names))
+        asked = asked[asked.obs["cell_type"].isin(shared)].copy()
+        kept = set(joined.obs_names)
+        parts = []
+        for name in references:
+            part = data.read(name, common=True)
+            part = part[[cell in kept for cell in part.obs_names]].copy()
+            parts.append(cells_of(part, model, genes=genes))
+        yield (
+            data.short(*references),
+            data.short(query),
+            join_cells(parts),
+            cells_of(asked, model, genes=genes),
+        )
+
+
+def cross_study(model: CellLM, celltypist: str = "", before: Sequence[Row] = ()) -> Iterator[Row]:
+    """Macro-F1 of label transfer between studies."""
+    for reference, query, train, test in directions(model):
+        row: Row = {"reference": reference, "query": query, "types": len(np.unique(test.labels))}
+        methods = compared(celltypist) | {"scellm, not aligned": scellm_annotator("scellm", align=False)}
+        row |= known(before, row)
+        for name, fit in methods.items():
+            if name in row:
+                continue
+            start = time.perf_counter()
+            row[name] = macro_f1(test.labels, best(*fit(train, test, 0)))
+            row[f"{name}, s"] = time.perf_counter() - start
+        yield row
+
+
+# -- few labels ---------------------------------------------------------------------------------------------------
+
+
+def draw_shots(labels: np.ndarray, shots: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Rows to learn from, `shots` of each type, and the others, of types that keep at least five."""
+    names, sizes = np.unique(labels, return_counts=True)
+    names = names[sizes >= shots + 5]
+    train = [rng.permutation(np.flatnonzero(labels == name))[:shots] for name in names]
+    rest = np.flatnonzero(np.isin(labels, names))
+    rest = np.setdiff1d(rest, np.concatenate(train)) if train else rest[:0]
+    return (np.concatenate(train) if train else rest), rest
+
+
+def few_shot(model: CellLM, celltypist: str = "", before: Sequence[Row] = ()) -> Iterator[Row]:
+    """Macro-F1 from 5, 10 and 50 labelled cells per type of the same set."""
+    methods = compared("")
+    methods |= {
+        f"scellm, {kind}": scellm_annotator("scellm", kind) for kind in ("linear", "prototype", "knn")
+    }
+    for name in data.HELD_OUT:
+        cells = cells_of(data.read(name), model, n_random=SEEDS)
+        for shots in SHOTS:
+            scores: dict[str, list[float]] = {}
+            old: Row = {}
+            for seed in range(SEEDS):
+                rng = np.random.default_rng(seed)
+                train, test = draw_shots(cells.labels, shots, rng)
+                if len(np.unique(cells.labels[train])) < 3:
+                    break
+                test = test[data.thin(cells.labels[test], MOST_TESTED)]
+                a, b = cells[train], cells[test]
+                types = len(np.unique(a.labels))
+                old = known(before, {"set": data.short(name), "cells per type": shots, "types": types})
+                for method, fit in methods.items():
+                    if method in old:
+                        continue
+                    fit = scellm_annotator(f"random {seed}") if method == "random weights" else fit
+                    scores.setdefault(method, []).append(macro_f1(b.labels, best(*fit(a, b, seed))))
+                if celltypist and shots == 10 and seed == 0 and "celltypist" not in old:
+                    found = best(*celltypist_by(celltypist)(a, b, seed))
+                    scores.setdefault("celltypist", []).append(macro_f1(b.labels, found))
+            if not scores:
+                continue
+            row: Row = {"set": data.short(name), "cells per type": shots, "types": types, **old}
+            for method, values in scores.items():
+                row[method] = float(np.mean(values))
+                row[f"{method} ±"] = float(np.std(values)) if len(values) > 1 else float("nan")
+            yield row
+
+
+# -- 80/20 --------------------------------------------------------------------------------------------------------
+
+
+STRATEGIES = {"head": SEEDS, "lora": 2, "full": 1}
+"""Seeds of each; each epoch of the encoder costs as much as all of `"head"`."""
+EPOCHS = 15
+
+
+def fine_tuned(model: CellLM, celltypist: str = "", before: Sequence[Row] = ()) -> Iterator[Row]:
+    """`tl.fine_tune` on 64 % of a set, 16 % for validation, judged on 20 %; baselines on the same splits."""
+    for name in data.HELD_OUT:
+        adata = data.read(name, fewest=8)
+        del adata.obs["study"]
+        scores: dict[str, list[float]] = {}
+        old = known(before, {"set": data.short(name), "types": adata.obs["cell_type"].nunique()})
+        options = {
+            "labels": "cell_type", "val_size": 0.16, "test_size": 0.2, "min_overlap": 0.02, "show_progress": False,
+            "max_epochs": EPOCHS,
+        }  # fmt: skip
+        for strategy, seeds in STRATEGIES.items():
+            for seed in range(seeds):
+                scellm.tl.fine_tune(
+                    adata,
+                    model=model,
+                    strategy=strategy,
+                    rng=seed,
+                    baseline=strategy == "head" and not old,
+                    **options,
+                )
+                report = adata.uns["scellm_fine_tune"]
+                scores.setdefault(f"scellm, {strategy}", []).append(report["test"]["macro_f1"])
+                if strategy == "head" and not old:
+                    table = dict(
+                        zip(report["baselines"]["methods"], report["baselines"]["macro_f1"], strict=True)
+                    )
+                    scores.setdefault("logistic regression", []).append(table["logistic"])
+                    scores.setdefault("PCA + kNN", []).append(table["pca_knn"])
+                if strategy == "head":
+                    scellm.tl.fine_tune(
+                        adata,
+                        model=random_like(model, seed),
+                        strategy="head",
+                        rng=seed,
+                        baseline=False,
+                        **options,
+                    )
+                    random = adata.uns["scellm_fine_tune"]["test"]["macro_f1"]
+                    scores.setdefault("random weights", []).append(random)
+        row: Row = {"set": data.short(name), "types": len(report["classes"]), **old}
+        row["scellm"] = float(np.mean(scores["scellm, lora"]))
+        for method, values in scores.items():
+            row[method] = float(np.mean(values))
+            row[f"{method} ±"] = float(np.std(values)) if len(values) > 1 else float("nan")
+        yield row
+
+
+# -- calibration --------------------------------------------------------------------------------------------------
+
+
+def conformal_row(train: Cells, test: Cells, seed: int, *, by_study: bool) -> Row:
+    """Coverage and calibration error on cells that nothing was fitted on."""
+    classes, codes = np.unique(train.labels, return_inverse=True)
+    groups = train.study if by_study else None
+    found = fit_annotator(train.vectors["scellm"], codes, list(classes), groups=groups, rng=seed)
+    vectors, _ = align_cells(found, test.vectors["scellm"], "auto")
+    logits = found.logits(vectors)
+    truth = np.array([{name: i for i, name in enumerate(classes)}[label] for label in test.labels])
+    error = scellm.metrics.expected_calibration_error
+    row: Row = {
+        "method": found.kind,
+        "accuracy": accuracy(test.labels, best(logits, classes)),
+        "ECE before": error(softmax(logits), truth),
+        "ECE after": error(softmax(logits / found.temperature), truth),
+    }
+    probabilities = found.probabilities(vectors)
+    alarms = found.novelty_scores(found.strangeness(vectors), FALSE_ALARM)
+    row["called novel"] = float((alarms > 1).mean())
+    for target in (0.05, 0.1, 0.2):
+        sets = found.sets(probabilities, target)
+        row[f"coverage at {target:g}"] = float(sets[np.arange(len(sets)), truth].mean())
+        row[f"set size at {target:g}"] = float(sets.sum(1).mean())
+    return row
+
+
+def calibration(model: CellLM, celltypist: str = "", before: Sequence[Row] = ()) -> Iterator[Row]:
+    """On other cells of the same set, and on another study."""
+    for name in data.HELD_OUT:
+        cells = cells_of(data.read(name, fewest=8), model, n_random=0)
+        rows = []
+        for seed in range(SEEDS):
+            train, test = train_test_split(
+                np.arange(len(cells.labels)), test_size=0.4, stratify=cells.labels, random_state=seed
+            )
+            rows.append(conformal_row(cells[train], cells[test], seed, by_study=False))
+        table = pd.DataFrame(rows)
+        mean = table.drop(columns="method").mean().to_dict()
+        yield {
+            "held out": "cells of the same set",
+            "reference": data.short(name),
+            "query": data.short(name),
+            "method": table["method"].mode()[0],
+            **mean,
+        }
+    for reference, query, train, test in directions(model):
+        by_study = len(np.unique(train.study)) > 2
+        yield {
+            "held out": "another study",
+            "reference": reference,
+            "query": query,
+            **conformal_row(train, test, 0, by_study=by_study),
+        }
+
+
+# -- types never seen ---------------------------------------------------------------------------------------------
+
+
+def novelty(model: CellLM, celltypist: str = "", before: Sequence[Row] = ()) -> Iterator[Row]:
+    """One type at a time is left out of the reference: is it flagged, while held-out cells of the others are not?"""
+    for name in data.HELD_OUT:
+        cells = cells_of(data.read(name, fewest=10), model, n_random=0)
+        half, rest = train_test_split(
+            np.arange(len(cells.labels)), test_size=0.5, stratify=cells.labels, random_state=0
+        )
+        for left_out in np.unique(cells.labels):
+            reference = half[cells.labels[half] != left_out]
+            known = rest[cells.labels[rest] != left_out]
+            unseen = np.flatnonzero(cells.labels == left_out)
+            classes, codes = np.unique(cells.labels[reference], return_inverse=True)
+            vectors = cells.vectors["scellm"]
+            found = fit_annotator(vectors[reference], codes, list(classes), method="linear", rng=0)
+            score = {
+                part: found.novelty_scores(found.strangeness(vectors[rows]), FALSE_ALARM)
+                for part, rows in (("known", known), ("unseen", unseen))
+            }
+            probabilities = {
+                part: found.probabilities(vectors[rows])
+                for part, rows in (("known", known), ("unseen", unseen))
+            }
+            between = {part: found.sets(p, FALSE_ALARM).sum(1) > 1 for part, p in probabilities.items()}
+            doubt = np.concatenate([1 - probabilities[part].max(1) for part in ("known", "unseen")])
+            is_unseen = np.repeat([False, True], [len(known), len(unseen)])
+            limit = np.quantile(doubt[~is_unseen], 1 - FALSE_ALARM)
+            likeliest = pd.Series(best(probabilities["unseen"], classes)).mode()[0]
+            yield {
+                "set": data.short(name),
+                "left out": left_out,
+                "cells": len(unseen),
+                "novel": float((score["unseen"] > 1).mean()),
+                "false alarms": float((score["known"] > 1).mean()),
+                "novel or unassigned": float(((score["unseen"] > 1) | between["unseen"]).mean()),
+                "false alarms of both": float(((score["known"] > 1) | between["known"]).mean()),
+                "AUROC": float(roc_auc_score(is_unseen, np.concatenate([score["known"], score["unseen"]]))),
+                "low confidence alone": float((doubt[is_unseen] > limit).mean()),
+                "taken for": likeliest,
+            }
+
+
+# -- genes --------------------------------------------------------------------------------------------------------
+
+
+def genes(model: CellLM, celltypist: str = "", before: Sequence[Row] = ()) -> Iterator[Row]:
+    """Deletion test of `tl.gene_importance`."""
+    for name in ("pbmc3k", "baron_h1_pancreas", "darmanis_brain", "zheng_sorted_pbmc_mudan"):
+        adata = data.read(name, fewest=10)
+        scellm.tl.gene_importance(
+            adata, "cell_type", model=model, n_cells=40, min_overlap=0.02, show_progress=False
+        )
+        record = adata.uns["scellm_gene_importance"]
+        for i, group in enumerate(record["groups"]):
+            top = scellm.get.gene_importance(adata, group=group, n_genes=6)["gene"]
+            yield {
+                "set": data.short(name),
+                "type": str(group),
+                **{
+                    key: float(record["deletion"][key][i])
+                    for key in ("score", "drop", "random_drop", "random_drop_sd")
+                },
+                "most important": ", ".join(top),
+            }
+
+
+# -- time and memory ----------------------------------------------------------------------------------------------
+
+
+def speed(model: CellLM, celltypist: str = "", before: Sequence[Row] = ()) -> Iterator[Row]:
+    """20,000 blood cells: embedding alone, and all of `tl.annotate`."""
+    import anndata as ad
+
+    adata = data.read("pbmc3k")
+    big = ad.concat([adata] * 8, index_unique="-")[:20_000].copy()
+    reference = data.read("kang_ifnb_pbmc", common=True)
+    ways = {
+        "tl.embed": lambda: scellm.tl.embed(big, model, show_progress=False, copy=True),
+        "tl.annotate, shipped reference": lambda: scellm.tl.annotate(
+            big, model=model, show_progress=False, copy=True
+        ),
+        "tl.annotate, shipped reference, sets": lambda: scellm.tl.annotate(
+            big, model=model, show_progress=False, copy=True, target_error=0.05
+        ),
+        f"tl.annotate, reference= of {reference.n_obs:,} cells": lambda: scellm.tl.annotate(
+            big, model=model, reference=reference, labels="cell_type", show_progress=False, copy=True
+        ),
+    }
+    base = None
+    for name, run in ways.items():
+        if "shipped" in name and "reference" not in model.parts:
+            continue
+        seconds = []
+        for _ in range(3):
+            start = time.perf_counter()
+            run()
+            seconds.append(time.perf_counter() - start)
+        base = base or min(seconds)
+        yield {"what": name, "seconds": min(seconds), "times embedding": min(seconds) / base}
+
+
+MAKE = """
+import sys, numpy as np, scipy.sparse as sp, anndata as ad, scellm
+path, n = sys.argv[1], int(sys.argv[2])
+toy = scellm.datasets.toy_cells(2000, n_vars=19000)
+X = sp.vstack([toy.X] * (n // 2000), format="csr")
+big = ad.AnnData(X, var=toy.var)
+big.obs_names = [f"cell{i}" for i in range(n)]
+big.write_h5ad(path)
+"""
+RUN = """
+import resource, sys, time, warnings
+warnings.simplefilter("ignore")
+import anndata as ad, scellm, scellm.tl, scellm.models, scanpy
+reference = scellm.datasets.toy_cells(400, n_vars=19000)
+scellm.tl.embed(reference, sys.argv[2])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+adata = ad.read_h5ad(sys.argv[1], backed="r")
+start = time.perf_counter()
+options = {} if sys.argv[3] == "shipped" else {"reference": reference, "labels": "cell_type"}
+scellm.tl.annotate(adata, model=sys.argv[2], target_error=0.05, show_progress=False, **options)
+print(before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter() - start)
+"""
+
+
+def memory(model: CellLM, celltypist: str = "", before: Sequence[Row] = ()) -> Iterator[Row]:
+    """200,000 drawn cells in a file."""
+    n = 200_000
+    way = "shipped" if "reference" in model.parts else "reference"
+    with tempfile.TemporaryDirectory() as folder:
+        path, weights = Path(folder) / "cells.h5ad", Path(folder) / "model"
+        scellm.models.save(model, weights)
+        subprocess.run([sys.executable, "-c", MAKE, str(path), str(n)], check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", RUN, str(path), str(weights), way],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        size = path.stat().st_size / 2**30
+    before, peak, seconds = map(float, done.stdout.split()[-3:])
+    unit = 2**20 if sys.platform != "darwin" else 2**30
+    yield {
+        "cells": n,
+        "file, GiB": size,
+        "peak memory, GiB": peak / unit,
+        "of it before, GiB": before / unit,
+        "seconds": seconds,
+    }
+
+
+def own_peak() -> float:
+    """Highest memory of this process, GiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+PARTS: dict[str, Callable[..., Iterator[Row]]] = {
+    "zero_shot": zero_shot,
+    "cross_study": cross_study,
+    "few_shot": few_shot,
+    "fine_tuned": fine_tuned,
+    "calibration": calibration,
+    "novelty": novelty,
+    "genes": genes,
+    "speed": speed,
+    "memory": memory,
+}
