@@ -107,8 +107,8 @@ def _table(record: dict, row: int) -> pd.DataFrame:
     fields = ("effect", "low", "high", "p_adjusted", "target_expressed")
     columns = {name: np.asarray(record[name], dtype=np.float64)[row] for name in fields}
     names = {
-        "drug": np.asarray(record["drugs"]).astype(str),
-        "target": np.asarray(record["target"]).astype(str),
+        column: [str(name) for name in np.atleast_1d(record[field])]
+        for column, field in (("drug", "drugs"), ("target", "target"))
     }
     return pd.DataFrame(names | columns).sort_values("effect", kind="stable", ignore_index=True)
 

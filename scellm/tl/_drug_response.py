@@ -123,9 +123,9 @@ def drug_response(
     KeyError
         Unknown drug, layer or column.
     TypeError
-        `adata` is no AnnData, names that are no text.
+        `adata` is no AnnData, names that are no text, `groupby` of measurements.
     ValueError
-        Invalid SMILES, scaled values, mouse genes, too few genes, `groupby` without a group.
+        Invalid SMILES, a key or column that holds something else, scaled values, mouse genes, too few genes, `groupby` without a group.
 
     Warns
     -----
@@ -144,12 +144,18 @@ def drug_response(
     (24, 2)
     """
     check_key(key_added)
+    if not 0 <= min_overlap <= 1:
+        msg = f"min_overlap={min_overlap!r} is a fraction of the model's genes; it must be between 0 and 1."
+        raise ValueError(msg)
     X, var, where = get_matrix(adata, layer, use_raw)
     _check_free(adata, key_added)
     groups = None if groupby is None else _groups(adata, groupby)
     if not isinstance(model, DrugModel):
         model = load_drug_model(model)
     panel, notes = choose_panel(model, drugs, smiles)
+    in_obs = (drugs is not None or smiles is not None) and len(panel.names) <= FEW_DRUGS
+    columns = [_column(key_added, name) for name in panel.names] if in_obs else []
+    _check_columns(adata, key_added, columns)
     holder = "adata.raw" if use_raw else "adata"
     raw_var = None if adata.raw is None else adata.raw.var
     match = match_genes(
@@ -194,9 +200,8 @@ def drug_response(
     adata.obsm[key_added] = _take(mean, rows)
     adata.obsm[f"{key_added}_std"] = _take(std, rows)
     adata.obs[f"{key_added}_applicability"] = _take(distance, rows)
-    if (drugs is not None or smiles is not None) and len(panel.names) <= FEW_DRUGS:
-        for i, name in enumerate(panel.names):
-            adata.obs[_column(key_added, name)] = adata.obsm[key_added][:, i]
+    for i, column in enumerate(columns):
+        adata.obs[column] = adata.obsm[key_added][:, i]
     adata.uns[key_added] = record
     return adata if copy else None
 
@@ -251,6 +256,8 @@ def _groups(adata: AnnData, groupby: str) -> pd.Categorical:
     ------
     KeyError
         No such column.
+    TypeError
+        The column holds measurements.
     ValueError
         No cell has a group.
     """
@@ -258,6 +265,9 @@ def _groups(adata: AnnData, groupby: str) -> pd.Categorical:
         msg = f"groupby={groupby!r} is no column of `adata.obs`, which has {[str(c) for c in adata.obs.columns]}."
         raise KeyError(msg)
     labels = adata.obs[groupby]
+    if labels.dtype.kind in "fcmM" and labels.notna().any():
+        msg = f"`adata.obs[{groupby!r}]` holds {labels.dtype} numbers, not groups; name a column of clusters or labels."
+        raise TypeError(msg)
     groups = pd.Categorical(labels.astype(object).where(labels.notna(), None))
     if not len(groups.categories):
         msg = f"No cell has a group in `adata.obs[{groupby!r}]`: all {adata.n_obs} entries are missing."
@@ -378,6 +388,17 @@ def _remove_old(adata: AnnData, key: str) -> None:
     """Columns of drugs that an earlier call wrote and this one may not write again."""
     for name in np.atleast_1d(adata.uns.get(key, {}).get("drugs", [])):
         adata.obs.drop(columns=_column(key, str(name)), errors="ignore", inplace=True)
+
+
+def _check_columns(adata: AnnData, key: str, columns: list[str]) -> None:
+    """Refuse columns of drugs that an earlier call has not written."""
+    known = [_column(key, str(name)) for name in np.atleast_1d(adata.uns.get(key, {}).get("drugs", []))]
+    if taken := [column for column in columns if column in adata.obs and column not in known]:
+        msg = (
+            f"`adata.obs[{taken[0]!r}]` is there already and is not of tl.drug_response; it is not overwritten. Pass "
+            "key_added= with another key, or delete it."
+        )
+        raise ValueError(msg)
 
 
 def _check_free(adata: AnnData, key: str) -> None:

@@ -83,7 +83,7 @@ def rank_drugs(
     KeyError
         No results under `key`, no such column, or `reference` is no group.
     ValueError
-        Fewer than two groups, or a group without any prediction.
+        Fewer than two groups, a group without any prediction, or `n_bootstraps` below 1.
 
     Warns
     -----
@@ -102,6 +102,9 @@ def rank_drugs(
     ['group', 'drug', 'effect']
     """
     check_key(key_added)
+    if n_bootstraps < 1:
+        msg = f"n_bootstraps={n_bootstraps!r} must be at least 1; an interval of some worth needs hundreds."
+        raise ValueError(msg)
     values, record = read_response(adata, key)
     _check_free(adata, key_added)
     groups = _column(adata, groupby, "groupby")

@@ -1,5 +1,7 @@
 """pl.rank_drugs on a ranking filled in by hand: what is drawn, and what is refused."""
 
+import warnings
+
 import anndata as ad
 import matplotlib as mpl
 import numpy as np
@@ -110,6 +112,17 @@ def test_groups_and_numbers(adata):
     (ax,) = draw(adata, groups="B/plasma", n_drugs=2)
     assert names(ax) == ["Nutlin-3a (-)", "Cisplatin"]
     assert len(names(draw(adata, n_drugs=99)[0])) == 4
+
+
+@pytest.mark.parametrize("suffix", ["h5ad", "zarr"])
+def test_results_read_from_a_file_are_drawn_the_same(adata, tmp_path, suffix):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the zarr format
+        getattr(adata, f"write_{suffix}")(tmp_path / f"cells.{suffix}")
+        back = getattr(ad, f"read_{suffix}")(tmp_path / f"cells.{suffix}")
+    for found, expected in zip(draw(back), draw(adata), strict=True):
+        assert names(found) == names(expected)
+        assert [text.get_text() for text in found.texts] == [text.get_text() for text in expected.texts]
 
 
 def test_given_axes_figures_and_showing(adata, monkeypatch):

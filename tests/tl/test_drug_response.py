@@ -158,7 +158,7 @@ def test_two_keys_live_side_by_side(cells, model):
         ({"groupby": "nothing"}, KeyError, "no column of `adata.obs`"),
         ({"layer": "nothing"}, KeyError, "not in `adata.layers`"),
         ({"key_added": "a/b"}, ValueError, "cannot be written"),
-        ({"min_overlap": 2}, ValueError, "holds 200 of the 200"),
+        ({"min_overlap": 2}, ValueError, "is a fraction of the model's genes"),
     ],
     ids=["name", "smiles", "no smiles", "twice", "groupby", "layer", "key", "overlap"],
 )
@@ -198,6 +198,46 @@ def test_what_is_not_ours_is_not_overwritten(cells, model):
     cells.obsm[KEY] = np.ones((40, 2))
     with pytest.raises(ValueError, match="not of tl.drug_response"):
         scellm.tl.drug_response(cells, model=model)
+
+
+def test_a_column_of_a_drug_that_is_not_ours_is_not_overwritten(cells, model):
+    cells.obs[f"{KEY}:{NAMES[0]}"] = "measured"
+    with pytest.raises(ValueError, match=r"is there already and is not of tl.drug_response"):
+        scellm.tl.drug_response(cells, model=model, drugs=NAMES)
+    assert (cells.obs[f"{KEY}:{NAMES[0]}"] == "measured").all()
+    assert KEY not in cells.obsm
+    scellm.tl.drug_response(cells, model=model)  # no columns are written
+    assert (cells.obs[f"{KEY}:{NAMES[0]}"] == "measured").all()
+
+
+def test_measurements_are_no_groups(cells, model):
+    cells.obs["size"] = np.linspace(0, 1, cells.n_obs)
+    with pytest.raises(TypeError, match=r"holds float64 numbers, not groups"):
+        scellm.tl.drug_response(cells, model=model, groupby="size")
+
+
+@pytest.mark.parametrize("overlap", [-0.1, 5])
+def test_an_overlap_is_a_fraction(cells, model, overlap):
+    with pytest.raises(ValueError, match="is a fraction of the model's genes"):
+        scellm.tl.drug_response(cells, model=model, min_overlap=overlap)
+
+
+@pytest.mark.parametrize("suffix", ["h5ad", "zarr"])
+def test_groups_and_compounds_of_odd_names_survive_files(cells, model, tmp_path, suffix):
+    cells.obs["g/x"] = pd.Categorical(np.array(["T cell/CD4+", "a:b", "ü "])[np.arange(cells.n_obs) % 3])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # mixtures of kinds are unlike all lines
+        scellm.tl.drug_response(cells, model=model, drugs=NAMES, groupby="g/x")
+    del cells.obs["g/x"]  # files take a name with / for folders; values may hold anything
+    cells.obs["g"] = pd.Categorical(np.array(["T cell/CD4+", "a:b", "ü "])[np.arange(cells.n_obs) % 3])
+    cells.uns[KEY]["groupby"] = "g"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the zarr format
+        getattr(cells, f"write_{suffix}")(tmp_path / f"cells.{suffix}")
+        back = getattr(ad, f"read_{suffix}")(tmp_path / f"cells.{suffix}")
+    table, again = scellm.get.drug_response(cells), scellm.get.drug_response(back)
+    pd.testing.assert_frame_equal(table, again, check_dtype=False)
+    assert set(again["g"]) == {"T cell/CD4+", "a:b", "ü "}
 
 
 def test_a_model_of_cells_is_refused(cells):

@@ -147,6 +147,7 @@ def test_results_survive_a_file(cells, tmp_path):
         ),
         (lambda a: a.obs.__setitem__("kind", "A"), {}, ValueError, "at least two"),
         (lambda a: None, {"reference": "C"}, KeyError, "reference='C' is no group"),
+        (lambda a: None, {"n_bootstraps": 0}, ValueError, "n_bootstraps=0 must be at least 1"),
         (
             lambda a: a.obsm["drug_response"].__setitem__(slice(None), np.nan),
             {},
@@ -155,7 +156,7 @@ def test_results_survive_a_file(cells, tmp_path):
         ),
         (lambda a: a.uns.__setitem__("rank_drugs", 3), {}, ValueError, "not of tl.rank_drugs"),
     ],
-    ids=["no results", "groupby", "donor", "one group", "reference", "nan", "key"],
+    ids=["no results", "groupby", "donor", "one group", "reference", "bootstraps", "nan", "key"],
 )
 def test_what_cannot_be_ranked_is_refused(cells, change, options, error, text):
     change(cells)
