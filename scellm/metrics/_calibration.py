@@ -9,8 +9,8 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-TEMPERATURES = (0.05, 20.0)
-"""Temperatures looked at; outside, scores say nothing or everything."""
+TEMPERATURES = (0.05, 1000.0)
+"""Temperatures looked at; at the upper end scores say nothing."""
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
