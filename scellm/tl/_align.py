@@ -6,15 +6,19 @@ from typing import Literal
 
 import numpy as np
 
+from ..metrics._calibration import softmax
 from ..models._annotator import Annotator, unit
 
-N_ROUNDS = 10
-"""Rounds of labels and shift; the shift stands still after about five."""
+ROUNDS = (16.0, 8.0, 4.0, 2.0, *[1.0] * 6)
+"""What the temperature is multiplied by in each round of labels and shift. The first rounds believe the labels little, and
+so begin near the move of the whole; after about three of the last the shift stands still (ours)."""
 TRUSTED = 0.7
 """Share of the cells, the least strange ones, that the shift is taken from: types that the reference lacks must not
 pull (ours: chosen on sets of the training corpus)."""
 FEWEST_CELLS = 50
 """With fewer cells a shift cannot be told from chance (ours)."""
+MOST_CELLS = 2_000
+"""The shift is taken from no more cells, drawn at random: it is one vector."""
 NEARER = 0.92
 """Without the shift, cells must lie so much nearer to the reference, in the median, for it to be one. Within studies of
 the training corpus the factor is 0.95 to 1.1, between two of them 0.43 to 0.89 (ours)."""
@@ -47,11 +51,12 @@ def study_shift(annotator: Annotator, vectors: np.ndarray) -> np.ndarray:
             for k in range(n_classes)
         ]
     )
-    for _ in range(N_ROUNDS):
+    for softer in ROUNDS:
         moved = vectors - shift
         strange = annotator.strangeness(moved)
         trusted = strange <= np.quantile(strange, TRUSTED)
-        shares = annotator.probabilities(moved[trusted]) * is_there
+        logits = annotator.logits(moved[trusted]) / (annotator.temperature * softer)
+        shares = softmax(logits) * is_there
         sizes = shares.sum(axis=0) + 1e-9
         found = shares.T @ vectors[trusted] / sizes[:, None]
         weight = np.minimum(sizes / sizes.sum() * n_classes, 1.0) * is_there
@@ -78,11 +83,14 @@ def align_cells(
     if align is False or not is_full.any():
         return vectors, 0.0
     some = unit(vectors[is_full])
-    shift = study_shift(annotator, some)
+    drawn = some
+    if len(some) > MOST_CELLS:
+        drawn = some[np.random.default_rng(0).choice(len(some), MOST_CELLS, replace=False)]
+    shift = study_shift(annotator, drawn)
     if not shift.any():
         return vectors, 0.0
     if align == "auto":
-        before, after = (np.median(annotator.strangeness(x)) for x in (some, some - shift))
+        before, after = (np.median(annotator.strangeness(x)) for x in (drawn, drawn - shift))
         if after > NEARER * before:
             return vectors, 0.0
     found = np.full(vectors.shape, np.nan, dtype=np.float32)

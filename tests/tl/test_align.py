@@ -78,6 +78,17 @@ def test_cells_of_the_same_study_are_left_where_they_are(world):
     assert length == 0
 
 
+def test_a_part_of_many_cells_gives_the_same_shift(world, monkeypatch):
+    annotator, centres, move, rng = world
+    vectors, _ = draw(rng, centres[:5], [100] * 5)
+    whole, length = align_cells(annotator, vectors + move, True)
+    monkeypatch.setattr("scellm.tl._align.MOST_CELLS", 250)
+    part, other = align_cells(annotator, vectors + move, True)
+    assert abs(length - other) < 0.1 * length
+    assert np.abs(part - whole).max() < 0.1
+    assert not np.array_equal(part, whole)
+
+
 def test_few_cells_empty_cells_and_no(world):
     annotator, centres, move, rng = world
     vectors, _ = draw(rng, centres[:5], [30] * 5)
