@@ -65,7 +65,7 @@ def _hold_out(
     names = np.unique(groups[rows])
     if len(names) < 2:
         msg = (
-            f"{option} has {len(names)} group left ({', '.join(map(repr, names))}) after the others were held out; each of "
+            f"{option} has {len(names)} group left ({', '.join(str(name) for name in names)}) after the others were held out; each of "
             "training, validation and test needs one. Name a column with more groups, or pass test_size=0."
         )
         raise ValueError(msg)

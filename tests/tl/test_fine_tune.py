@@ -1,0 +1,452 @@
+"""tl.fine_tune: learns, stops by the validation cells, goes on where it was killed, and tells when a baseline wins."""
+
+import dataclasses
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import warnings
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import scellm
+from scellm.models import load, save
+from scellm.tl import _fine_tune as adapter_file
+from scellm.tl import annotate, fine_tune
+from scellm.train import _fine_tune as loop_file
+
+KEY = "scellm_fine_tune"
+CELLS = scellm.datasets.toy_cells(240, n_vars=2000, n_donors=6)
+QUICK = {"labels": "cell_type", "val_by": "donor", "max_epochs": 3, "baseline": False, "batch_size": 64}
+
+
+@pytest.fixture
+def adata():
+    return CELLS.copy()
+
+
+@pytest.fixture
+def tune(bag_model):
+    def tuned(adata, **options):
+        return fine_tune(adata, **{"model": bag_model, **QUICK, **options})
+
+    return tuned
+
+
+def weights(model):
+    return {name: x.numpy() for name, x in model.encoder.state_dict().items()} | model.parts[
+        "cell_type"
+    ].tensors
+
+
+def assert_same_weights(one, other):
+    one, other = weights(one), weights(other)
+    assert set(one) == set(other)
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+
+
+# -- what comes out -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", ["head", "lora", "full"])
+def test_model_with_a_head(adata, tune, bag_model, strategy, tmp_path):
+    before = {name: x.clone() for name, x in bag_model.encoder.state_dict().items()}
+    model = tune(adata, strategy=strategy)
+    report = adata.uns[KEY]
+    assert report["test"]["macro_f1"] > 0.9
+    assert report["classes"].tolist() == sorted(adata.obs["cell_type"].cat.categories)
+    assert all(torch.equal(x, before[name]) for name, x in bag_model.encoder.state_dict().items())
+    moved = not np.array_equal(weights(model)["gene_embedding.weight"], before["gene_embedding.weight"])
+    assert moved == (strategy != "head" and report["best_epoch"] > 0)
+    new = scellm.datasets.toy_cells(40, n_vars=2000)
+    loaded = load(save(model, tmp_path / "m"))
+    results = []
+    for m in (model, loaded):
+        cells = new.copy()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # toys of another seed are another batch
+            annotate(cells, model=m, target_error=0.1, align=False)
+        results.append(cells)
+    assert (results[0].obs["scellm_cell_type"] == results[1].obs["scellm_cell_type"]).all()
+    np.testing.assert_allclose(
+        *(x.obsm["scellm_cell_type_probabilities"] for x in results), rtol=1e-4, atol=1e-5
+    )
+    assert results[0].uns["scellm_cell_type"]["way"] == "fine-tuned"
+    assert "fine-tuned on" in loaded.card
+    assert report["verdict"] in loaded.card
+
+
+@pytest.mark.parametrize("strategy", ["lora", "full"])
+@pytest.mark.parametrize("contrastive", [0.0, 0.2], ids="contrastive {}".format)
+def test_training_lowers_the_loss(adata, tune, strategy, contrastive):
+    model = tune(adata, strategy=strategy, max_epochs=4, contrastive=contrastive, patience=9)
+    losses = model.history["cell_type"].dropna().to_numpy()
+    assert losses[-1] < 0.8 * losses[0]
+    assert ("contrastive" in model.history) == (contrastive > 0)
+
+
+def test_transformers_are_tuned_too(adata, make_bag_model):
+    options = {"depth": 1, "heads": 2, "dim_head": 8, "ff_mult": 1, "attention": "softmax", "dropout": 0.1}
+    model = make_bag_model(**options)
+    small = adata[:, ::2].copy()
+    small = small[:96].copy()
+    for strategy in ("lora", "full"):
+        result = fine_tune(
+            small,
+            model=model,
+            **{**QUICK, "max_epochs": 1},
+            strategy=strategy,
+            min_overlap=0.01,
+            calibrate=False,
+        )
+        assert set(result.encoder.state_dict()) == set(model.encoder.state_dict())
+
+
+def test_shuffled_labels_are_not_learnt(adata, tune):
+    adata.obs["cell_type"] = np.random.default_rng(0).permutation(adata.obs["cell_type"])
+    tune(adata)
+    assert adata.uns[KEY]["test"]["macro_f1"] < 0.5
+
+
+def test_uncertain_classes_are_calibrated(adata, tune):
+    """Two classes that are one: a confident head is wrong in half of the cells, and temperature mends it."""
+    labels = adata.obs["cell_type"].astype(str).to_numpy().copy()
+    labels[np.random.default_rng(0).random(len(labels)) < 0.5] += " too"
+    adata.obs["cell_type"] = labels
+    tune(adata, strategy="head", val_size=0.4)
+    report = adata.uns[KEY]["test"]
+    assert report["ece"] < report["ece_before"]
+    assert (report["coverage"] >= 1 - report["target_errors"] - 0.15).all()
+
+
+def test_report_survives_a_file(adata, tune, tmp_path):
+    adata.obs["cell_type"] = adata.obs["cell_type"].cat.rename_categories({"NK cell": "NK/T"})
+    tune(adata, strategy="head", baseline=["logistic"])
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    back = ad.read_h5ad(tmp_path / "a.h5ad").uns[KEY]
+    assert "NK/T" in back["classes"]
+    np.testing.assert_array_equal(back["test"]["f1_by_class"], adata.uns[KEY]["test"]["f1_by_class"])
+    assert back["baselines"]["methods"].tolist() == adata.uns[KEY]["baselines"]["methods"].tolist()
+    assert pd.Series(back["split"]).value_counts().to_dict() == {
+        part: back[f"n_{part}"] for part in ("train", "val", "test")
+    }
+
+
+def test_history_is_drawn(adata, tune):
+    import matplotlib.pyplot as plt
+
+    ax = scellm.pl.training_history(tune(adata), show=False)
+    assert {text.get_text() for text in ax.get_legend().get_texts()} >= {"val loss", "cell type"}
+    plt.close("all")
+
+
+# -- splits ---------------------------------------------------------------------------------------------------
+
+
+def test_groups_are_whole(adata, tune):
+    tune(adata, strategy="head")
+    split = pd.Series(adata.uns[KEY]["split"], index=adata.obs_names)
+    assert (split.groupby(adata.obs["donor"].to_numpy()).nunique() == 1).all()
+    assert set(split) == {"train", "val", "test"}
+
+
+def test_random_split_warns_of_donors(adata, tune):
+    with pytest.warns(
+        UserWarning, match=r"held out at random, though adata.obs has 'donor'.*Pass val_by='donor'"
+    ):
+        tune(adata, strategy="head", val_by=None)
+    del adata.obs["donor"]
+    tune(adata, strategy="head", val_by=None)  # nothing to warn of
+
+
+def test_test_cells_play_no_part(adata, tune):
+    one = tune(adata)
+    is_test = adata.uns[KEY]["split"] == "test"
+    other = adata.copy()
+    other.X = other.X.toarray()
+    other.X[is_test] = other.X[is_test][::-1] + 1
+    assert_same_weights(one, tune(other))
+    changed = adata.copy()
+    changed.X = changed.X.toarray()
+    is_train = adata.uns[KEY]["split"] == "train"
+    changed.X[is_train] = changed.X[is_train] + 1
+    with pytest.raises(AssertionError):  # control
+        assert_same_weights(one, tune(changed))
+
+
+def test_best_epoch_is_kept(adata, tune, bag_model, monkeypatch):
+    scores = iter([0.5, 0.9, 0.7, 0.6, 0.5])
+    macro_f1 = loop_file.macro_f1
+    monkeypatch.setattr(loop_file, "_fit_head", _fit_head_without_scoring(loop_file._fit_head, macro_f1))
+    monkeypatch.setattr(loop_file, "macro_f1", lambda *_: next(scores))  # of the epochs, not of the penalties
+    model = tune(adata, max_epochs=9, patience=2)
+    assert adata.uns[KEY]["best_epoch"] == 1
+    assert len(model.history) == 4  # start, the best, and two without gain
+    scores = iter([0.5, 0.9])
+    assert_same_weights(model, tune(adata, max_epochs=1))  # the weights of epoch 1, not of the last
+    scores = iter([0.9, 0.5])
+    start = tune(adata, max_epochs=1)
+    assert adata.uns[KEY]["best_epoch"] == 0
+    np.testing.assert_array_equal(
+        weights(start)["gene_embedding.weight"], bag_model.encoder.gene_embedding.weight.detach()
+    )
+
+
+def _fit_head_without_scoring(fit_head, macro_f1):
+    def fit(*args):
+        current, loop_file.macro_f1 = loop_file.macro_f1, macro_f1
+        try:
+            return fit_head(*args)
+        finally:
+            loop_file.macro_f1 = current
+
+    return fit
+
+
+def test_same_seed_same_weights(adata, tune):
+    one = tune(adata)
+    assert_same_weights(one, tune(adata))
+    with pytest.raises(AssertionError):  # control
+        assert_same_weights(one, tune(adata, rng=1))
+
+
+# -- stopped and resumed --------------------------------------------------------------------------------------
+
+
+class Stop(Exception):
+    """Somebody pulled the plug."""
+
+
+@pytest.mark.parametrize("strategy", ["lora", "full"])
+def test_interrupted_run_goes_on_and_ends_the_same(adata, tune, tmp_path, monkeypatch, strategy):
+    options = {"strategy": strategy, "max_epochs": 4, "patience": 9, "gene_dropout": 0.3}
+    expected = tune(adata.copy(), **options)
+    untouched = adata.copy()
+    save_state = loop_file._Run._save
+
+    def stop_after_two(self, folder):
+        save_state(self, folder)
+        if self.epoch == 2:
+            raise Stop
+
+    monkeypatch.setattr(loop_file._Run, "_save", stop_after_two)
+    with pytest.raises(Stop):
+        tune(adata, **options, checkpoint_dir=tmp_path)
+    assert list(adata.uns) == list(untouched.uns) == []
+    pd.testing.assert_frame_equal(adata.obs, untouched.obs)
+    monkeypatch.setattr(loop_file._Run, "_save", save_state)
+    epochs = []
+    one_epoch = loop_file._Run._one_epoch
+    monkeypatch.setattr(
+        loop_file._Run, "_one_epoch", lambda self: epochs.append(self.epoch) or one_epoch(self)
+    )
+    resumed = tune(adata, **options, checkpoint_dir=tmp_path, resume="must")
+    assert epochs == [3, 4]
+    assert_same_weights(resumed, expected)
+    assert resumed.history["epoch"].tolist() == expected.history["epoch"].tolist()
+    done = tune(adata, **options, checkpoint_dir=tmp_path)
+    assert epochs == [3, 4]  # nothing left to do
+    assert_same_weights(done, expected)
+
+
+SCRIPT = """
+import sys, warnings
+sys.path.insert(0, {tests!r})
+warnings.simplefilter("ignore")
+import torch; torch.set_num_threads(1)
+import scellm
+from conftest import bag_of_genes
+from scellm.train import _fine_tune as loop
+if {kill}:
+    save = loop._Run._save
+    def save_and_die(self, folder):
+        save(self, folder)
+        if self.epoch == 2:
+            import os, signal
+            os.kill(os.getpid(), signal.SIGKILL)
+    loop._Run._save = save_and_die
+adata = scellm.datasets.toy_cells(160, n_vars=2000, n_donors=4)
+model = scellm.tl.fine_tune(adata, labels="cell_type", model=bag_of_genes(), val_by="donor", max_epochs=3, patience=9,
+    baseline=False, checkpoint_dir={folder!r})
+scellm.models.save(model, {out!r})
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no SIGKILL here")
+def test_killed_run_goes_on_and_ends_the_same(tmp_path):
+    tests = os.path.dirname(__file__)  # noqa: PTH120
+
+    def run(folder, out, *, kill):
+        script = SCRIPT.format(tests=tests, kill=kill, folder=str(tmp_path / folder), out=str(tmp_path / out))
+        return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+
+    killed = run("stopped", "none", kill=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert not (tmp_path / "none").exists()
+    for folder, out in (("stopped", "resumed"), ("whole", "expected")):
+        done = run(folder, out, kill=False)
+        assert done.returncode == 0, done.stderr
+    assert_same_weights(load(tmp_path / "resumed"), load(tmp_path / "expected"))
+
+
+def test_checkpoint_of_another_run_is_refused(adata, tune, tmp_path):
+    tune(adata, max_epochs=1, checkpoint_dir=tmp_path)
+    with pytest.raises(ValueError, match=r"is of another run \(lora_rank: 8 -> 4\)"):
+        tune(adata, max_epochs=1, checkpoint_dir=tmp_path, lora_rank=4)
+    fewer = adata[:200].copy()
+    with pytest.raises(ValueError, match=r"is of another run \(cells: "):
+        tune(fewer, max_epochs=1, checkpoint_dir=tmp_path)
+    tune(fewer, max_epochs=1, checkpoint_dir=tmp_path, resume="never")
+    with pytest.raises(FileNotFoundError, match="resume='must', but there is no checkpoint"):
+        tune(adata, checkpoint_dir=tmp_path / "none", resume="must")
+
+
+# -- baselines ------------------------------------------------------------------------------------------------
+
+
+def test_baselines_stand_beside_it(adata, tune):
+    tune(adata, strategy="head", baseline=True)
+    table = adata.uns[KEY]["baselines"]
+    assert set(table["methods"]) == {"scellm", "logistic", "pca_knn"}
+    mine = table["methods"].tolist().index("scellm")
+    assert table["macro_f1"][mine] == pytest.approx(adata.uns[KEY]["test"]["macro_f1"])
+    assert table["f1_by_class"].shape == (3, 4)
+
+
+def test_baseline_that_wins_is_said(adata, bag_model):
+    """A random bag whose markers are drowned: genes themselves do better."""
+    weak = dataclasses.replace(bag_model, encoder=type(bag_model.encoder)(bag_model.config).eval())
+    with pytest.warns(
+        UserWarning, match=r"A simple baseline is better here: logistic regression .*method='logistic'"
+    ):
+        fine_tune(adata, model=weak, **{**QUICK, "baseline": ["logistic"]}, strategy="head")
+    assert "A simple baseline is better here" in adata.uns[KEY]["verdict"]
+
+
+def test_without_test_cells_the_report_says_so(adata, tune):
+    tune(adata, strategy="head", test_size=0)
+    report = adata.uns[KEY]
+    assert report["judged_on"] == "val"
+    assert "test" not in report
+    assert "too good for new cells" in report["verdict"]
+
+
+# -- options --------------------------------------------------------------------------------------------------
+
+
+def test_without_calibration_there_are_no_sets(adata, tune):
+    model = tune(adata, strategy="head", calibrate=False)
+    assert "coverage" not in adata.uns[KEY]["test"]
+    cells = adata.copy()
+    annotate(cells, model=model, align=False)
+    assert cells.obs["scellm_cell_type_novelty"].isna().all()
+    with pytest.raises(ValueError, match=r"target_error needs held-out cells.*calibrate=True"):
+        annotate(cells, model=model, target_error=0.1)
+
+
+def test_drug_response_takes_two_classes(adata, tune):
+    adata.obs["response"] = np.where(adata.obs["cell_type"] == "monocyte", "sensitive", "resistant")
+    model = tune(adata, strategy="head", labels="response", task="drug_response")
+    assert adata.uns[KEY]["task"] == "drug_response"
+    assert model.parts["cell_type"].meta["facts"]["task"] == "drug_response"
+    assert adata.uns[KEY]["test"]["macro_f1"] > 0.9
+    with pytest.raises(ValueError, match=r"takes two classes, sensitive and resistant; 'cell_type' has 4"):
+        tune(adata, task="drug_response")
+
+
+def test_classes_too_small_are_set_aside_and_named(adata, tune):
+    labels = adata.obs["cell_type"].astype(str).to_numpy().copy()
+    labels[:3] = "rare/one"
+    labels[3:5] = ""
+    adata.obs["cell_type"] = labels
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        tune(adata, strategy="head")
+    texts = " ".join(str(x.message) for x in caught)
+    assert re.search(r"fewer than 5 cells was set aside: 'rare/one' \(3\)", texts)
+    assert re.search(r"2 of 240 cells in `adata` have no label", texts)
+    report = adata.uns[KEY]
+    assert report["set_aside"].tolist() == ["rare/one"]
+    assert (np.asarray(report["split"])[:5] == "").all()
+
+
+def test_class_of_held_out_groups_alone_is_named(adata, tune):
+    labels = adata.obs["cell_type"].astype(str).to_numpy().copy()
+    # every group has a class of its own: whatever is held out, training lacks its class
+    labels = np.where(
+        adata.obs["cell_type"] == "monocyte", [f"monocyte of {d}" for d in adata.obs["donor"]], labels
+    )
+    adata.obs["cell_type"] = labels
+    with pytest.warns(UserWarning, match=r"2 classes are in held-out groups alone.*'monocyte of donor\d'"):
+        tune(adata, strategy="head")
+    assert len(adata.uns[KEY]["classes"]) == 3 + 6 - 2
+    assert adata.uns[KEY]["n_class_not_in_training"] == 20
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        (
+            {"labels": "type"},
+            KeyError,
+            r"'type' is not in `adata.obs`, which has \['cell_type', 'donor', 'lab'\]",
+        ),
+        ({"labels": "lab"}, ValueError, r"has 1 class with at least 5 cells"),
+        ({"val_by": "lab"}, ValueError, r"val_by='lab' has one group \('here'\)"),
+        ({"test_by": "lab"}, ValueError, r"test_by='lab' has one group"),
+        ({"val_by": "clinic"}, KeyError, r"'clinic' is not in `adata.obs`"),
+        (
+            {"strategy": "adapter"},
+            ValueError,
+            r"strategy='adapter' is unknown; choose one of \['head', 'lora', 'full'\]",
+        ),
+        ({"class_weight": "equal"}, ValueError, r"class_weight='equal' is unknown"),
+        ({"max_epochs": 0}, ValueError, r"max_epochs=0 must be a whole number of at least 1"),
+        ({"patience": 1.5}, ValueError, r"patience=1.5 must be a whole number"),
+        ({"gene_dropout": 1.0}, ValueError, r"gene_dropout=1.0 must be in \[0, 1\)"),
+        ({"learning_rate": 0}, ValueError, r"learning_rate=0 must be positive"),
+        ({"val_size": 0}, ValueError, r"val_size=0 and test_size=0.2 are shares of the cells"),
+        (
+            {"val_size": 0.5, "test_size": 0.5},
+            ValueError,
+            r"shares of the cells that leave some for training",
+        ),
+        ({"min_cells": 0}, ValueError, r"min_cells=0 must be"),
+        (
+            {"task": "age"},
+            ValueError,
+            r"task='age' is unknown; choose one of \['cell_type', 'drug_response'\]",
+        ),
+        ({"resume": "maybe"}, ValueError, r"resume='maybe' is unknown"),
+        ({"layer": "counts"}, KeyError, r"'counts' is not in `adata.layers`"),
+        ({"key_added": "theirs"}, ValueError, r"adata.uns\['theirs'\]` is there already"),
+        ({"baseline": ["forest"]}, ValueError, r"Unknown baselines \['forest'\]"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_faulty_arguments(adata, tune, options, error, text):
+    adata.obs["lab"] = "here"
+    adata.uns["theirs"] = {"mine": 1}
+    with pytest.raises(error, match=text):
+        tune(adata, **{"strategy": "head", **options})
+    assert list(adata.uns) == ["theirs"]
+
+
+def test_faulty_objects(tune):
+    with pytest.raises(TypeError, match="Need an AnnData object, found DataFrame"):
+        tune(CELLS.obs)
+
+
+def test_facts_are_json(adata, tune):
+    model = tune(adata, strategy="head")
+    assert json.loads(json.dumps(model.provenance))["n_cells"]["train"] == adata.uns[KEY]["n_train"]
+    assert textwrap.shorten(model.provenance["description"], 40)
+    assert adapter_file.TASKS == ("cell_type", "drug_response")
