@@ -23,7 +23,7 @@ def expected_calibration_error(probabilities: ArrayLike, truth: ArrayLike, *, n_
     """Mean difference between confidence and accuracy :cite:p:`Guo2017`.
 
     Cells are put into bins of equal width by the probability of their predicted class; the error is the mean over
-    bins of |accuracy - mean confidence|, weighted by the cells in each. 0 is perfect.
+    bins of the distance between accuracy and mean confidence, weighted by the cells in each. 0 is perfect.
 
     Parameters
     ----------

@@ -106,7 +106,7 @@ def gene_importance(
         group: mean distance between the attributions' sum and what they divide, as a share of it; `deletion`, a dict
         by group of the mean `score` of whole cells (cosine with the direction), its `drop` without the important
         genes, `random_drop` and its standard deviation over draws, and `n_deleted`; `model`, `groupby` and options.
-        {func}`scellm.get.gene_importance` makes a table of it.
+        `get.gene_importance` makes a table of it.
 
     Raises
     ------
