@@ -21,7 +21,6 @@ import pandas as pd
 import scipy.sparse as sp
 import torch
 from _report import DOCS, write
-from embedding import random_like
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from training_corpus import drawn
@@ -30,6 +29,7 @@ import scellm
 from scellm.data import describe_values, gene_counts, match_genes
 from scellm.models._hub import shipped_folder
 from scellm.models._parts import Part, write_part
+from scellm.nn import Encoder
 
 MOST = 150
 """Cells of one study and class that are used, drawn at random."""
@@ -90,6 +90,18 @@ def read_labelled(path: Path, most: int, rng: np.random.Generator) -> ad.AnnData
     adata = adata[np.sort(np.concatenate(chosen))].copy()
     adata.X = adata.X.astype(np.float32)
     return adata
+
+
+def random_like(model: scellm.models.CellLM, seed: int) -> scellm.models.CellLM:
+    """The same model with untrained weights."""
+    torch.manual_seed(seed)
+    return scellm.models.CellLM(
+        encoder=Encoder(model.config).eval(),
+        config=model.config,
+        tokens=model.tokens,
+        vocabulary=model.vocabulary,
+        name=f"random {seed}",
+    )
 
 
 def embedded(adata: ad.AnnData, model: scellm.models.CellLM) -> np.ndarray:
@@ -285,8 +297,8 @@ In training both classes weigh the same, and so do all studies of a class; at mo
 used. The penalty of each method is the one of {n_strengths} with the least loss over these held-out cells, which flatters all methods
 alike. The encoder itself was trained on the cells of these studies, except on the sets marked *, on which neither it nor the head was trained.
 
-Calibration error over held-out cells, with the weights of the training: {calibration}. A line above the diagonal
-means too modest, below too bold.
+Calibration error over held-out cells, with the weights of the training (lower is better): {calibration}. A line above the
+diagonal means too modest, below too bold.
 
 ![Reliability](malignancy.png)
 """
@@ -330,6 +342,7 @@ def tables(everything: pd.DataFrame) -> dict[str, pd.DataFrame]:
     names = ("scellm", "genes", "random weights", "number of genes")
     areas = both[sizes].assign(**{name: both[f"{name}: AUC"] for name in names})
     mean = {"set": "mean", **areas[list(names)].mean().to_dict()}
+    areas[sizes] = areas[sizes].astype(str)  # whole numbers, with an empty one below them
     areas = pd.concat([areas, pd.DataFrame([mean])]).fillna("")
     columns = {
         f"{name}: {column}": f"{column}, {name}"
