@@ -244,6 +244,9 @@ def tidy(name: str, table: pd.DataFrame) -> pd.DataFrame:
         table = pd.concat([table, pd.DataFrame([mean])], ignore_index=True)
         if "types" in table:
             table["types"] = table["types"].map(lambda n: "" if pd.isna(n) else f"{n:.0f}")
+    if "scellm, not aligned" in table:  # beside what it is compared with
+        column = table.pop("scellm, not aligned")
+        table.insert(list(table).index("scellm") + 1, "not aligned", column)
     if name == "calibration":
         table = table.drop(columns=["set size at 0.1", "set size at 0.2"])
     return table.astype(object).where(table.notna(), "")
@@ -253,9 +256,9 @@ def draw(frames: dict[str, pd.DataFrame], path: Path) -> None:
     """Four panels: across studies, few labels, coverage, types never seen."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 9.4), layout="constrained")
+    figure = Figure(figsize=(9.6, 9.2), layout="constrained")
     above, below = figure.subfigures(2, 1, height_ratios=(1.15, 1))
-    (cross, few), (coverage, unseen) = above.subplots(1, 2, width_ratios=(1.7, 1)), below.subplots(1, 2)
+    (cross, few), (coverage, unseen) = above.subplots(1, 2, width_ratios=(1.5, 1)), below.subplots(1, 2)
     if "cross_study" in frames:
         _cross(cross, frames["cross_study"])
     if "few_shot" in frames:
@@ -334,4 +337,4 @@ def _unseen(ax, table: pd.DataFrame) -> None:
     ax.axhline(0.05, color="#D55E00", lw=1, ls=":", label="5 % false alarms")
     ax.set_xticks(range(len(sets)), sets, rotation=25, ha="right")
     ax.set(ylim=(-0.02, 1.02), ylabel="share called novel", title="types left out of the reference")
-    ax.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    ax.legend(frameon=False, fontsize=8, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.06))
