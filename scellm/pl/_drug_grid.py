@@ -19,6 +19,8 @@ COLUMN, ROW = 0.21, 0.24
 """Inches of a drug and of a group."""
 BAR = 1.4
 """Inches of a colour bar."""
+LABELS = 0.9
+"""Inches of what is written beside it."""
 CELLS = 4.0
 """Inches of a heatmap with a row for each cell."""
 LARGEST_DOT = 130
@@ -47,13 +49,13 @@ def draw_heatmap(
         ax.grid(which="minor", color="white", lw=0.6)
         _hatch_unknown(ax, values)
     _frame(ax, summary, ylabel, by_cell=by_cell, note=note)
-    bar = _colour_bar(ax, scale)
+    bar = _colour_bar(ax, scale, is_ours=is_ours)
     if not np.isfinite(values).all():
         from matplotlib.patches import Patch
 
         hatch = None if by_cell else "////"
         patch = Patch(facecolor=UNKNOWN, edgecolor="0.5", hatch=hatch, lw=0, label="not predictable")
-        _key_beneath(bar, [patch], below=-0.42)
+        _key_beneath(bar, [patch], below=0.6)
     if is_ours:
         _fit(ax)
     return ax
@@ -92,7 +94,7 @@ def draw_dots(
     ax.scatter(columns[~known], rows[~known], marker="x", s=18, color="0.6", linewidths=0.8)
     ax.set(xlim=(-0.6, len(summary.drugs) - 0.4), ylim=(len(summary.rows) - 0.4, -0.6))
     _frame(ax, summary, ylabel, by_cell=by_cell, note=note)
-    bar = ax.figure.colorbar(ScalarMappable(scale.norm, scale.cmap), cax=_bar_axes(ax, 0.15))
+    bar = ax.figure.colorbar(ScalarMappable(scale.norm, scale.cmap), cax=_bar_axes(ax, 0.15, is_ours=is_ours))
     bar.set_label(scale.label, fontsize=8)
     bar.ax.tick_params(labelsize=8)
     keys = []
@@ -225,20 +227,33 @@ def _hatch_unknown(ax: Axes, values: np.ndarray) -> None:
         )
 
 
-def _bar_axes(ax: Axes, width: float) -> Axes:
-    """Axes of a colour bar beside the grid, in inches whatever the size of the grid."""
+def _bar_axes(ax: Axes, width: float, *, is_ours: bool) -> Axes:
+    """Axes of a colour bar: beside the grid in a figure of ours, else in a part of the axes that were given."""
+    from mpl_toolkits.axes_grid1 import make_axes_locatable
     from mpl_toolkits.axes_grid1.inset_locator import inset_axes
 
-    place = {"loc": "upper left", "bbox_to_anchor": (1, 1), "bbox_transform": ax.transAxes, "borderpad": 1}
-    bar = inset_axes(ax, width=width, height=BAR, **place)
+    if is_ours:
+        place = {
+            "loc": "upper left",
+            "bbox_to_anchor": (1, 1),
+            "bbox_transform": ax.transAxes,
+            "borderpad": 1,
+        }
+        bar = inset_axes(ax, width=width, height=BAR, **place)
+    else:
+        divider = make_axes_locatable(ax)
+        bar = divider.append_axes("right", size=width, pad=0.15)
+        divider.append_axes(
+            "right", size=LABELS, pad=0
+        ).set_axis_off()  # room for what is written beside the bar
     bar.grid(visible=False)  # scanpy's style draws one
     return bar
 
 
-def _colour_bar(ax: Axes, scale: Scale) -> Axes:
+def _colour_bar(ax: Axes, scale: Scale, *, is_ours: bool) -> Axes:
     """Value upwards, standard deviation to the right: the colours of the heatmap, pale ones included."""
     steps = _std_steps(scale)
-    bar = _bar_axes(ax, 0.4 if len(steps) > 1 else 0.15)
+    bar = _bar_axes(ax, 0.4 if len(steps) > 1 else 0.15, is_ours=is_ours)
     values = np.linspace(scale.norm.vmin, scale.norm.vmax, 256)[::-1, None]
     std = np.linspace(steps[0], steps[-1], 64) if len(steps) > 1 else np.array([scale.best_std])
     colours = scale.colours(np.broadcast_to(values, (256, len(std))), np.broadcast_to(std, (256, len(std))))
@@ -264,10 +279,13 @@ def _std_steps(scale: Scale) -> list[float]:
     return [scale.best_std, float(np.sqrt(scale.best_std * scale.worst_std)), scale.worst_std]
 
 
-def _key_beneath(bar: Axes, handles: list[Any], title: str = "", *, below: float = -0.1) -> None:
-    """A legend below a colour bar, by that fraction of its length."""
+def _key_beneath(bar: Axes, handles: list[Any], title: str = "", *, below: float = 0.15) -> None:
+    """A legend below a colour bar, by so many inches."""
+    from matplotlib.transforms import ScaledTranslation
+
     if handles:
         bar.legend(
-            handles=handles, title=title or None, loc="upper left", bbox_to_anchor=(-0.3, below), frameon=False,
-            fontsize=8, title_fontsize=8, alignment="left", borderaxespad=0,
+            handles=handles, title=title or None, loc="upper left", bbox_to_anchor=(-0.3, 0),
+            bbox_transform=bar.transAxes + ScaledTranslation(0, -below, bar.figure.dpi_scale_trans),
+            frameon=False, fontsize=8, title_fontsize=8, alignment="left", borderaxespad=0,
         )  # fmt: skip

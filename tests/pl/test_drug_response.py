@@ -358,6 +358,21 @@ def test_given_axes_figures_and_showing(adata, kind, monkeypatch):
     assert shown == [True]
 
 
+@pytest.mark.parametrize("kind", ["heatmap", "dotplot"])
+@pytest.mark.parametrize("layout", [None, "constrained"], ids=str)
+def test_given_axes_hold_the_colour_bar_too(adata, kind, layout):
+    figure, (ax, neighbour) = mpl.pyplot.subplots(1, 2, figsize=(11, 4), layout=layout)
+    place = ax.get_subplotspec()
+    scellm.pl.drug_response(adata, groupby="group", kind=kind, ax=ax)
+    figure.canvas.draw()
+    bar = figure.axes[2]
+    assert "lower = more sensitive" in bar.get_ylabel()
+    assert ax.get_subplotspec() == place
+    right = bar.get_tightbbox().x1
+    assert ax.get_window_extent().x1 < bar.get_window_extent().x0
+    assert right < neighbour.get_window_extent().x0
+
+
 @pytest.mark.parametrize("kind", ["heatmap", "dotplot", "umap", "violin"])
 def test_the_cells_are_left_alone(adata, kind):
     before = adata.copy()
