@@ -13,7 +13,7 @@ import torch
 from _drug_splits import Problem
 from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestRegressor
-from sklearn.linear_model import Ridge, RidgeCV
+from sklearn.linear_model import Ridge
 from torch import Tensor, nn
 
 import scellm
@@ -43,15 +43,21 @@ def drug_and_line_mean(problem: Problem) -> np.ndarray:
     return mean[problem.columns] + deviation[problem.rows]
 
 
-def ridge_per_drug(problem: Problem) -> np.ndarray:
-    """A ridge regression on all genes for every drug, its penalty by cross-validation; unseen drugs get the mean."""
+def ridge_per_drug(problem: Problem, *, penalty: float = 1_000.0) -> np.ndarray:
+    """A ridge regression on all genes for every drug; unseen drugs get the mean."""
     mean, genes = drug_means(problem), _standardised(problem)
     guess = np.tile(mean, (len(genes), 1))
+    gram = genes @ genes.T
     for drug in np.unique(problem.columns):
-        rows = problem.measured[:, drug]
-        if rows.sum() > 20:
-            model = RidgeCV(alphas=np.logspace(2, 5, 7)).fit(genes[rows], problem.values[rows, drug])
-            guess[:, drug] = model.predict(genes)
+        rows = np.flatnonzero(problem.measured[:, drug])
+        if len(rows) > 20:
+            center = gram[rows].mean(0)  # the intercept: genes centred on the drug's own lines
+            inner = gram[np.ix_(rows, rows)] - center[rows] - center[rows][:, None] + center[rows].mean()
+            cross = gram[:, rows] - center[:, None] - center[rows] + center[rows].mean()
+            weights = np.linalg.solve(
+                inner + penalty * np.eye(len(rows)), problem.values[rows, drug] - mean[drug]
+            )
+            guess[:, drug] += cross @ weights
     return guess[problem.rows, problem.columns]
 
 
@@ -84,7 +90,7 @@ def _pairs(problem: Problem, of_line: np.ndarray, of_drug: np.ndarray, *, test: 
 
 def ridge_pairs(problem: Problem) -> np.ndarray:
     """One ridge on genes' components and fingerprint of all pairs."""
-    of_line, of_drug = _components(problem, 50), problem.bits.astype(np.float64)
+    of_line, of_drug = _components(problem, 50), _structure_components(problem, 100)
     model = Ridge(alpha=10.0).fit(
         _pairs(problem, of_line, of_drug, test=False), problem.values[problem.measured]
     )

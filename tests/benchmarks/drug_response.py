@@ -1,8 +1,9 @@
 """Drug response on splits that mean something, beside trivial predictors; biology, calibration and single cells.
 
     python tests/benchmarks/drug_response.py [--parts splits calibration biology transfer few_shot] [--model scellm-small]
+    python tests/benchmarks/drug_response.py --parts splits --rows "scellm frozen" "scellm fine-tuned"  # new weights
 
-Writes `docs/benchmarks/drug_response.md`, `.json` and `.png`. Every part, and in `splits` every split, is kept in the
+Writes `docs/benchmarks/drug_response.md`, `.json` and `.png`. Every part, and in `splits` every row, is kept in the
 `.json` as soon as it is measured; parts that are not named keep what they have. Needs the extra `drug` and pyarrow.
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,9 +36,24 @@ from scellm.train._drug_response import DrugResponseConfig, ResponseGrid, calibr
 
 PARTS = ("splits", "calibration", "biology", "transfer", "few_shot")
 STATE = DOCS / "drug_response.json"
-SHORT = {"unseen tissues"}
-"""Splits of five folds, on which the slow methods are left out."""
+LONG = {"random pairs", "unseen lines", "unseen drugs"}
+"""Splits on which the slow methods are measured, too."""
 SLOW = {"random forest", "MLP, graph network for drugs", "scellm fine-tuned"}
+ROWS = (
+    "drug mean",
+    "drug + line mean",
+    "ridge per drug",
+    "ridge, genes + fingerprint",
+    "random forest",
+    "MLP on PCA",
+    "MLP, graph network for drugs",
+    "random-weights encoder",
+    "scellm frozen",
+    "scellm fine-tuned",
+    "scellm-drug",
+    "scellm-drug, structures only",
+    "scellm-drug, learnt covariance of drugs",
+)
 MARKERS = (
     ("PLX-4720", "BRAF mutated"),
     ("Dabrafenib", "BRAF mutated"),
@@ -87,20 +103,31 @@ def methods(model: CellLM) -> dict[str, Callable[[Problem], np.ndarray]]:
     }
 
 
-def measure_splits(state: dict[str, Any], model: CellLM, data: Path) -> None:
-    """Every method on every split; split by split into the state."""
-    kept = state.setdefault("splits", {})
+def measure_splits(
+    state: dict[str, Any],
+    model: CellLM,
+    data: Path,
+    *,
+    only: Sequence[str] = (),
+    rows: Sequence[str] = (),
+) -> None:
+    """Methods (`rows`, or all) on splits (`only`, or all); each row is kept as soon as it is measured."""
+    chosen = {name: predict for name, predict in methods(model).items() if not rows or name in rows}
     for name, problems in splits(data):
-        rows = []
-        for method, predict in methods(model).items():
-            if name in SHORT and method in SLOW:
+        if only and name not in only:
+            continue
+        for method, predict in chosen.items():
+            if name not in LONG and method in SLOW:
                 continue
             start = time.process_time()
-            rows.append({"method": method} | score(problems, [predict(task) for task in problems]))
-            rows[-1]["CPU s"] = time.process_time() - start
-            print(name, rows[-1], flush=True)
-        kept[name] = {"model": model.name, "sha256": model.sha256, "rows": rows}
-        keep(state)
+            row = {"method": method} | score(problems, [predict(task) for task in problems])
+            row["CPU s"] = time.process_time() - start
+            if "encoder" in method or method.startswith("scellm f"):
+                row["weights"] = model.sha256[:8]
+            print(name, row, flush=True)
+            state.update(read_state())
+            state.setdefault("splits", {}).setdefault(name, {})[method] = row
+            keep(state)
 
 
 def measure_calibration(state: dict[str, Any], _: CellLM, data: Path) -> None:
@@ -270,8 +297,9 @@ def text(state: dict[str, Any]) -> str:
     if part := state.get("few_shot"):
         rows = pd.DataFrame(part["rows"])
         few = rows[rows["share"] == 0.05]
-        wins = few.loc[few["scellm F1"] >= few["genes F1"], ["set", "drug"]].agg(" ".join, axis=1).tolist()
-        losses = few.loc[few["scellm F1"] < few["genes F1"], ["set", "drug"]].agg(" ".join, axis=1).tolist()
+        which = few["set"] + " " + few["drug"]
+        won = few["scellm F1"] >= few["genes F1"]
+        wins, losses = which[won].tolist(), which[~won].tolist()
         zero = ", ".join(f"{drug} {auc:.2f}" for drug, auc in part["zero shot AUC on PC9"].items())
         parts.append(
             "**Few labelled cells.** Logistic regression on log-normalised genes, on the embedding, and on that of random "
@@ -315,7 +343,9 @@ def verdict(found: dict[str, Any]) -> str:
     """Who wins where, in words made from the numbers."""
     sentences = []
     for name, part in found.items():
-        rows = {row["method"]: row for row in part["rows"]}
+        rows = part
+        if not {"scellm-drug", "drug + line mean"} <= set(rows):
+            continue
         ours, trivial = rows["scellm-drug"], rows["drug + line mean"]
         others = [row for method, row in rows.items() if not method.startswith("scellm-drug")]
         best = max(others, key=lambda row: row["per drug"])
@@ -338,9 +368,9 @@ def draw(found: dict[str, Any]) -> None:
     ]
     figure = Figure(figsize=(3.2 * len(names) + 2, 4.2), layout="constrained")
     panels = np.atleast_1d(figure.subplots(1, len(names), sharey=True))
-    order = [row["method"] for row in found[names[0]]["rows"]]
+    order = list(ROWS)
     for axes, name in zip(panels, names, strict=True):
-        rows = {row["method"]: row["per drug"] for row in found[name]["rows"]}
+        rows = {method: row["per drug"] for method, row in found[name].items()}
         colours = [
             "#0072B2" if m.startswith("scellm-drug") else "#56B4E9" if "scellm" in m else "#BBBBBB"
             for m in order
@@ -357,13 +387,17 @@ def main() -> None:
     """Measure the parts that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS)
+    parser.add_argument("--only", nargs="*", default=(), help="splits; all by default")
+    parser.add_argument("--rows", nargs="*", choices=ROWS, default=(), help="methods; all by default")
     parser.add_argument("--model", default="scellm-small")
     parser.add_argument("--data", type=Path, default=source.DATA)
     options = parser.parse_args()
     model = scellm.models.load(options.model)
     state = read_state()
     for part in options.parts:
-        globals()[f"measure_{part}"](state, model, options.data)
+        chosen = {"only": options.only, "rows": options.rows} if part == "splits" else {}
+        globals()[f"measure_{part}"](state, model, options.data, **chosen)
+        state = read_state() | {part: state[part]}  # another run may have measured others meanwhile
         keep(state)
         print(part, "done", machine()["date"], flush=True)
     keep(state)
