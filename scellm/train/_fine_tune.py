@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from ..data import Tokens
 from ..models import CellLM, encode
+from ..models._encode import BAG_POSITIONS_PER_BATCH
 from ..nn import encode_bag
 from ..nn._lora import add_lora, merge_lora
 from ._checkpoint import Checkpoint, differences, load_checkpoint, newest_checkpoint, save_checkpoint
@@ -267,7 +268,11 @@ class _Run:
             weights if config.class_weight == "balanced" else np.ones(n_classes), dtype=torch.float32
         ).to(device)
         self.step = DivideAndConquer(
-            self._encode, self._contrast if config.contrastive else None, modules=[encoder, head]
+            self._encode,
+            self._contrast if config.contrastive else None,
+            modules=[encoder, head],
+            # a bag keeps nothing per token, and each chunk costs a gradient as large as the gene table
+            tokens_per_chunk=BAG_POSITIONS_PER_BATCH if model.config.is_bag else "auto",
         )
         self.best: dict[str, Any] = {}
         self._score({"epoch": 0.0, "step": 0.0})
