@@ -37,6 +37,7 @@ import scellm
 from scellm.metrics._calibration import softmax
 from scellm.models import CellLM
 from scellm.tl._align import align_cells
+from scellm.tl._annotate import MAX_SHIFT
 from scellm.train._fit_annotator import fit_annotator
 
 Row = dict[str, Any]
@@ -356,7 +357,8 @@ def conformal_row(train: Cells, test: Cells, seed: int, *, by_study: bool) -> Ro
         "ECE after": error(softmax(logits / found.temperature), truth),
     }
     probabilities = found.probabilities(vectors)
-    alarms = found.novelty_scores(found.strangeness(vectors), FALSE_ALARM)
+    strange = found.strangeness(vectors)
+    alarms = found.novelty_scores(strange, FALSE_ALARM, shift=min(found.shift(strange), MAX_SHIFT))
     row["called novel"] = float((alarms > 1).mean())
     for target in (0.05, 0.1, 0.2):
         sets = found.sets(probabilities, target)
