@@ -38,6 +38,8 @@ PARTS = ("splits", "calibration", "biology", "transfer", "few_shot")
 STATE = DOCS / "drug_response.json"
 LONG = {"random pairs", "unseen lines", "unseen drugs"}
 """Splits on which the slow methods are measured, too."""
+DRAWN = ("random pairs", "unseen lines", "unseen tissues", "unseen drugs")
+"""Splits in the picture."""
 SLOW = {"random forest", "MLP, graph network for drugs", "scellm fine-tuned"}
 ROWS = (
     "drug mean",
@@ -252,10 +254,9 @@ def keep(state: dict[str, Any]) -> None:
     """Write the numbers so far, and the page if there is anything to show."""
     tables = {}
     for name, part in state.get("splits", {}).items():
-        table = pd.DataFrame(part["rows"]).fillna("")
-        tables[f"{name[0].upper()}{name[1:]} ({int(part['rows'][0]['pairs']):,} pairs)"] = table.drop(
-            columns="pairs"
-        )
+        table = pd.DataFrame([part[method] for method in ROWS if method in part])
+        heading = f"{name[0].upper()}{name[1:]} ({int(table['pairs'].iloc[0]):,} pairs)"
+        tables[heading] = table.drop(columns=["pairs", "weights"], errors="ignore")
     tables["As published"] = PUBLISHED
     if part := state.get("calibration"):
         tables["Calibration on unseen lines"] = pd.DataFrame(part["rows"])
@@ -268,7 +269,7 @@ def keep(state: dict[str, Any]) -> None:
         ).fillna("")
     if part := state.get("few_shot"):
         tables["Few labelled cells"] = pd.DataFrame(part["rows"])
-    if "splits" in state:
+    if any(name in state.get("splits", {}) for name in DRAWN):
         draw(state["splits"])
     write("drug_response", "Drug response", text(state), tables, state)
 
@@ -316,8 +317,8 @@ def text(state: dict[str, Any]) -> str:
 INTRODUCTION = """
 Published numbers of this field are mostly correlations over all pairs of lines and drugs, which the differences between
 drugs dominate: predicting each drug's mean is a strong competitor. Look at *per drug* (do we know which lines are
-sensitive to a drug?) and at the splits with unseen lines, the situation of somebody who brings new cells. Every row was
-measured in one run, on the same pairs; ids of one compound (first block of the InChIKey) count as one drug, and
+sensitive to a drug?) and at the splits with unseen lines, the situation of somebody who brings new cells. All rows of a
+table are of the same pairs; ids of one compound (first block of the InChIKey) count as one drug, and
 no pair is on both sides.
 
 - **random pairs**: a tenth of the pairs is hidden (GDSC2, split of TGSA, 80/10/10): other measurements of the line and of the
@@ -326,7 +327,8 @@ no pair is on both sides.
 - **DeepCDR**: its table of GDSC1, with the published division; lines without expression here are left out.
 
 Pearson and RMSE (ln uM) are over all pairs; *per drug* and *per line* are means of correlations within each. A prediction
-that is constant counts as 0. Hyperparameters of all methods were set on the validation part of the GDSC2 splits.
+that is constant counts as 0. Hyperparameters were set on the validation part of the GDSC2 splits, or
+left at common values.
 """
 
 LIMITS = """
@@ -334,7 +336,7 @@ LIMITS = """
 
 Not clinical, and not a mechanism. They say how cancer cell lines of similar expression responded to one drug in
 three days of culture. The same line and drug measured twice, in GDSC1 and GDSC2, agree with a median correlation of 0.49
-per drug, so no model can be much better than that on new measurements. For a compound known by its
+per drug: much of what is measured is the assay. For a compound known by its
 structure alone the level is a guess, and what is predicted is mostly which lines are sensitive to everything.
 """
 
@@ -363,9 +365,7 @@ def draw(found: dict[str, Any]) -> None:
     """Per-drug Pearson of every method, split by split."""
     from matplotlib.figure import Figure
 
-    names = [
-        name for name in ("random pairs", "unseen lines", "unseen tissues", "unseen drugs") if name in found
-    ]
+    names = [name for name in DRAWN if name in found]
     figure = Figure(figsize=(3.2 * len(names) + 2, 4.2), layout="constrained")
     panels = np.atleast_1d(figure.subplots(1, len(names), sharey=True))
     order = list(ROWS)
