@@ -358,7 +358,7 @@ def test_functions_without_copy_leave_the_input_untouched(name, cells, tiny_mode
     result = TAKE_ADATA[name](cells, **arguments)
     # a function that returns something else may leave its report
     keys = set() if isinstance(result, ad.AnnData) else documented_keys(TAKE_ADATA[name], arguments)
-    assert differences(cells, before) == [f"{slot}[{key!r}]" for slot, key in sorted(keys)]
+    assert set(differences(cells, before)) <= {f"{slot}[{key!r}]" for slot, key in keys}
     if isinstance(result, ad.AnnData):
         assert documented_keys(TAKE_ADATA[name], {}) <= present_keys(result)
 
