@@ -97,6 +97,11 @@ def splits(data: Path = source.DATA, *, validation: bool = False) -> Iterator[tu
         return
     new_line, new_drug = ((table[f"split_{what}"] == "test").to_numpy() for what in ("cell", "drug"))
     yield "unseen lines and drugs", [problem(table, new_line & new_drug, ~new_line & ~new_drug)]
+    drug_folds = GroupKFold(5, shuffle=True, random_state=0).split(table, groups=table["drug"])
+    yield (
+        "unseen drugs, all in five folds",
+        [problem(table, _mask(len(table), test), _mask(len(table), train)) for train, test in drug_folds],
+    )
     tissue = source.lines(pd.Index(table["line"].unique()), data).set_index("line")["tissue"]
     groups = tissue[table["line"]].to_numpy()
     folds = GroupKFold(5).split(table, groups=groups)

@@ -324,6 +324,8 @@ no pair is on both sides.
 - **random pairs**: a tenth of the pairs is hidden (GDSC2, split of TGSA, 80/10/10): other measurements of the line and of the
   drug are known. The published setting.
 - **unseen lines**, **unseen tissues**, **unseen drugs**, **unseen lines and drugs**: none of their pairs is known.
+  The published split holds out 17 drugs, too few to tell methods apart; in five folds each of the 170 is held out once, but
+  choices were made on some of them.
 - **DeepCDR**: its table of GDSC1, with the published division; lines without expression here are left out.
 
 Pearson and RMSE (ln uM) are over all pairs; *per drug* and *per line* are means of correlations within each. A prediction
@@ -349,16 +351,21 @@ def verdict(found: dict[str, Any]) -> str:
         if not {"scellm-drug", "drug + line mean"} <= set(rows):
             continue
         ours, trivial = rows["scellm-drug"], rows["drug + line mean"]
-        others = [row for method, row in rows.items() if not method.startswith("scellm-drug")]
-        best = max(others, key=lambda row: row["per drug"])
-        better = "above" if ours["per drug"] > best["per drug"] else "**below**"
+        others = {method: row for method, row in rows.items() if not method.startswith("scellm-drug")}
+        compared = []
+        for metric in ("Pearson", "per drug"):
+            best = max(others, key=lambda method: others[method][metric])
+            gain = ours[metric] - others[best][metric]
+            word = "above" if gain > 0.005 else "**below**" if gain < -0.005 else "level with"
+            compared.append(f"{metric} {ours[metric]:.3f}, {word} {best} ({others[best][metric]:.3f})")
         sentences.append(
-            f"- {name}: Pearson {ours['Pearson']:.3f} (drug + line mean {trivial['Pearson']:.3f}), per drug "
-            f"{ours['per drug']:.3f}, {better} the best other, {best['method']} ({best['per drug']:.3f})."
+            f"- {name} (drug + line mean: Pearson {trivial['Pearson']:.3f}): {'; '.join(compared)}."
         )
     if not sentences:
         return ""
-    return "**scellm-drug**, the shipped model, on each split:\n\n" + "\n".join(sentences)
+    return "**scellm-drug**, the shipped model, beside the best of the others on each split:\n\n" + "\n".join(
+        sentences
+    )
 
 
 def draw(found: dict[str, Any]) -> None:
