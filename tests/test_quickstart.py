@@ -14,6 +14,7 @@ def cells():
     adata = sc.datasets.pbmc68k_reduced()
     adata.obsm["X_scellm"] = adata.obsm["X_pca"]
     adata.obsm["X_pca"] = quickstart.pca_of_raw(adata)
+    adata.obs["scellm_cell_type"] = adata.obs["louvain"]
     return adata
 
 

@@ -147,7 +147,7 @@ def annotate(
     `None`, or the copy if `copy=True`. Sets:
 
     `adata.obs[key_added]` : categorical
-        Type of each cell, "unassigned" or "novel".
+        Type of each cell, "unassigned" or "novel"; its categories are those that some cell has.
     `adata.obs[f"{key_added}_confidence"]` : float32
         Calibrated probability of the most probable type, also of cells that are unassigned or novel; after a vote that
         of the type voted for. 0 for cells without genes.
@@ -409,7 +409,7 @@ def _write(adata: AnnData, key: str, annotator: Annotator, result: Result) -> No
     """Put the results where `Returns` says, and take away what an earlier call left there."""
     names = np.array([*annotator.classes, *RESERVED[::-1]], dtype=object)  # -1 and -2 count from the end
     found = names[result.codes]
-    categories = [name for name in names if name not in RESERVED or (found == name).any()]
+    categories = names[np.isin(np.arange(len(names)), result.codes % len(names))]  # those of some cell
     adata.obs[key] = pd.Categorical(found, categories=categories)
     adata.obs[f"{key}_confidence"] = result.confidence.astype(np.float32)
     adata.obs[f"{key}_novelty"] = result.novelty
