@@ -139,7 +139,7 @@ def score(problems: list[Problem], predictions: list[np.ndarray]) -> dict[str, f
     guess = np.concatenate(predictions)
     lines, drugs = (np.concatenate([getattr(p, name) for p in problems]) for name in ("rows", "columns"))
     return {
-        "Pearson": float(np.corrcoef(truth, guess)[0, 1]),
+        "Pearson": float(np.corrcoef(truth, guess)[0, 1]) if np.ptp(guess) > 1e-9 else 0.0,
         "RMSE": float(np.sqrt(np.mean((truth - guess) ** 2))),
         "per drug": within(truth, guess, drugs),
         "per drug, Spearman": within(truth, guess, drugs, rank=True),
