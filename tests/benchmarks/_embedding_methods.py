@@ -19,7 +19,7 @@ from scellm.models import CellLM
 from scellm.nn import Encoder
 
 N_HVG, N_COMPONENTS, N_LATENT = 2000, 50, 10
-SCVI_EPOCHS, SCVI_STEPS, SCVI_BATCH = 400, 1300, 128
+SCVI_EPOCHS, SCVI_STEPS, SCVI_BATCH = 400, 500, 128
 """Epochs that scvi-tools takes by default for sets of up to 20,000 cells, steps after which we stop, cells of a step."""
 
 

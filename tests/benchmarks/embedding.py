@@ -4,9 +4,10 @@
     python tests/benchmarks/embedding.py --scvi      # trains scVI on each set, tens of minutes; kept until run again
     python tests/benchmarks/embedding.py --page      # only writes the page
 
-Needs scib-metrics and scvi-tools for their parts (`pip install 'scellm[benchmark]'`); without them these are not measured. `--seeds` are models trained by the same recipe with other seeds. What does not depend on the weights and
-takes long (all genes, scVI) is kept from run to run and measured again with `--again`. Writes
-`docs/benchmarks/embedding.md`, `.json` and `.png`.
+Needs scib-metrics and scvi-tools for their parts (`pip install 'scellm[benchmark]'`); without them these are not measured.
+`--seeds` are models trained by the same recipe with other seeds. What does not depend on the weights and takes long (all
+genes, scVI) is kept from run to run and measured again with `--again`. Writes `docs/benchmarks/embedding.md`, `.json`
+and figures.
 """
 
 from __future__ import annotations
@@ -268,6 +269,11 @@ def main() -> None:
             each, model, results.get(each.stem, {}), again=options.again, seeds=others
         )
         print(each.stem, f"{time.monotonic() - began:.0f} s", results[each.stem]["scellm"], flush=True)
+    for name, found in (
+        json.loads(path.read_text())["facts"].get("results", {}).items() if path.exists() else ()
+    ):
+        if "scVI" in found and name in results:  # of a run that went on meanwhile
+            results[name]["scVI"] = found["scVI"]
     facts |= {
         "model": model.name,
         "sha256": model.sha256,
