@@ -44,8 +44,8 @@ are missing, as are tumours and cell lines; CD4 T cells include regulatory ones.
 Each of the studies below was left out in turn, the reference built from all others, and its cells annotated; the
 temperature and the distances that count as novel come from the other studies of the table. Macro-F1 is over the types of
 the study, among all {n_types}. None of them is of the benchmark.
-The encoder itself has seen these studies, and where its recipe starts from discriminants of cell types, their labels too:
-the numbers, the temperature and the distances are then too good for a new study, by how much is not known here. The
+The encoder itself was trained on these studies, with their labels (see its recipe): the numbers, the temperature and the
+distances are too good for a new study, by how much is not known here. The
 benchmark of cell types is on sets that no part of the model has seen.
 
 {verdict}
