@@ -21,11 +21,6 @@ def random_embedding(n_genes: int, dim: int, seed: int) -> np.ndarray:
     return np.random.default_rng([seed, 11]).standard_normal((n_genes, dim)).astype(np.float32)
 
 
-def mixed(*parts: np.ndarray) -> np.ndarray:
-    """Embeddings side by side, (n_genes, sum of dims)."""
-    return np.concatenate(parts, axis=1)
-
-
 def string_embedding(path: Path, vocabulary: GeneVocabulary, dim: int) -> np.ndarray:
     """Leading eigenvectors of the degree-normalised STRING network, times the root of their eigenvalue.
 

@@ -17,8 +17,9 @@ import json
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,9 +27,9 @@ from unittest.mock import patch
 
 import anndata as ad
 import numpy as np
-import pandas as pd
 import torch
-from _ablation_genes import bulk_embedding, mixed, random_embedding, string_embedding
+from _ablation_genes import bulk_embedding, string_embedding
+from _ablation_page import unseen, write_page
 from _report import DOCS, machine
 from validation import SETS, pca, read
 
@@ -38,17 +39,27 @@ from scellm.metrics import neighbor_score
 from scellm.models import CellLM
 from scellm.nn import CellLMConfig, Encoder, encode_bag
 from scellm.nn._encoder import EMBEDDING_STD
-from scellm.train import PretrainConfig, World, _loop, average, grow, sample_corpus
-from scellm.train._start import gene_gain, gene_loadings
+from scellm.train import (
+    PretrainConfig,
+    World,
+    _gene_directions,
+    _loop,
+    _start,
+    average,
+    grow,
+    sample_corpus,
+    sample_labels,
+    start_from_corpus,
+)
+from scellm.train._gene_directions import _components, gene_discriminants
 
 NAME = "ablation"
-DIM, MAX_GENES, TARGET_SUM = 128, 1024, 1e4
+DIM, MAX_GENES, TARGET_SUM = 128, 4096, 1e4
 LEAKS = ("drawn_FUMA_GSE81547_Human_Pancreas", "drawn_FUMA_Linnarsson_GSE67602_Mouse_Skin_Epidermis")
-"""Profiles of two of the validation studies; left out here, so that no score is of a study that was trained on."""
-SEEN = ("scmixology_sc_celseq2_5cl_p1", "zheng_sorted_same")
-"""Validation sets of studies from which other cells are in the corpus."""
+"""Profiles of two of the validation studies; left out here."""
 FOLD_SEEDS = 2
-SAMPLE = 500
+SAMPLE, MOST_COMPONENTS = 100, 256
+"""Cells of each dataset that the start is computed from, and its components: fewer than in the shipped recipe."""
 BASE: dict[str, Any] = {
     "objectives": {"contrastive": 1.0, "supervised": 0.7},
     "batch_size": 512,
@@ -62,6 +73,8 @@ BASE: dict[str, Any] = {
 BLOCKS = {"batch_size": 128, "views": {"max_genes": 160}, "tokens_per_chunk": "auto"}
 """What blocks of attention are trained on, so that they take more than a few steps."""
 READ_BY_BLOCKS = 512
+MEAN_LOG = {"amount": "log1p", "cell_embedding": "mean"}
+"""The bag as it was first: mean over genes of log1p times a gain."""
 
 
 @dataclass(frozen=True)
@@ -72,13 +85,20 @@ class Arm:
     name: str
     recipe: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
-    genes: str = "loadings"
-    gain: bool = True
+    genes: str = "discriminants"
     corpus: str = "all"
+    labels: str = "all"
+    """Whose cell types the start reads: of all datasets, of cells, or of drawn cells."""
+    cells: int = SAMPLE
+    ridge: float = 0.1
+    offset: bool = True
+    gain: bool = True
     read: int = MAX_GENES
     """Genes of a cell that the finished model reads."""
-    times: float = 1.0
-    """Processor time as a multiple of that of the base; 0 is the start, not trained."""
+    share: float = 1.0
+    """How far from the start to the end of training the finished model is."""
+    times: float = 0.0
+    """Processor time as a multiple of that of the trained base; 0 is the start, not trained."""
     seeds: tuple[int, ...] = (0, 1)
 
     @property
@@ -87,14 +107,62 @@ class Arm:
 
 
 def arms() -> list[Arm]:
-    """All of them, what matters most first."""
+    """All of them, what matters most first: starts, which take seconds, then trainings."""
+    starts = [
+        Arm("base", "discriminants, square roots of unit length, not trained"),
+        Arm("start", "loadings (no labels)", genes="loadings"),
+        Arm("start", "discriminants, log1p with gains, mean", config=MEAN_LOG, seeds=(0,)),
+        Arm(
+            "start", "loadings, log1p with gains, mean (the first recipe)", config=MEAN_LOG, genes="loadings"
+        ),
+        Arm("start", "random", genes="random"),
+        Arm("start", "STRING network, spectral", genes="STRING"),
+        Arm("start", "bulk co-expression", genes="bulk"),
+        Arm("start", "half discriminants, half STRING", genes="discriminants+STRING"),
+        Arm("start", "no constant coordinate", offset=False),
+        Arm(
+            "values",
+            "loadings, log1p with gains, unit length",
+            config=MEAN_LOG | {"cell_embedding": "unit"},
+            genes="loadings",
+            seeds=(0,),
+        ),
+        Arm(
+            "values",
+            "loadings, log1p without gains, mean",
+            config=MEAN_LOG,
+            genes="loadings",
+            gain=False,
+            seeds=(0,),
+        ),
+        Arm(
+            "values",
+            "loadings, square roots, mean",
+            config={"cell_embedding": "mean"},
+            genes="loadings",
+            seeds=(0,),
+        ),
+        *[Arm("dimension", f"{dim}", config={"dim": dim}) for dim in (32, 64, 256)],
+        *[Arm("ridge", f"{ridge:g}", ridge=ridge) for ridge in (0.01, 1.0)],
+        Arm("labels of the start", "of measured cells only", labels="cells"),
+        Arm("labels of the start", "of drawn cells only", labels="drawn"),
+        Arm("corpus of the start", "cells of blood and cell lines only (corpus)", corpus="narrow"),
+        Arm("corpus of the start", "and of other tissues (corpus_wide), nothing drawn", corpus="cells"),
+        Arm("corpus size", "10 % (10 cells of each dataset)", cells=SAMPLE // 10),
+        Arm("corpus size", "30 % (30 cells of each dataset)", cells=3 * SAMPLE // 10),
+        *[Arm("genes read", f"{n:,} most expressed", read=n) for n in (256, 1024, 2048)],
+    ]
     contrastive, mixed_batch = {"objectives": {"contrastive": 1.0}}, {"datasets_per_batch": None}
     block = {"config": {"depth": 1}, "read": READ_BY_BLOCKS}
     masked = {"contrastive": 1.0, "masked_gene": 0.3}
-    return [
-        Arm("base", "the shipped recipe, shortened", seeds=(0, 1, 2)),
-        Arm("start", "loadings, not trained", times=0),
-        Arm("start", "random, not trained", genes="random", times=0),
+    trained = [
+        Arm("trained", "base: contrastive and supervised"),
+        Arm("trained", "half-way between start and end", share=0.5),
+        Arm("trained", "from loadings", genes="loadings"),
+        Arm("trained", "from random", genes="random"),
+        Arm(
+            "trained", "the first recipe: loadings, log1p with gains, mean", genes="loadings", config=MEAN_LOG
+        ),
         Arm("objectives", "contrastive only", contrastive),
         Arm("objectives", "supervised only", {"objectives": {"supervised": 1.0}}),
         Arm(
@@ -102,19 +170,6 @@ def arms() -> list[Arm]:
             "all three, with normal/cancer",
             {"objectives": BASE["objectives"] | {"normal_cancer": 0.1}},
         ),
-        Arm(
-            "objectives",
-            "contrastive and normal/cancer, no types",
-            {"objectives": {"contrastive": 1.0, "normal_cancer": 0.1}},
-        ),
-        Arm("corpus", "cells of blood and cell lines only (corpus)", corpus="narrow"),
-        Arm("corpus", "and of other tissues (corpus_wide), nothing drawn", corpus="cells"),
-        Arm("corpus size", "10 % of the cells of each dataset", corpus="10 %"),
-        Arm("corpus size", "30 % of the cells of each dataset", corpus="30 %"),
-        Arm("gene embeddings", "random", genes="random"),
-        Arm("gene embeddings", "STRING network, spectral", genes="STRING"),
-        Arm("gene embeddings", "bulk co-expression", genes="bulk"),
-        Arm("gene embeddings", "half loadings, half STRING", genes="loadings+STRING"),
         *[
             Arm(
                 "batch",
@@ -133,12 +188,8 @@ def arms() -> list[Arm]:
             {"views": {"max_genes": 1e9, "keep_counts": (1, 1), "drop_genes": (0, 0), "max_counts": 1e9}},
             {"cell_depth": 1, "dropout": 0.1},
         ),
-        Arm("encoder", "bag and MLP", config={"cell_depth": 1}),
         *[Arm("temperature", f"{t:g}", {"temperature": t}) for t in (0.05, 0.2)],
         Arm("temperature", "learnt, from 0.1", {"learn_temperature": True}),
-        Arm("values", "no gains (raw log1p)", gain=False),
-        Arm("values", "published bins", config={"expression": "bins"}, recipe=BLOCKS, read=READ_BY_BLOCKS),
-        *[Arm("genes in a view", f"{n:,}", {"views": {"max_genes": n}}) for n in (256, 2048)],
         Arm("encoder", "bag, trained as the blocks are", BLOCKS, read=READ_BY_BLOCKS),
         Arm("encoder", "1 block, softmax", BLOCKS, **block),
         Arm(
@@ -164,30 +215,23 @@ def arms() -> list[Arm]:
             BLOCKS | {"objectives": masked | {"normal_cancer": 0.1}},
             **block,
         ),
-        Arm(
-            "objectives of a block",
-            "all four",
-            BLOCKS | {"objectives": masked | {"normal_cancer": 0.1, "supervised": 0.7}},
-            **block,
-        ),
-        Arm("dimension", "64", config={"dim": 64}),
-        Arm("dimension", "256", config={"dim": 256}),
-        *[
-            Arm("frozen gene embeddings", name, {"freeze": ("gene_embedding",)}, genes=genes)
-            for name, genes in (
-                ("loadings", "loadings"),
-                ("random", "random"),
-                ("STRING network, spectral", "STRING"),
-                ("bulk co-expression", "bulk"),
-            )
-        ],
+        Arm("encoder", "bag and MLP", config={"cell_depth": 1}),
+        Arm("gene embeddings while training", "frozen", {"freeze": ("gene_embedding",)}),
+        *[Arm("genes in a view", f"{n:,}", {"views": {"max_genes": n}}) for n in (256, 2048)],
         Arm("sampling", "all datasets alike (power 0)", {"dataset_power": 0.0}),
         Arm("sampling", "all cells alike (power 1)", {"dataset_power": 1.0}),
-        Arm("learning rate", "three times as high", {"learning_rate": 3e-3}),
+        Arm("learning rate", "a third", {"learning_rate": 3e-4}),
+        Arm(
+            "values",
+            "published bins, trained",
+            BLOCKS,
+            config={"expression": "bins"} | MEAN_LOG,
+            genes="loadings",
+            read=READ_BY_BLOCKS,
+        ),
         Arm("length", "three times as long", times=3.0),
-        Arm("start", "STRING network, not trained", genes="STRING", times=0, seeds=(0,)),
-        Arm("start", "bulk co-expression, not trained", genes="bulk", times=0, seeds=(0,)),
     ]
+    return starts + [replace(arm, times=arm.times or 1.0) for arm in trained]
 
 
 class Workshop:
@@ -195,6 +239,7 @@ class Workshop:
 
     def __init__(self, corpus: Path, data: Path) -> None:
         self.path, self.data = corpus, data
+        self.components: dict[tuple[Any, ...], tuple[np.ndarray, np.ndarray]] = {}
         self.sets = {name: read(data, name) for name in SETS}
         torch.optim.AdamW(
             [torch.nn.Parameter(torch.zeros(1))]
@@ -208,64 +253,79 @@ class Workshop:
             return _only(packed, [n for n in packed.names if n not in LEAKS])
         everything = self.corpus("all")
         wide = {path.stem for path in (self.data / "corpus_wide").glob("*.h5ad")}
-        if name in ("narrow", "cells"):
-            kept = [n for n in everything.names if not n.startswith("drawn_")]
-            return _only(everything, [n for n in kept if name == "cells" or n not in wide])
-        return _thinned(everything, int(name.removesuffix(" %")) / 100)
+        kept = [n for n in everything.names if not n.startswith("drawn_")]
+        return _only(everything, [n for n in kept if name == "cells" or n not in wide])
 
     @cache  # noqa: B019
-    def sample(self, corpus: str) -> dict[str, Any]:
-        return sample_corpus(self.corpus(corpus), SAMPLE)
+    def sample(self, corpus: str, cells: int, seed: int) -> dict[str, Any]:
+        return sample_corpus(self.corpus(corpus), cells, seed=seed)
 
     @cache  # noqa: B019
-    def gain(self, corpus: str, is_used: bool) -> np.ndarray:
-        if not is_used:
-            return np.ones(len(self.corpus(corpus).vocabulary), dtype=np.float32)
-        return gene_gain(self.sample(corpus), TARGET_SUM, limits=(0.3, 3.0))
+    def table(self, kind: str, dim: int) -> np.ndarray:
+        """(n_genes, dim) gene embeddings from what is known of genes."""
+        vocabulary = self.corpus("all").vocabulary
+        if kind == "STRING":
+            return string_embedding(self.data / "knowledge" / "string_v12_ppi_dmfind.tsv.gz", vocabulary, dim)
+        tissues, lines = (
+            self.data / "profiles" / "human_bulk.h5ad",
+            self.data / "drug" / "bulk_nci60_23k.h5ad",
+        )
+        return bulk_embedding(tissues, lines, vocabulary, dim)
 
-    @cache  # noqa: B019
-    def genes(self, kind: str, dim: int, corpus: str, is_used: bool, seed: int) -> np.ndarray:
-        """(n_genes, dim) gene embeddings of spread `EMBEDDING_STD`."""
-        symbols = self.corpus("all").vocabulary
-        if "+" in kind:
-            return mixed(*(self.genes(part, dim // 2, corpus, is_used, seed) for part in kind.split("+")))
-        if kind == "random":
-            return random_embedding(len(symbols), dim, seed) * EMBEDDING_STD
-        if kind == "loadings":
-            found = gene_loadings(self.sample(corpus), dim, TARGET_SUM, gain=self.gain(corpus, is_used))
-        elif kind == "STRING":
-            found = string_embedding(self.data / "knowledge" / "string_v12_ppi_dmfind.tsv.gz", symbols, dim)
-        else:
-            found = bulk_embedding(
-                self.data / "profiles" / "human_bulk.h5ad",
-                self.data / "drug" / "bulk_nci60_23k.h5ad",
-                symbols,
-                dim,
-            )
-        return (found * EMBEDDING_STD / np.sqrt(np.mean(found**2))).astype(np.float32)
-
-    @torch.no_grad()
     def start(self, arm: Arm, seed: int) -> Encoder:
         """The encoder of an arm before its first step."""
-        fields = {"dim": DIM, "depth": 0} | arm.config
         config = CellLMConfig.named("small", n_genes=len(self.corpus("all").vocabulary))
+        fields = {"dim": DIM, "depth": 0, "amount": "sqrt", "cell_embedding": "unit"} | arm.config
         config = replace(config, **fields)
-        kind = 0 if arm.genes != "random" else seed  # only random ones differ from seed to seed
-        table = torch.from_numpy(self.genes(arm.genes, config.dim, arm.corpus, arm.gain, kind))
         torch.manual_seed(seed)
+        as_bag = {"depth": 0, "cell_depth": 0, "dropout": 0.0, "expression": "continuous"}
+        bag = self._bag(arm, replace(config, **as_bag), seed)
         if config.expression == "bins":
             encoder = Encoder(config)
-            encoder.gene_embedding.weight[: len(table)] = table
+            encoder.gene_embedding.load_state_dict(bag.gene_embedding.state_dict())
             return encoder
-        bag = Encoder(replace(config, depth=0, cell_depth=0))
-        bag.gene_embedding.weight[: len(table)] = table
-        bag.expression.log_gain[: len(table)] = torch.from_numpy(self.gain(arm.corpus, arm.gain)).log()
-        _centre(bag, self.sample(arm.corpus))
         encoder = grow(bag, config)
         if config.dropout:  # a block that adds nothing has nothing to drop
-            fresh = Encoder(config)
-            encoder.cell_blocks.load_state_dict(fresh.cell_blocks.state_dict())
+            encoder.cell_blocks.load_state_dict(Encoder(config).cell_blocks.state_dict())
         return encoder
+
+    @torch.no_grad()
+    def _bag(self, arm: Arm, config: CellLMConfig, seed: int) -> Encoder:
+        """A bag of genes that starts as the arm says."""
+        bag = Encoder(config)
+        first, *second = arm.genes.split("+")
+        sample = self.sample(arm.corpus, arm.cells, seed)
+        labels = sample_labels(self.corpus(arm.corpus), "cell_type", arm.cells, seed=seed)
+        drawn = {name: np.full_like(x, "") if name.startswith("drawn_") else x for name, x in labels.items()}
+        cells = {name: x if name.startswith("drawn_") else np.full_like(x, "") for name, x in labels.items()}
+        labels = {"all": labels, "cells": drawn, "drawn": cells}[arm.labels]
+        key = (arm.corpus, arm.cells, seed, config.amount, config.cell_embedding, arm.gain)
+        n_genes = len(self.corpus("all").vocabulary)
+
+        def components(values: Any, n: int, *, seed: int, n_rounds: int) -> tuple[np.ndarray, np.ndarray]:
+            """Computed once for all arms that share them."""
+            if key not in self.components:
+                self.components[key] = _components(values, MOST_COMPONENTS, seed=seed, n_rounds=n_rounds)
+            return tuple(part[..., :n] for part in self.components[key])
+
+        changes = {"gene_discriminants": partial(gene_discriminants, ridge=arm.ridge)}
+        if not arm.gain:
+            changes["gene_gain"] = lambda *_, **__: np.ones(n_genes, dtype=np.float32)
+        with ExitStack() as stack:
+            stack.enter_context(patch.object(_gene_directions, "_components", components))
+            for name, changed in changes.items():
+                stack.enter_context(patch.object(_start, name, changed))
+            own = first if first in ("discriminants", "loadings") else "random"
+            start_from_corpus(bag, sample, TARGET_SUM, genes=own, labels=labels, seed=seed)
+        if (own == "random" and first != "random") or second:
+            place = slice(config.dim // 2, config.dim - 1) if second else slice(0, config.dim)
+            known = torch.from_numpy(self.table(second[0] if second else first, place.stop - place.start))
+            known *= EMBEDDING_STD / known.square().mean().sqrt()
+            bag.gene_embedding.weight[:n_genes, place] = known
+            _centre(bag, sample, keep_last=bool(second))
+        if not arm.offset:
+            bag.expression.bias[-1] = 0
+        return bag
 
     def model(self, encoder: Encoder, read: int) -> CellLM:
         tokens = TokenConfig(target_sum=TARGET_SUM, max_genes=read)
@@ -303,40 +363,24 @@ def _only(corpus: Corpus, names: list[str]) -> Corpus:
     return Corpus({name: datasets[name] for name in names}, corpus.vocabulary)
 
 
-def _thinned(corpus: Corpus, share: float) -> Corpus:
-    """A share of the cells of each dataset, at least one."""
-    labels = {key: corpus.labels(key) for key in ("cell_type", "malignant")}
-    parts = {}
-    for i, name in enumerate(corpus.names):
-        rng = np.random.default_rng([7, i])
-        n_cells = int(corpus.sizes[i])
-        rows = np.sort(rng.choice(n_cells, max(1, round(share * n_cells)), replace=False))
-        obs = pd.DataFrame({key: column[i][rows].astype(str) for key, column in labels.items()})
-        obs.index = obs.index.astype(str)
-        parts[name] = ad.AnnData(
-            corpus.counts(i, rows), obs=obs, var=pd.DataFrame(index=corpus.vocabulary.symbols)
-        )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return Corpus.build(parts, corpus.vocabulary, min_overlap=0.0)
-
-
 @torch.no_grad()
-def _centre(bag: Encoder, sample: dict[str, Any]) -> None:
+def _centre(bag: Encoder, sample: dict[str, Any], *, keep_last: bool) -> None:
     """Set the bias so that the mean cell is at zero, as `train.start_from_corpus` does."""
     means = []
     for counts in sample.values():
-        values = log_normalize(counts[:: max(1, counts.shape[0] // 200)], TARGET_SUM)
+        values = log_normalize(counts, TARGET_SUM)
         values = values[np.diff(values.indptr) > 0]
         packed = (values.indices.astype(np.int64), values.data, values.indptr.astype(np.int64))
         means.append(encode_bag(bag, *(torch.from_numpy(x) for x in packed), finished=False).mean(0))
-    bag.expression.bias -= torch.stack(means).mean(0)
+    mean = torch.stack(means).mean(0)
+    if keep_last:
+        mean[-1] = 0
+    bag.expression.bias -= mean
 
 
-def run(workshop: Workshop, arm: Arm, seed: int, seconds: float) -> list[dict[str, Any]]:
-    """Train one arm from one seed; records of its scores."""
+def run(workshop: Workshop, arm: Arm, seed: int, seconds: float) -> dict[str, Any]:
+    """Train one arm from one seed, unless it is not trained; the record of its scores."""
     encoder = workshop.start(arm, seed)
-    begun = grow(encoder, encoder.config) if arm.group == "base" else None
     record: dict[str, Any] = {"group": arm.group, "arm": arm.name, "seed": seed, "steps": 0, "seconds": 0.0}
     if arm.times:
         recipe = PretrainConfig.from_dict(BASE | arm.recipe | {"max_time": seconds * arm.times, "seed": seed})
@@ -347,26 +391,18 @@ def run(workshop: Workshop, arm: Arm, seed: int, seconds: float) -> list[dict[st
                 encoder, workshop.corpus(arm.corpus), recipe, torch.device("cpu"), World.current()
             )
             trainer.train(None, "auto", show_progress=False)
+        if arm.share < 1:
+            encoder = average(workshop.start(arm, seed), encoder, arm.share)
         record |= {
             "steps": trainer.n_done,
             "cells": trainer.n_done * recipe.batch_size,
             "seconds": trainer.seconds,
         }
-    found = [record | _scores(workshop.score_model(encoder, arm.read))]
-    if begun is not None and seed < 2:  # the same weights, read otherwise
-        for read in (256, 512, 4096):
-            other = {"group": "genes read", "arm": f"{read:,} most expressed"}
-            found.append(record | other | _scores(workshop.score_model(encoder, read)))
-        for share in (0.5, 0.8):
-            other = {"group": "average", "arm": f"{share:g} of the way from the start"}
-            half = average(begun, encoder, share)
-            found.append(record | other | _scores(workshop.score_model(half, arm.read)))
-    return found
+    return record | _scores(workshop.score_model(encoder, arm.read))
 
 
 def _scores(sets: dict[str, float]) -> dict[str, Any]:
-    unseen = [x for name, x in sets.items() if name not in SEEN]
-    return {"sets": sets, "mean": float(np.mean(list(sets.values()))), "unseen": float(np.mean(unseen))}
+    return {"sets": sets, "mean": float(np.mean(list(sets.values()))), "unseen": unseen(sets)}
 
 
 def _store(results: dict[str, Any], path: Path) -> None:
@@ -401,13 +437,19 @@ def main() -> None:
         _store(results, options.store)
     if not options.page:
         workshop = Workshop(options.corpus, options.data)
-        results |= {"machine": machine(), "seconds": options.seconds}
+        results |= {
+            "machine": machine(),
+            "seconds": options.seconds,
+            "components": MOST_COMPONENTS,
+            "sample": SAMPLE,
+        }
         if "PCA" not in results:
             results["PCA"] = _scores(workshop.score(pca))
             _store(results, options.store)
         todo = [arm for arm in arms() if not options.only or arm.group in options.only]
         pairs = [(arm, seed) for arm in todo for seed in arm.seeds]
-        for arm, seed in sorted(pairs, key=lambda pair: pair[1]):  # all arms once, then again
+        # what takes seconds first, then all trainings once, then again
+        for arm, seed in sorted(pairs, key=lambda pair: (pair[0].times > 0, pair[1])):
             if options.until and datetime.datetime.now().strftime("%H:%M") >= options.until:
                 print("the time is over")
                 return
@@ -416,18 +458,16 @@ def main() -> None:
                 continue
             began = time.monotonic()
             found = run(workshop, arm, seed, options.seconds)
-            new = {(r["group"], r["arm"], r["seed"]) for r in found}
-            kept = [r for r in results["runs"] if (r["group"], r["arm"], r["seed"]) not in new]
-            results["runs"] = kept + found
+            same = (arm.group, arm.name, seed)
+            kept = [r for r in results["runs"] if (r["group"], r["arm"], r["seed"]) != same]
+            results["runs"] = [*kept, found]
             _store(results, options.store)
             print(
-                f"{arm.key}, seed {seed}: {found[0]['steps']} steps, {found[0]['mean']:.4f} "
-                f"(unseen {found[0]['unseen']:.4f}), {time.monotonic() - began:.0f} s",
+                f"{arm.key}, seed {seed}: {found['steps']} steps, {found['mean']:.4f} "
+                f"(unseen {found['unseen']:.4f}), {time.monotonic() - began:.0f} s",
                 flush=True,
             )
     if results["runs"]:
-        from _ablation_page import write_page
-
         print(write_page(results, [arm.key for arm in arms()]))
 
 
