@@ -285,6 +285,15 @@ def text(state: dict[str, Any]) -> str:
             f"**Calibration.** The 90 % interval holds {100 * held:.1f} % of {part['pairs']:,} measurements of unseen lines "
             f"(a tenth of the drugs below {100 * part['drugs']['lowest tenth']:.0f} %)."
         )
+    if part := state.get("biology"):
+        weakest = min(part, key=lambda row: row["predicted AUC"])
+        right = sum(row["predicted"] < row["predicted, others"] for row in part)
+        parts.append(
+            f"**Known biology.** For {right} of {len(part)} textbook pairs of alteration and drug the lines that carry it are predicted "
+            f"to be more sensitive while left out of the fit; weakest for {weakest['drug']} (AUC {weakest['predicted AUC']:.2f}, measured "
+            f"{weakest['measured AUC']:.2f}). Mutations are seen only as far as they show in expression, and *mutated* here is any "
+            "mutation of the gene, with effect or without."
+        )
     if part := state.get("transfer"):
         summary = {row["predicted from"]: row for row in part["summary"]}
         cells, bulk = summary["sums of single cells"], summary["bulk"]
