@@ -142,6 +142,8 @@ def verdict(table: pd.DataFrame) -> str:
         ("Trainings, beside their base", table[(table["beside"] == TRAINED[1])]),
         ("Blocks and bins, beside a bag trained alike", table[blocks]),
     ):
+        if own.empty:
+            continue
         lines.append(f"**{title}.**")
         for word in ("better", "worse", "no difference"):
             some = own[own.apply(called, axis=1) == word].sort_values("difference", ascending=word == "worse")

@@ -41,7 +41,7 @@ TARGETS = (
 """What, on which sets, at least, and PCA as it was when the target was set."""
 TEXT = """
 Zero-shot: no model is trained on these sets, and recipes are chosen on labelled sets of the training corpus
-({{doc}}`ablation`), never on these. Which ideas to try (other
+({{doc}}`ablation`), never on these; the shipped weights are then trained on those as well. Which ideas to try (other
 tissues, cells around mean profiles, labels) came from earlier prototypes that had been measured on these sets. The blood sets (pbmc3k and both zheng sets) are of a study from which other cells are in
 the training corpus; their cell barcodes overlap no more than by chance.
 
