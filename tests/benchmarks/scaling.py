@@ -26,6 +26,7 @@ from _report import DOCS, write
 from scellm.data import Corpus, GeneVocabulary
 from scellm.nn import CellLMConfig, Encoder
 from scellm.train import PretrainConfig, World
+from scellm.train._batch import CELLS_PER_DRAW
 from scellm.train._loop import Cells, Run
 from scellm.train._recipe_file import read_recipe
 
@@ -70,6 +71,11 @@ def cases() -> list[Case]:
         Case("small (2 blocks)", CellLMConfig.named("small", n_genes=n_genes), 4096, GENES),
         Case("base (as published)", CellLMConfig.named("base", n_genes=n_genes), 65_536, GENES),
     ]
+
+
+def gpus(case: Case) -> list[int]:
+    """Numbers of GPUs that a batch is large enough for: each process holds at least one block of 64 cells."""
+    return [n for n in GPUS if case.batch_size >= n * CELLS_PER_DRAW]
 
 
 def operations(config: CellLMConfig, genes: int) -> float:
@@ -149,7 +155,7 @@ def costs(found: dict[str, Any]) -> pd.DataFrame:
     rows = []
     for case in cases():
         for n_cells in CELLS:
-            for n_gpus in GPUS:
+            for n_gpus in gpus(case):
                 steps = EPOCHS * n_cells / case.batch_size
                 many, one = (steps * _seconds(parts) for parts in _both(case, n_gpus, found))
                 rows.append(
@@ -183,7 +189,7 @@ def parts_table(found: dict[str, Any]) -> pd.DataFrame:
     """Milliseconds of the parts of a step."""
     rows = []
     for case in cases():
-        for n_gpus in GPUS:
+        for n_gpus in gpus(case):
             parts = _both(case, n_gpus, found)[0]
             rows.append(
                 {"encoder": case.name, "batch": f"{case.batch_size:,}", "H100": str(n_gpus)}
@@ -371,7 +377,8 @@ two or three.
 
 Ten epochs over {cells}: the paper's corpus, the size of CELLxGENE Census, and what is to come. Batches are {shipped_batch:,}
 cells for the shipped recipe, 4,096 for `small`, and 65,536 for `base`, which is what the divide-and-conquer step is for; views of {genes} genes. Cost scales
-with cells and epochs, so any other number follows.
+with cells and epochs, so any other number follows. A process holds at least one block of 64 cells, so 512 cells are for 8 GPUs at most;
+on 64, the shipped recipe needs a larger batch.
 
 {verdict}
 
@@ -413,7 +420,7 @@ def verdict(found: dict[str, Any]) -> str:
     lines = []
     for case in cases():
         firsts, slower = [], []
-        for n_gpus in GPUS:
+        for n_gpus in gpus(case):
             many, one = _both(case, n_gpus, found)
             firsts.append(f"{max(many, key=many.get)} on {n_gpus}")
             slower.append(_seconds(one) / _seconds(many))
