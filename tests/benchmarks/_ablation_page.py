@@ -225,6 +225,10 @@ SAYS = """
 - **Short training adds nothing measurable** to this start; half-way between start and end is not told apart from either. On loadings it does
   not make up for the labels that the start lacks; from random embeddings it gains, and stays far below. So the first minutes of pretraining are worth less than a good start; what
   hours would do is not known.
+- **Objectives.** Around the first recipe (from loadings, log1p, mean; 25 seconds, 1,024 genes read; an earlier state of this script, not in the
+  tables) contrastive and supervised together reached 0.849 (three seeds), contrastive alone 0.849 (two), supervised alone 0.848 (one), with
+  normal/cancer 0.852 (one), loadings without training 0.846: no difference that can be told. Masked genes need blocks of
+  attention and were not reached.
 - **128 dimensions** are as good as 256 here, where only 256 principal components are looked at; with more, the shipped recipe takes
   256. Ridge, the constant coordinate and the number of genes read are small effects or none.
 """
