@@ -82,7 +82,7 @@ def page(parts: dict[str, dict]) -> tuple[str, dict[str, pd.DataFrame]]:
     )
     tables = {HEADINGS[name]: tidy(name, frames[name]) for name in HEADINGS if name in frames}
     seconds = sum(part["seconds"] for part in parts.values())
-    text += f"\n\nAll parts together took {seconds / 60:.0f} minutes on one thread."
+    text += f"\n\nAll parts together took {seconds / 60:.0f} minutes by the clock, on one thread. Times are those of whatever else the machine did."
     return text, tables
 
 
