@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from ..data import Batch, Corpus, Sampler, shard
 from ..metrics import alignment, anisotropy, uniformity
 from ..models import choose_precision
-from ..nn import Encoder, encode_bag
+from ..nn import CellLMConfig, Encoder, encode_bag
 from ._batch import CELLS_PER_DRAW, TrainingBatch, draw_batch
 from ._checkpoint import (
     Checkpoint,
@@ -37,6 +37,8 @@ from ._log import Row, TrainingLog, peak_gib
 from ._objectives import Heads, Objectives, Totals
 from ._recipe import FREE, PretrainConfig
 
+BAG_TOKENS_PER_CHUNK = 200_000
+"""Tokens a bag of genes encodes at once: twice as fast on a CPU as the chunks of a transformer."""
 CELLS_WATCHED = 256
 """Cells of a batch whose embeddings are looked at for each line of the log."""
 IS_CANCER = {"true": 1, "cancer": 1, "malignant": 1, "tumor": 1, "tumour": 1, "1": 1}
@@ -281,7 +283,7 @@ class Run:
             self.objectives.loss if self.objectives.compares else None,
             modules=[self.encoder, self.heads],
             memory_budget=recipe.memory_budget,
-            tokens_per_chunk=recipe.tokens_per_chunk,
+            tokens_per_chunk=_tokens_per_chunk(recipe, config),
         )
         self.trained = self._trained_parameters()
         self.optimizer = _optimizer(self.trained, recipe)
@@ -680,6 +682,12 @@ class _Means:
         means = {name: float(np.mean(values)) for name, values in self._values.items()}
         self._values = {}
         return means
+
+
+def _tokens_per_chunk(recipe: PretrainConfig, config: CellLMConfig) -> int | Literal["auto"]:
+    """A bag keeps next to nothing of a token, so that larger chunks cost no memory and save the time of small ones."""
+    is_auto = recipe.tokens_per_chunk == "auto"
+    return BAG_TOKENS_PER_CHUNK if is_auto and config.is_bag else recipe.tokens_per_chunk
 
 
 def _optimizer(parameters: Mapping[str, torch.nn.Parameter], recipe: PretrainConfig) -> torch.optim.Optimizer:
