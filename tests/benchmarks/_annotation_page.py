@@ -251,11 +251,11 @@ def tidy(name: str, table: pd.DataFrame) -> pd.DataFrame:
     if name in ("cross_study", "zero_shot"):
         mean = {
             table.columns[0]: "mean",
-            **table.mean(numeric_only=True).drop("types", errors="ignore").to_dict(),
+            **table.mean(numeric_only=True).drop(["types", "cells"], errors="ignore").to_dict(),
         }
         table = pd.concat([table, pd.DataFrame([mean])], ignore_index=True)
-        if "types" in table:
-            table["types"] = table["types"].map(lambda n: "" if pd.isna(n) else f"{n:.0f}")
+        for column in {"types", "cells"} & set(table):
+            table[column] = table[column].map(lambda n: "" if pd.isna(n) else f"{n:.0f}")
     if "scellm, not aligned" in table:  # beside what it is compared with
         column = table.pop("scellm, not aligned")
         table.insert(list(table).index("scellm") + 1, "not aligned", column)
