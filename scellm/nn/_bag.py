@@ -42,10 +42,7 @@ def encode_bag(
     )  # (B, D)
     lengths = indptr.diff()
     if encoder.config.cell_embedding == "unit":
-        cell = torch.repeat_interleave(
-            torch.arange(len(lengths), device=u.device), lengths, output_size=len(u)
-        )
-        square = torch.zeros(len(lengths), dtype=u.dtype, device=u.device).index_add(0, cell, u.square())
+        square = torch.segment_reduce(u.square(), "sum", lengths=lengths)
         share = 1 / square.clamp(min=1e-12).sqrt()
     else:
         share = 1 / lengths

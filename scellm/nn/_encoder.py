@@ -93,7 +93,9 @@ class ContinuousExpression(nn.Module):
         """Amount u = gain of the gene * expression on the scale of the encoder, clipped; the shape of `values`."""
         if self.scale == "sqrt":
             values = values.expm1().clamp(min=0).sqrt()
-        return (values * self.log_gain[gene_ids].exp()).clamp(max=self.MAX[self.scale])
+        # an embedding, not an index: with several threads the gradient of that differs from run to run in its rounding
+        gain = F.embedding(gene_ids, self.log_gain[:, None]).squeeze(-1).exp()
+        return (values * gain).clamp(max=self.MAX[self.scale])
 
     def special(self, genes: Tensor, offset: int) -> Tensor:
         """CLS and PAD have no expression: their row of the gene table is their token."""

@@ -21,6 +21,9 @@ from ..models._annotator import Annotator, spread_of
 Method = Literal["auto", "linear", "prototype", "knn"]
 METHODS = ("linear", "prototype", "knn")
 """What `"auto"` chooses among; the first wins ties."""
+MARGIN = 0.02
+"""Macro-F1 by which another method must be better than the first to be chosen (ours): less is within what held-out cells
+can tell, and probabilities of the first are calibrated best."""
 MAX_CELLS = 10_000
 """Cells a classifier is fitted on, drawn evenly over classes: more change little and take long (ours)."""
 MAX_EXEMPLARS = 5_000
@@ -55,7 +58,8 @@ def fit_annotator(
     classes
         K names.
     method
-        Classifier; `"auto"` takes the one with the best macro-F1 on held-out cells.
+        Classifier; `"auto"` takes the one with the best macro-F1 on held-out cells, but `"linear"` unless another is
+        better by more than `MARGIN`.
     groups
         (n,) donors or studies; whole groups are held out, and each weighs the same in the calibration. `None` holds out
         cells.
@@ -101,7 +105,7 @@ def fit_annotator(
         name: macro_f1(codes[is_known], logits[is_known].argmax(axis=1), len(classes))
         for name, logits in held_out.items()
     }
-    best = max(candidates, key=lambda name: scores[name])
+    best = max(candidates, key=lambda name: scores[name] - (MARGIN if name != candidates[0] else 0))
     kept = np.flatnonzero(is_known)
     weights = balance(None if groups is None else groups[kept], len(kept))
     annotator = fit_one(

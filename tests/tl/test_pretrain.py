@@ -342,7 +342,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(pretrain, tmp_path, monkeypatch
 
 
 def test_the_clock_ends_a_run_with_a_checkpoint(pretrain, tmp_path):
-    model = pretrain(max_steps=None, max_time=1.5, checkpoint_dir=tmp_path, checkpoint_every=1000)
+    model = pretrain(max_steps=None, max_time=3, log_every=1, checkpoint_dir=tmp_path, checkpoint_every=1000)
     last = int(model.provenance["steps"])
     (path,) = checkpoint_module.checkpoints(tmp_path)
     assert int(path.name[5:]) >= last > 1

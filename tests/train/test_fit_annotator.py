@@ -37,6 +37,16 @@ def test_stored_annotator_says_the_same(method):
     assert again.threshold(0.1) == annotator.threshold(0.1)
 
 
+@pytest.mark.parametrize(("lead", "chosen"), [(0.01, "linear"), (0.05, "knn")], ids="lead {}".format)
+def test_auto_leaves_the_linear_classifier_only_for_a_clear_lead(monkeypatch, lead, chosen):
+    from scellm.train import _fit_annotator
+
+    scores = iter([0.9, 0.8, 0.9 + lead])  # linear, prototype, knn
+    monkeypatch.setattr(_fit_annotator, "macro_f1", lambda *_: next(scores, 0.0))
+    vectors, codes = clouds(60)
+    assert fit_annotator(vectors, codes, CLASSES).report["method"] == chosen
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("spread", [0.7, 1.5], ids="spread {}".format)
 def test_confidence_and_sets_hold_for_new_cells(method, spread):

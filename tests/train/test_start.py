@@ -144,7 +144,9 @@ def test_discriminants_are_those_of_scikit_learn(counts):
     few = sp.csr_array(counts[:, :40])
     few = few[few.sum(1) > 0]
     few = few[: few.shape[0] // 3 * 3]
-    types = (np.arange(few.shape[0]) % 3).astype(str).astype(object)  # of one size, so that weights do not matter
+    types = (
+        (np.arange(few.shape[0]) % 3).astype(str).astype(object)
+    )  # of one size, so that weights do not matter
     config = CellLMConfig(n_genes=40, expression="continuous", amount="sqrt", cell_embedding="unit", depth=0)
     gain = np.ones(40, np.float32)
     found = gene_discriminants(
