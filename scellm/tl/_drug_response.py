@@ -387,7 +387,8 @@ def _column(key: str, name: str) -> str:
 def _remove_old(adata: AnnData, key: str) -> None:
     """Columns of drugs that an earlier call wrote and this one may not write again."""
     for name in np.atleast_1d(adata.uns.get(key, {}).get("drugs", [])):
-        adata.obs.drop(columns=_column(key, str(name)), errors="ignore", inplace=True)
+        if _column(key, str(name)) in adata.obs:
+            del adata.obs[_column(key, str(name))]
 
 
 def _check_columns(adata: AnnData, key: str, columns: list[str]) -> None:

@@ -138,9 +138,9 @@ def test_results_survive_a_file(cells, tmp_path):
     ("change", "options", "error", "text"),
     [
         (lambda a: a.obsm.pop("drug_response"), {}, KeyError, "Run scellm.tl.drug_response"),
-        (lambda a: a.obs.drop(columns="kind", inplace=True), {}, KeyError, "groupby='kind' is no column"),
+        (lambda a: a.obs.pop("kind"), {}, KeyError, "groupby='kind' is no column"),
         (
-            lambda a: a.obs.drop(columns="donor", inplace=True),
+            lambda a: a.obs.pop("donor"),
             {},
             KeyError,
             "sample_key='donor' is no column",
