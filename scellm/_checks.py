@@ -88,6 +88,54 @@ def _other_matrices(adata: AnnData) -> str:
     )
 
 
+def check_backed(adata: AnnData, *, copy: bool) -> None:
+    """That results can be written to an AnnData whose matrix is on the disk.
+
+    Raises
+    ------
+    ValueError
+        A copy or a view of a backed AnnData.
+    """
+    if adata.isbacked and (copy or adata.is_view):
+        msg = "Copies and views of a backed AnnData are not supported; take it whole, or load it: adata.to_memory()."
+        raise ValueError(msg)
+
+
+def check_free(
+    adata: AnnData, key: str, *places: tuple[str, str], of: str = "scellm", field: str = "scellm_version"
+) -> None:
+    """That no place to be written to holds something else.
+
+    Parameters
+    ----------
+    adata
+        The object.
+    key
+        Key in `uns` of the record of an earlier call, whose results may be replaced.
+    places
+        Slot and key of each result; `uns` and `key` itself are looked at after them.
+    of
+        What writes there, for the message.
+    field
+        Field that tells its records from others of scellm.
+
+    Raises
+    ------
+    ValueError
+        A place is taken.
+    """
+    found = adata.uns.get(key)
+    if isinstance(found, dict) and "scellm_version" in found and field in found:
+        return
+    for slot, name in (*places, ("uns", key)):
+        if name in getattr(adata, slot):
+            msg = (
+                f"`adata.{slot}[{name!r}]` is there already and is not of {of}; it is not overwritten. Pass key_added= "
+                "with another key, or delete it."
+            )
+            raise ValueError(msg)
+
+
 def check_key(key: str) -> str:
     """A name under which results can be stored and written to h5ad and zarr.
 

@@ -169,11 +169,12 @@ def scores(probabilities: np.ndarray, truth: np.ndarray) -> dict[str, float]:
 
 def f1_by_class(probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """(K,) F1 of each class; NaN for those not in the truth."""
+    from sklearn.metrics import f1_score
+
     predicted = probabilities.argmax(axis=1)
+    present = np.unique(truth[truth >= 0])
     f1 = np.full(probabilities.shape[1], np.nan)
-    for code in np.unique(truth[truth >= 0]):
-        right = ((predicted == code) & (truth == code)).sum()
-        f1[code] = 2 * right / ((predicted == code).sum() + (truth == code).sum())
+    f1[present] = f1_score(truth, predicted, labels=present, average=None, zero_division=0)
     return f1
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy import special
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -15,8 +16,7 @@ TEMPERATURES = (0.05, 1000.0)
 
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Probabilities of scores, row by row, (n, K) -> (n, K); a score of -inf has probability 0."""
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return shifted / shifted.sum(axis=1, keepdims=True)
+    return special.softmax(logits, axis=1)
 
 
 def expected_calibration_error(probabilities: ArrayLike, truth: ArrayLike, *, n_bins: int = 15) -> float:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from .._checks import check_key
+from .._checks import check_backed, check_free, check_key
 from .._keys import CELL_TYPE
 from .._version import __version__
 from ..models import CellLM, load
@@ -188,7 +188,7 @@ def annotate(
     check_align(align)
     _check_options(adata, reference, labels, method, copy=copy)
     _check_thresholds(target_error, min_confidence, novelty_error, novelty_shift)
-    _check_free(adata, key_added)
+    check_free(adata, key_added, ("obs", key_added), of="tl.annotate", field="classes")
     clusters = None if groupby is None else read_column(adata, groupby, name="adata")
     model = load("scellm-small" if model is None else model) if not isinstance(model, CellLM) else model
     options = {
@@ -536,9 +536,7 @@ def _check_options(
     if not isinstance(adata, AnnData):
         msg = f"Need an AnnData object, found {type(adata).__name__}."
         raise TypeError(msg)
-    if adata.isbacked and (copy or adata.is_view):
-        msg = "Copies and views of a backed AnnData are not supported; annotate it whole, or load it: adata.to_memory()."
-        raise ValueError(msg)
+    check_backed(adata, copy=copy)
     if method not in ("auto", *METHODS, "logistic"):
         msg = f"method={method!r} is unknown; choose one of {['auto', *METHODS, 'logistic']}."
         raise ValueError(msg)
@@ -584,17 +582,4 @@ def _check_thresholds(
         raise ValueError(msg)
     if novelty_shift != "auto" and not (isinstance(novelty_shift, int | float) and novelty_shift >= 1):
         msg = f"novelty_shift={novelty_shift!r} must be 'auto' or a number of at least 1."
-        raise ValueError(msg)
-
-
-def _check_free(adata: AnnData, key: str) -> None:
-    """Refuse a key that holds something scellm has not written."""
-    found = adata.uns.get(key)
-    is_ours = isinstance(found, dict) and "scellm_version" in found and "classes" in found
-    taken = [slot for slot in ("obs", "uns") if key in getattr(adata, slot)]
-    if taken and not is_ours:
-        msg = (
-            f"`adata.{taken[0]}[{key!r}]` is there already and is not of tl.annotate; it is not overwritten. Pass "
-            "key_added= with another key, or delete it."
-        )
         raise ValueError(msg)

@@ -13,7 +13,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 from tqdm.auto import tqdm
 
-from .._checks import check_key, get_matrix
+from .._checks import check_free, check_key, get_matrix
 from .._keys import DRUG_RESPONSE
 from .._version import __version__
 from ..data import (
@@ -148,7 +148,8 @@ def drug_response(
         msg = f"min_overlap={min_overlap!r} is a fraction of the model's genes; it must be between 0 and 1."
         raise ValueError(msg)
     X, var, where = get_matrix(adata, layer, use_raw)
-    _check_free(adata, key_added)
+    places = [("obsm", key_added), ("obsm", f"{key_added}_std"), ("obs", f"{key_added}_applicability")]
+    check_free(adata, key_added, *places, of="tl.drug_response", field="drugs")
     groups = None if groupby is None else _groups(adata, groupby)
     if not isinstance(model, DrugModel):
         model = load_drug_model(model)
@@ -400,17 +401,3 @@ def _check_columns(adata: AnnData, key: str, columns: list[str]) -> None:
             "key_added= with another key, or delete it."
         )
         raise ValueError(msg)
-
-
-def _check_free(adata: AnnData, key: str) -> None:
-    """Refuse keys that hold something `drug_response` has not written."""
-    found = adata.uns.get(key)
-    if isinstance(found, dict) and "scellm_version" in found and "drugs" in found:
-        return
-    for slot, name in (("uns", key), ("obsm", key), ("obsm", f"{key}_std"), ("obs", f"{key}_applicability")):
-        if name in getattr(adata, slot):
-            msg = (
-                f"`adata.{slot}[{name!r}]` is there already and is not of tl.drug_response; it is not overwritten. Pass "
-                "key_added= with another key, or delete it."
-            )
-            raise ValueError(msg)

@@ -17,7 +17,7 @@ import pandas as pd
 from anndata import AnnData
 from tqdm.auto import tqdm
 
-from .._checks import check_key, get_matrix
+from .._checks import check_backed, check_free, check_key, get_matrix
 from .._keys import X_SCELLM
 from .._version import __version__
 from ..data import (
@@ -147,11 +147,9 @@ def embed(
     if output is not None and not is_path:
         msg = "output= is for files; with an AnnData in memory call adata.write_h5ad afterwards."
         raise ValueError(msg)
-    if not is_path and isinstance(adata, AnnData) and adata.isbacked and (copy or adata.is_view):
-        msg = "Copies and views of a backed AnnData are not supported; embed it whole, or load it: adata.to_memory()."
-        raise ValueError(msg)
     if isinstance(adata, AnnData):
-        _check_free(adata, key_added)
+        check_backed(adata, copy=copy)
+        check_free(adata, key_added, ("obsm", key_added))
     if is_path:
         source = Path(adata).resolve()  # through links: the file itself gets the results
         target = Path(output).resolve() if output is not None else source
@@ -334,19 +332,6 @@ def _report(
             f"{read} were read.",
             stacklevel=4,
         )
-
-
-def _check_free(adata: AnnData, key: str) -> None:
-    """Refuse a key that holds something scellm has not written."""
-    found = adata.uns.get(key)
-    is_ours = isinstance(found, dict) and "scellm_version" in found
-    if (key in adata.uns and not is_ours) or (key in adata.obsm and not is_ours):
-        where = "uns" if key in adata.uns else "obsm"
-        msg = (
-            f"`adata.{where}[{key!r}]` is there already and is not of scellm; it is not overwritten. Pass key_added= "
-            "with another key, or delete it."
-        )
-        raise ValueError(msg)
 
 
 def _check_target(source: Path, target: Path) -> None:

@@ -16,7 +16,7 @@ import pandas as pd
 from anndata import AnnData
 from tqdm.auto import tqdm
 
-from .._checks import check_choice, check_key
+from .._checks import check_choice, check_free, check_key
 from .._keys import FINE_TUNE
 from .._version import __version__
 from ..data import Tokens, check_finite, describe_values, match_genes, row_blocks, tokenize
@@ -572,7 +572,4 @@ def _check(
     if resume not in ("auto", "never", "must"):
         msg = f"resume={resume!r} is unknown; choose 'auto', 'never' or 'must'."
         raise ValueError(msg)
-    found = adata.uns.get(key_added)
-    if found is not None and not (isinstance(found, dict) and "scellm_version" in found):
-        msg = f"`adata.uns[{key_added!r}]` is there already and is not of scellm. Pass key_added= with another key."
-        raise ValueError(msg)
+    check_free(adata, key_added)

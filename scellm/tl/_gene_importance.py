@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from .._checks import check_key, get_matrix
+from .._checks import check_free, check_key, get_matrix
 from .._keys import GENE_IMPORTANCE
 from .._version import __version__
 from ..data import Tokens, check_finite, describe_values, match_genes, tokenize
 from ..data._rows import to_csr
 from ..models import CellLM, load
+from ..models._annotator import unit
 from ..models._encode import choose_device, encode
 from ._deletion import deletion
 from ._embed import PROGRESS_FROM, _check_values
-from ._integrated_gradients import integrated_gradients, unit
+from ._integrated_gradients import integrated_gradients
 
 if TYPE_CHECKING:
     import torch
@@ -121,12 +122,12 @@ def gene_importance(
         captum is not installed.
     """
     check_key(key_added)
-    _check_free(adata, key_added)
     for name, value in {"n_cells": n_cells, "n_steps": n_steps, "n_deleted": n_deleted}.items():
         if not value >= (FEWEST_CELLS if name == "n_cells" else 1):
             msg = f"{name}={value!r} must be at least {FEWEST_CELLS if name == 'n_cells' else 1}."
             raise ValueError(msg)
     X, var, where = get_matrix(adata, layer, use_raw)
+    check_free(adata, key_added, of="tl.gene_importance", field="importance")
     rng = np.random.default_rng(rng)
     rows_of = _draw(adata, groupby, n_cells, rng)
     explained = _chosen(groups, rows_of, groupby)
@@ -195,14 +196,6 @@ def gene_importance(
     adata = adata.copy() if copy else adata
     adata.uns[key_added] = record
     return adata if copy else None
-
-
-def _check_free(adata: Any, key: str) -> None:
-    """Refuse a key that holds something scellm has not written."""
-    found = getattr(adata, "uns", {}).get(key)
-    if found is not None and not (isinstance(found, dict) and "importance" in found):
-        msg = f"`adata.uns[{key!r}]` is there already and is not of gene_importance; pass another key_added=, or delete it."
-        raise ValueError(msg)
 
 
 def _draw(adata: AnnData, groupby: str, n_cells: int, rng: np.random.Generator) -> dict[str, np.ndarray]:

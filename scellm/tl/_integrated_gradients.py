@@ -19,11 +19,6 @@ BAG_POSITIONS_AT_ONCE = 524_288
 """The same for a bag of genes, which keeps nothing per position."""
 
 
-def unit(vectors: np.ndarray) -> np.ndarray:
-    """Rows of length 1."""
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
-
-
 def integrated_gradients(
     model: CellLM,
     tokens: Tokens,

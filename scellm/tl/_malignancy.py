@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from anndata import AnnData
+from scipy.special import expit
 
-from .._checks import check_choice, check_key
+from .._checks import check_backed, check_choice, check_free, check_key
 from .._keys import MALIGNANT
 from ..models import CellLM, load
 from ._embed import _check_options, embedding_of
@@ -94,10 +95,8 @@ def malignancy(
     check_key(key_added)
     _check_options(on_empty, batch_size, min_overlap)
     check_choice(adata, layer, use_raw)
-    _check_free(adata, key_added)
-    if adata.isbacked and (copy or adata.is_view):
-        msg = "Copies and views of a backed AnnData are not supported; take it whole, or load it: adata.to_memory()."
-        raise ValueError(msg)
+    check_backed(adata, copy=copy)
+    check_free(adata, key_added, ("obs", key_added))
     model = model if isinstance(model, CellLM) else load(model)
     weight, bias, facts = _head(model)
     cells, record = embedding_of(
@@ -124,7 +123,7 @@ def probability(cells: np.ndarray, weight: np.ndarray, bias: float) -> np.ndarra
     cells = cells.astype(np.float64)
     length = np.linalg.norm(cells, axis=1, keepdims=True)
     logits = (cells / np.where(length > 0, length, 1)) @ weight.astype(np.float64) + bias
-    return (0.5 * (1 + np.tanh(logits / 2))).astype(np.float32)  # the logistic function, without overflow
+    return expit(logits).astype(np.float32)
 
 
 def _head(model: CellLM) -> tuple[np.ndarray, float, str]:
@@ -145,16 +144,3 @@ def _head(model: CellLM) -> tuple[np.ndarray, float, str]:
         )
         raise ValueError(msg)
     return weight, float(bias[0]), str(part.meta.get("trained_on", ""))
-
-
-def _check_free(adata: AnnData, key: str) -> None:
-    """Refuse a key that holds something scellm has not written."""
-    found: Any = adata.uns.get(key)
-    is_ours = isinstance(found, dict) and "scellm_version" in found
-    if (key in adata.uns or key in adata.obs) and not is_ours:
-        where = "uns" if key in adata.uns else "obs"
-        msg = (
-            f"`adata.{where}[{key!r}]` is there already and is not of scellm; it is not overwritten. Pass key_added= "
-            "with another key, or delete it."
-        )
-        raise ValueError(msg)

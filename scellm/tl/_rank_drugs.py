@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 from scipy import stats
 
-from .._checks import check_key, get_matrix
+from .._checks import check_free, check_key, get_matrix
 from .._keys import DRUG_RESPONSE, RANK_DRUGS
 from .._version import __version__
 from ..data import GeneVocabulary, gene_names
@@ -106,7 +106,7 @@ def rank_drugs(
         msg = f"n_bootstraps={n_bootstraps!r} must be at least 1; an interval of some worth needs hundreds."
         raise ValueError(msg)
     values, record = read_response(adata, key)
-    _check_free(adata, key_added)
+    check_free(adata, key_added, of="tl.rank_drugs", field="effect")
     groups = _column(adata, groupby, "groupby")
     samples = None if sample_key is None else _column(adata, sample_key, "sample_key")
     names = [name for name in groups.categories.tolist() if name != reference]
@@ -293,14 +293,3 @@ def _report(result: dict[str, np.ndarray], sample_key: str | None) -> None:
             f"{n} groups have no p-value: fewer than {FEWEST_SAMPLES} samples of `adata.obs[{sample_key!r}]` on a side.",
             stacklevel=3,
         )
-
-
-def _check_free(adata: AnnData, key: str) -> None:
-    """Refuse a key that holds something `rank_drugs` has not written."""
-    found = adata.uns.get(key)
-    if key in adata.uns and not (isinstance(found, dict) and "scellm_version" in found and "effect" in found):
-        msg = (
-            f"`adata.uns[{key!r}]` is there already and is not of tl.rank_drugs; it is not overwritten. Pass key_added= "
-            "with another key, or delete it."
-        )
-        raise ValueError(msg)

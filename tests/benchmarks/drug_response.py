@@ -339,7 +339,8 @@ no pair is on both sides.
 
 Pearson and RMSE (ln uM) are over all pairs; *per drug* and *per line* are means of correlations within each. A prediction
 that is constant counts as 0. Hyperparameters were set on the validation part of the GDSC2 splits, or
-left at common values.
+left at common values; those of the covariance of structures by cross-validation over the drugs that are not in the test
+part of GDSC2, which are among the drugs of the five folds.
 """
 
 LIMITS = """

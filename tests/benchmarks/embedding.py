@@ -277,7 +277,7 @@ def main() -> None:
     facts |= {
         "model": model.name,
         "sha256": model.sha256,
-        "seeds": [str(name) for name in options.seeds],
+        "seeds": [other.sha256 for other in others],
         "recipe_seconds": 60 * float(model.provenance.get("minutes", 0)),
         "measured": machine(),
         "results": results,
