@@ -385,7 +385,7 @@ def draw(found: dict[str, Any]) -> None:
     names = [name for name in DRAWN if name in found]
     figure = Figure(figsize=(3.2 * len(names) + 2, 4.2), layout="constrained")
     panels = np.atleast_1d(figure.subplots(1, len(names), sharey=True))
-    order = list(ROWS)
+    order = [method for method in ROWS if any(method in found[name] for name in names)]
     for axes, name in zip(panels, names, strict=True):
         rows = {method: row["per drug"] for method, row in found[name].items()}
         colours = [
@@ -393,6 +393,9 @@ def draw(found: dict[str, Any]) -> None:
             for m in order
         ]
         axes.barh(range(len(order)), [rows.get(method, np.nan) for method in order], color=colours)
+        for at, method in enumerate(order):
+            if method not in rows:
+                axes.text(0, at, " not measured", va="center", fontsize=7, color="0.4")
         axes.set_yticks(range(len(order)), order)
         axes.set(title=name, xlabel="Pearson per drug")
         axes.spines[["top", "right"]].set_visible(False)
