@@ -122,7 +122,7 @@ class DrugModel:
         )
 
     def compounds(self, names: list[str], smiles: list[str]) -> Panel:
-        """Compounds that are not in the model, by their resemblance to those that are.
+        """Compounds that are not in the model, by their resemblance to those that are, as in the screen of the panel.
 
         Parameters
         ----------
@@ -138,7 +138,10 @@ class DrugModel:
         bits = np.unpackbits(tensors["fingerprints"], axis=1).astype(bool)
         numbers = (descriptors(smiles) - tensors["descriptor_center"]) / tensors["descriptor_spread"]
         alike = structure_kernel((fingerprints(smiles), numbers), (bits, tensors["descriptors"]))  # (n, D)
-        everything = tensors["dual"].sum(1, keepdims=True)  # (L, 1)
+        screens, panel = self.drugs["screen"], self.drugs["panel"]
+        main = screens[panel if panel.any() else ~panel].mode().iloc[0]
+        general = np.where(screens == main, 1.0, settings["between_screens"])
+        everything = tensors["dual"] @ general[:, None]  # (L, 1)
         response = (
             settings["line_kernel"] * everything + settings["drug_structure"] * tensors["dual"] @ alike.T
         )

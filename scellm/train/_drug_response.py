@@ -44,6 +44,8 @@ class DrugResponseConfig:
         Sensitivity to a drug: of the line itself, beside 1 for what is shared with similar lines.
     drug_self, drug_structure, drug_action
         Covariance of drugs: own, of similar structure (`data.structure_kernel`), of shared targets and class.
+    between_screens
+        Correlation of a line's general sensitivity in two screens, whose assays and doses differ.
     prior_lines
         Lines' worth of the average spread that a drug's own spread is shrunk with.
     folds
@@ -59,6 +61,7 @@ class DrugResponseConfig:
     drug_self: float = 0.5
     drug_structure: float = 1.0
     drug_action: float = 0.5
+    between_screens: float = 0.5
     prior_lines: float = 5.0
     folds: int = 5
     coverage: float = 0.9
@@ -131,6 +134,7 @@ def solve_response(
     action: np.ndarray,
     config: DrugResponseConfig,
     *,
+    screens: np.ndarray | None = None,
     rounds: int = 0,
 ) -> Fit:
     """Solve the Gaussian process on the measured pairs.
@@ -147,6 +151,8 @@ def solve_response(
         (D, D) kernels of drugs: `data.structure_kernel`, shared targets.
     config
         Weights.
+    screens
+        (D,) where each drug was measured; `None` for one screen.
     rounds
         Times the covariance of drugs is estimated from the responses themselves and the process solved again: for
         filling in missing pairs of known lines and drugs, where it gains most. It does not change what
@@ -157,10 +163,11 @@ def solve_response(
     mean, scale, learnt = _drug_scale(grid, between, structure, config)
     standardised = np.where(grid.measured, (grid.values - mean) / scale, 0)
     kernel = line_kernel(torch.from_numpy(similarity))
-    eye, ones = torch.eye(n_lines, dtype=torch.float64), torch.ones((n_drugs, n_drugs), dtype=torch.float64)
+    eye = torch.eye(n_lines, dtype=torch.float64)
+    general = torch.from_numpy(_general(np.zeros(n_drugs) if screens is None else screens, config))
     drugs = torch.from_numpy(between) + config.drug_self * torch.eye(n_drugs, dtype=torch.float64)
     pair = kernel + config.pair_self * eye
-    parts = [(config.line_self * eye + config.line_kernel * kernel, ones), (pair, drugs)]
+    parts = [(config.line_self * eye + config.line_kernel * kernel, general), (pair, drugs)]
     values, measured = torch.from_numpy(standardised), torch.from_numpy(grid.measured)
     dual = solve_grid(values, measured, parts, noise=config.noise)
     fitted = apply_parts(parts, dual)
@@ -170,8 +177,13 @@ def solve_response(
         parts = [(pair, drugs / drugs.diagonal().mean())]
         dual = solve_grid(values, measured, parts, noise=config.noise * 0.4)
         fitted = apply_parts(parts, dual)
-    response = config.line_kernel * dual @ ones + dual @ drugs if not rounds else dual @ parts[0][1]
+    response = config.line_kernel * dual @ general + dual @ drugs if not rounds else dual @ parts[0][1]
     return Fit(mean, scale, dual.numpy(), response.numpy(), mean + scale * fitted.numpy(), learnt)
+
+
+def _general(screens: np.ndarray, config: DrugResponseConfig) -> np.ndarray:
+    """(D, D) covariance of what lines are to all drugs of a screen."""
+    return np.where(screens[:, None] == screens, 1.0, config.between_screens)
 
 
 def _drug_scale(
@@ -276,8 +288,11 @@ def fit_drug_response(
         profiles = [table.reindex(columns=symbols, fill_value=0).to_numpy(np.float64) for table in normal]
         reader |= fit_normal_axis(expression, profiles, reader, rng=rng)
     similarity = LineReader(reader).kernel_similarity
-    fit = solve_response(similarity, grid, structure, action, config)
-    calibration, error, pearson = calibrate(expression, grid, structure, action, config, rng=rng)
+    screens = drugs["screen"].to_numpy(dtype=str)
+    fit = solve_response(similarity, grid, structure, action, config, screens=screens)
+    calibration, error, pearson = calibrate(
+        expression, grid, structure, action, config, screens=screens, rng=rng
+    )
     compound = _compound_error(similarity, grid, structure, config, has_structure, rng=rng)
     if lines is None:
         lines = pd.DataFrame({"line": log2_tpm.index, "name": log2_tpm.index, "tissue": ""})
@@ -333,6 +348,7 @@ def calibrate(
     action: np.ndarray,
     config: DrugResponseConfig,
     *,
+    screens: np.ndarray | None = None,
     rng: int = 0,
 ) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
     """Errors of lines that were left out, at several depths, and standard deviations that fit them.
@@ -355,7 +371,7 @@ def calibrate(
         test, train = np.flatnonzero(fold_of == fold), np.flatnonzero(fold_of != fold)
         reader = LineReader(fit_reader(expression[train], rng=rng))
         known = ResponseGrid(grid.values[train], grid.measured[train])
-        fit = solve_response(reader.kernel_similarity, known, structure, action, config)
+        fit = solve_response(reader.kernel_similarity, known, structure, action, config, screens=screens)
         white = whitener(line_kernel(torch.from_numpy(reader.kernel_similarity)), config.noise)
         scales[test] = fit.scale
         for depth in DEPTHS:

@@ -126,6 +126,7 @@ def gaussian_process(
         problem.structure * structure,
         problem.action * action,
         config or DrugResponseConfig(),
+        screens=problem.screens,
         rounds=rounds,
     )
     return fit.fitted[problem.rows, problem.columns]

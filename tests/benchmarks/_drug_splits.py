@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import _drug_data as source
@@ -40,6 +40,8 @@ class Problem:
     columns: np.ndarray
     truth: np.ndarray
     """Line, drug and ln IC50 of each test pair, (n,)."""
+    screens: np.ndarray
+    """(D,) name of the screen."""
 
 
 def problem(table: pd.DataFrame, is_test: np.ndarray, is_train: np.ndarray) -> Problem:
@@ -76,6 +78,55 @@ def problem(table: pd.DataFrame, is_test: np.ndarray, is_train: np.ndarray) -> P
         rows=rows[is_test],
         columns=columns[is_test],
         truth=table["ln_ic50"].to_numpy(np.float64)[is_test],
+        screens=np.full(len(drugs), ""),
+    )
+
+
+def widened(task: Problem, data: Path = source.DATA) -> Problem:
+    """The same test pairs, and to learn from also the drugs of GDSC1 and GDSC2 that the table lacks.
+
+    As in the shipped model. Nothing is added of lines without training pairs, nor of a compound that the table has under
+    any id, name or synonym.
+    """
+    catalogue = source.drugs(data)
+    taken = set(task.drugs["drug"])
+    plain = _spellings(catalogue)
+    structure = catalogue["inchikey"].str[:14]
+    known_names = set().union(*plain[task.drugs["drug"]])
+    known_structures = set(structure[task.drugs["drug"]]) - {""}
+    lines, added = task.lines[task.measured.any(1)], []
+    for screen, name in (("GDSC2", "GDSC2_oncoPredict"), ("GDSC1", "GDSC1_v17_gdsctools")):
+        more = source.responses(name, data)
+        for drug, part in more.groupby("drug", observed=True):
+            if drug in taken or plain[drug] & known_names or structure[drug] in known_structures:
+                continue
+            known_names |= plain[drug]
+            known_structures |= {structure[drug]} - {""}
+            added.append((drug, screen, part[part["line"].isin(lines)]))
+    drugs = pd.concat([task.drugs, catalogue.loc[[drug for drug, _, _ in added]]], ignore_index=True)
+    values, measured = (np.zeros((len(task.lines), len(added)), dtype=kind) for kind in (float, bool))
+    for column, (_, _, part) in enumerate(added):
+        mean = part.groupby("line", observed=True)["ln_ic50"].mean()
+        rows = task.lines.get_indexer(mean.index)
+        values[rows, column], measured[rows, column] = mean, True
+    bits, numbers, _, _ = structures(drugs["smiles"].tolist())
+    return replace(
+        task,
+        drugs=drugs,
+        bits=bits,
+        structure=structure_kernel((bits, numbers), (bits, numbers)),
+        action=shared_targets(drugs).astype(np.float64),
+        values=np.hstack([task.values, values]),
+        measured=np.hstack([task.measured, measured]),
+        screens=np.array(["GDSC2"] * len(task.drugs) + [screen for _, screen, _ in added]),
+    )
+
+
+def _spellings(catalogue: pd.DataFrame) -> pd.Series:
+    """Names and synonyms of each drug without case and punctuation, as sets."""
+    texts = catalogue["name"] + "," + catalogue["synonyms"]
+    return texts.map(
+        lambda text: {"".join(filter(str.isalnum, part.casefold())) for part in text.split(",")} - {""}
     )
 
 
@@ -101,6 +152,11 @@ def splits(data: Path = source.DATA, *, validation: bool = False) -> Iterator[tu
     yield (
         "unseen drugs, all in five folds",
         [problem(table, _mask(len(table), test), _mask(len(table), train)) for train, test in drug_folds],
+    )
+    line_folds = GroupKFold(5, shuffle=True, random_state=0).split(table, groups=table["line"])
+    yield (
+        "unseen lines, all in five folds",
+        [problem(table, _mask(len(table), test), _mask(len(table), train)) for train, test in line_folds],
     )
     tissue = source.lines(pd.Index(table["line"].unique()), data).set_index("line")["tissue"]
     groups = tissue[table["line"]].to_numpy()
@@ -161,3 +217,47 @@ def within(truth: np.ndarray, guess: np.ndarray, group: np.ndarray, *, rank: boo
             )
             found.append(np.corrcoef(*pair)[0, 1] if np.ptp(pair[1]) > 1e-9 else 0.0)
     return float(np.mean(found)) if found else float("nan")
+
+
+def behind(
+    problems: list[Problem], ours: list[np.ndarray], theirs: list[np.ndarray], *, by: str, draws: int = 500
+) -> dict[str, tuple[float, float]]:
+    """95 % intervals of how far `theirs` stay behind `ours`, in Pearson and in mean Pearson per drug.
+
+    Bootstrap over what is held out: `by` "drug" or "line".
+    """
+    shape = problems[0].values.shape
+    truth, tested = np.zeros(shape), np.zeros(shape)
+    guesses = np.zeros((2, *shape))
+    for task, *pair in zip(problems, ours, theirs, strict=True):
+        at = task.rows, task.columns
+        truth[at], tested[at] = task.truth, 1.0
+        guesses[0][at], guesses[1][at] = pair
+    truth = np.where(tested > 0, truth - truth.sum() / tested.sum(), 0)
+    enough = tested.sum(0) >= FEWEST
+    generator = np.random.default_rng(0)
+    found: dict[str, list[float]] = {"Pearson": [], "per drug": []}
+    fixed = [_within_columns(truth, guess, tested) for guess in guesses]
+    axis = 1 if by == "drug" else 0
+    held = np.flatnonzero(tested.any(1 - axis))
+    for _ in range(draws):
+        n = np.bincount(generator.choice(held, len(held)), minlength=shape[axis]).astype(float)
+        weights = tested * (n if by == "drug" else n[:, None])
+        flat = weights.ravel()[:, None]
+        pair = [_within_columns(truth.reshape(-1, 1), g.reshape(-1, 1), flat)[0] for g in guesses]
+        found["Pearson"].append(pair[0] - pair[1])
+        if by == "drug":
+            means = [np.average(r[enough], weights=n[enough]) if n[enough].any() else np.nan for r in fixed]
+        else:
+            means = [np.mean(_within_columns(truth, g, weights)[enough]) for g in guesses]
+        found["per drug"].append(means[0] - means[1])
+    return {name: tuple(map(float, np.nanquantile(values, [0.025, 0.975]))) for name, values in found.items()}
+
+
+def _within_columns(truth: np.ndarray, guess: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted correlation in each column; 0 where either is constant."""
+    n = np.maximum(weights.sum(0), 1e-9)
+    a, b = (values - (weights * values).sum(0) / n for values in (truth, guess))
+    over = (weights * a * b).sum(0)
+    under = np.sqrt((weights * a**2).sum(0) * (weights * b**2).sum(0))
+    return np.divide(over, under, out=np.zeros_like(over), where=under > 1e-9)
