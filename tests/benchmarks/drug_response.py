@@ -1,6 +1,6 @@
 """Drug response on splits that mean something, beside trivial predictors; biology, calibration and single cells.
 
-    python tests/benchmarks/drug_response.py [--parts splits calibration biology transfer few_shot] [--model scellm-small]
+    python tests/benchmarks/drug_response.py [--parts splits calibration biology transfer few_shot speed] [--model scellm-small]
     python tests/benchmarks/drug_response.py --parts splits --rows "scellm frozen" "scellm fine-tuned"  # new weights
 
 Writes `docs/benchmarks/drug_response.md`, `.json` and `.png`. Every part, and in `splits` every row, is kept in the
@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 import torch
 from _drug_single_cells import few_shot, transfer, zero_shot
+from _drug_speed import measure as measure_sizes
 from _drug_splits import Problem, behind, problem, score, splits, widened
 from _report import DOCS, machine, write
 from sklearn.metrics import roc_auc_score
@@ -35,7 +36,7 @@ from scellm.models._line_reader import LineReader, fit_reader
 from scellm.nn import line_kernel, unexplained, whitener
 from scellm.train._drug_response import DrugResponseConfig, ResponseGrid, calibrate, solve_response
 
-PARTS = ("splits", "calibration", "biology", "transfer", "few_shot")
+PARTS = ("splits", "calibration", "biology", "transfer", "few_shot", "speed")
 STATE = DOCS / "drug_response.json"
 SPLITS = (
     "random pairs",
@@ -281,6 +282,11 @@ def measure_few_shot(state: dict[str, Any], model: CellLM, data: Path) -> None:
     }
 
 
+def measure_speed(state: dict[str, Any], _: CellLM, data: Path) -> None:
+    """Seconds and memory of `tl.drug_response`."""
+    state["speed"] = measure_sizes(data)
+
+
 # -- the page -----------------------------------------------------------------------------------------------------
 
 
@@ -311,6 +317,8 @@ def keep(state: dict[str, Any]) -> None:
         ).fillna("")
     if part := state.get("few_shot"):
         tables["Few labelled cells"] = pd.DataFrame(part["rows"])
+    if part := state.get("speed"):
+        tables["Speed of tl.drug_response"] = pd.DataFrame(part)
     if any(name in state.get("splits", {}) for name in DRAWN):
         draw(state["splits"])
     write("drug_response", "Drug response", text(state), tables, state)
@@ -360,6 +368,14 @@ def text(state: dict[str, Any]) -> str:
             "SCAD exist as z-scores only, which `tl.embed` refuses; here their positive part stands in for log "
             "expression. No two sets share a drug, so there is no transfer between sets to show. Without any label, the shipped "
             f"drug model separates untreated PC9 cells from survivors with AUC {zero} (0.5 is chance)."
+        )
+    if part := state.get("speed"):
+        asked = next(row for row in part if (row["cells"], row["drugs"]) == (10_000, 50))
+        few, many = (row for row in part if row["cells"] in (2_500, 40_000))
+        parts.append(
+            f"**Speed.** 10,000 blood cells and 50 drugs take {asked['seconds']:.1f} s from counts, no embedding needed (target: 5 s). "
+            f"From 2,500 to 40,000 cells the output grows by {many['output, MiB'] - few['output, MiB']:.0f} MiB and memory, beyond "
+            f"the cells themselves, by {many['memory beyond the cells, MiB'] - few['memory beyond the cells, MiB']:.0f} MiB."
         )
     parts.append(LIMITS)
     return "\n\n".join(parts)
