@@ -92,6 +92,15 @@ def test_a_known_structure_given_as_new_is_close_to_the_drug(model):
     assert (guess[1] > known[1]).all()
 
 
+def test_a_new_compound_is_predicted_as_in_the_screen_of_the_panel(model):
+    panel = np.arange(8) < 4
+    drugs = model.drugs.assign(panel=panel, screen=np.where(panel, "one", "other"))
+    settings = model.settings | {"between_screens": 0.0, "drug_structure": 0.0}
+    changed = dataclasses.replace(model, drugs=drugs, settings=settings)
+    general = settings["line_kernel"] * model.tensors["dual"][:, :4].sum(1)
+    np.testing.assert_allclose(changed.compounds(["new"], ["CCO"]).response[:, 0], general, atol=1e-6)
+
+
 def test_the_shipped_model_is_small_and_knows_textbook_drugs():
     model = load_drug_model()
     folder = scellm.models._drug_model.shipped_folder() / "scellm-drug"

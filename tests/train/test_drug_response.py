@@ -83,6 +83,23 @@ def test_an_unseen_drug_gets_mean_and_spread_from_similar_ones(screen):
     assert np.isfinite(fit.fitted).all()
 
 
+def test_lines_that_differ_between_screens_do_not_mislead_each_other():
+    rng = np.random.default_rng(0)
+    n_lines, screens = 60, np.repeat(["one", "other"], [6, 20])
+    general = {"one": rng.normal(size=n_lines), "other": rng.normal(size=n_lines)}
+    values = np.stack([general[screen] for screen in screens], axis=1)
+    values += 0.5 * rng.normal(size=values.shape)
+    grid = ResponseGrid(values, np.ones(values.shape, dtype=bool))
+    nothing = np.zeros((26, 26))
+    known = grid.masked(np.arange(26) != 0)
+
+    def correlation(screens):
+        fit = solve_response(np.eye(n_lines), known, nothing, nothing, CONFIG, screens=screens)
+        return np.corrcoef(fit.fitted[:, 0], values[:, 0])[0, 1]
+
+    assert correlation(screens) > correlation(None) + 0.1
+
+
 def test_learnt_drug_covariance_fills_gaps_better(screen):
     log2_tpm, responses, drugs = screen
     grid = ResponseGrid.from_table(responses, pd.Index(log2_tpm.index), pd.Index(drugs["drug"]))
