@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -25,13 +26,28 @@ LONELY = 0.1
 """Share of the lines, those least like any other, that lie beyond the edge of what the model has seen."""
 
 
+@dataclass(frozen=True)
+class Platform:
+    """How single-cell sequencing sees the genes, beside bulk sequencing of the same cells."""
+
+    factor: np.ndarray
+    """(G,) how much more it sees of a gene on average, over platforms."""
+    spread: np.ndarray
+    """(G,) standard deviation of log2 of that between platforms and lines."""
+
+    def see(self, linear: np.ndarray, *, rng: np.random.Generator | int) -> np.ndarray:
+        """Linear bulk profiles (n, G) as a platform drawn at random would show each."""
+        noise = np.random.default_rng(rng).normal(size=linear.shape)
+        return linear * self.factor * np.exp2(self.spread * noise)
+
+
 class LineReader:
     """Cosine similarity of cells to cell lines, estimated from however few counts a cell has.
 
     A line is a vector of unit length: its centred log profile, genes weighted by spread ** -0.5, in principal
     components. A cell with few counts shows such a profile through so much noise that its cosines mean little, so it
-    is read by ridge regression, fitted on lines thinned to the cell's depth. What cannot be known from that many
-    counts shrinks towards the average line. Genes the data lack are left out of the regression.
+    is read by ridge regression, fitted on lines thinned to the cell's depth, as single-cell sequencing would see them.
+    What cannot be known from that many counts shrinks towards the average line. Genes the data lack are left out of the regression.
 
     Parameters
     ----------
@@ -122,13 +138,17 @@ class LineReader:
         return reader.astype(np.float32), edge
 
 
-def fit_reader(log2_tpm: np.ndarray, *, rank: int = RANK, rng: int = 0) -> dict[str, np.ndarray]:
+def fit_reader(
+    log2_tpm: np.ndarray, *, platform: Platform | None = None, rank: int = RANK, rng: int = 0
+) -> dict[str, np.ndarray]:
     """Learn how to read cells of any depth from the profiles of lines; keeps second moments, not profiles.
 
     Parameters
     ----------
     log2_tpm
         (L, G) log2(TPM + 1).
+    platform
+        How single-cell sequencing sees genes; `None` as bulk does.
     rank
         Most dimensions of a vector.
     rng
@@ -141,6 +161,7 @@ def fit_reader(log2_tpm: np.ndarray, *, rank: int = RANK, rng: int = 0) -> dict[
     `edge` (K + 1,).
     """
     linear = np.exp2(log2_tpm.astype(np.float64)) - 1
+    of_cells = linear if platform is None else linear * platform.factor
     whole = np.log2(1 + _fractions(linear) * SCALE)
     weight = np.maximum(whole.std(0), 1e-2) ** -0.5
     unit = _unit((whole - whole.mean(0)) * weight)
@@ -149,7 +170,8 @@ def fit_reader(log2_tpm: np.ndarray, *, rank: int = RANK, rng: int = 0) -> dict[
     vectors = _unit(unit @ loadings)
     centers, grams, crosses, edges = [], [], [], []
     for i, depth in enumerate(DEPTHS):
-        thinned = thin(linear, depth, repeats=REPEATS, rng=rng + i)
+        seen = linear if platform is None else platform.see(np.tile(linear, (REPEATS, 1)), rng=rng + i)
+        thinned = thin(seen, depth, repeats=REPEATS if platform is None else 1, rng=rng + i)
         logged = np.log2(1 + _fractions(thinned) * SCALE)
         centers.append(logged.mean(0))
         logged -= centers[-1]
@@ -164,7 +186,7 @@ def fit_reader(log2_tpm: np.ndarray, *, rank: int = RANK, rng: int = 0) -> dict[
         "line_vectors": vectors.astype(np.float32),
         "loadings": loadings.astype(np.float32),
         "gene_weight": weight.astype(np.float32),
-        "mean_fraction": _fractions(linear).mean(0).astype(np.float32),
+        "mean_fraction": _fractions(of_cells).mean(0).astype(np.float32),
         "center": np.array(centers, dtype=np.float32),
         "gram": np.array(grams, dtype=np.float16),
         "cross": np.array(crosses, dtype=np.float16),

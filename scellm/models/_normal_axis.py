@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ._line_reader import DEPTHS, SCALE, _fractions, _unpack, thin
+from ._line_reader import DEPTHS, SCALE, Platform, _fractions, _unpack, thin
 
 PENALTY = 10.0
 """Ridge penalty, in units of the mean variance of a gene."""
-FARTHEST = 0.7
-"""Way to normal tissue from which a cell is outside: between groups of cancer cells (up to 0.63, one glioma 0.76) and of
-normal cells (from 0.80) of labelled sets of the training corpus, whose protocols are not those of the lines."""
+FARTHEST = 0.6
+"""Way to normal tissue from which a cell is outside: between groups of cancer cells and of normal tissue of labelled sets
+of the training corpus (`docs/dev/decisions.md`)."""
 LEAST = 0.1
 """Part of the axis that the genes at hand must hold for it to be used."""
 
@@ -26,6 +26,7 @@ def fit_normal_axis(
     normal: Sequence[np.ndarray],
     statistics: Mapping[str, np.ndarray],
     *,
+    platform: Platform | None = None,
     rng: int = 0,
 ) -> dict[str, np.ndarray]:
     """The axis at each depth, and for bulk.
@@ -35,9 +36,12 @@ def fit_normal_axis(
     log2_tpm
         (L, G) log2(TPM + 1) of lines.
     normal
-        (N, G) linear expression of normal tissues or cell types, whatever its scale; each array weighs the same.
+        (N, G) linear expression of normal tissues or cell types as bulk sees it, whatever its scale; each array weighs the
+        same.
     statistics
         What `fit_reader` learnt from the lines.
+    platform
+        As of `fit_reader`.
     rng
         Seed of the thinning.
 
@@ -59,10 +63,11 @@ def fit_normal_axis(
     axes, shifts = [], []
     for i, depth in enumerate((*DEPTHS, None)):
         center = statistics["center"][i].astype(np.float64)
-        lines = _logged(linear, depth, rng + i) - center
+        seen = platform.factor if platform is not None and depth else np.ones(n_genes)
+        lines = _logged(linear * seen, depth, rng + i) - center
         means, spreads = [], []
         for profiles in normal:
-            logged = _logged(profiles, depth, rng + i) - center
+            logged = _logged(profiles * seen, depth, rng + i) - center
             means.append(logged.mean(0))
             spreads.append(logged)
         shift = np.mean(means, axis=0)

@@ -106,7 +106,7 @@ def drug_response(
         Standard deviation: mean ± 1.645 of them held 90 % of the measurements of left-out lines.
     `adata.obs[f"{key_added}_applicability"]` : float32
         Distance to the training lines, above 1 is outside: the larger of the distance to the nearest line, in units of
-        that of the most lonely tenth of lines, and of the way from the mean line to mean normal tissue, of which 70 % is
+        that of the most lonely tenth of lines, and of the way from the mean line to mean normal tissue, of which 60 % is
         1. Groups are told from normal tissue far better than single cells. It is no test of malignancy.
     `adata.uns[key_added]` : dict
         `drugs`, `drug_class`, `target`, `smiles`, `pearson` (correlation over left-out lines; NaN for new

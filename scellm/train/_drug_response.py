@@ -22,7 +22,7 @@ from ..data._drugs import (
     structure_kernel,
 )
 from ..models._drug_model import DrugModel
-from ..models._line_reader import LineReader, fit_reader, thin
+from ..models._line_reader import LineReader, Platform, fit_reader, thin
 from ..models._normal_axis import fit_normal_axis
 from ..nn import apply_parts, line_kernel, solve_grid, unexplained, whitener
 
@@ -218,6 +218,7 @@ def fit_drug_response(
     *,
     lines: pd.DataFrame | None = None,
     normal: Sequence[pd.DataFrame] = (),
+    platform: pd.DataFrame | None = None,
     config: DrugResponseConfig | None = None,
     name: str = "drug-model",
     provenance: dict[str, Any] | None = None,
@@ -236,8 +237,12 @@ def fit_drug_response(
     lines
         Columns `line`, `name` and `tissue`; `None` knows names only.
     normal
-        Tables of linear expression, normal tissues or cell types x genes, each weighing the same: applicability then says
-        of cells like these that they are outside. Genes that a table lacks count as not expressed.
+        Tables of linear expression as bulk RNA-seq sees it, normal tissues or cell types x genes, each weighing the same:
+        applicability then says of cells like these that they are outside. Genes that a table lacks count as not expressed.
+    platform
+        How single-cell sequencing sees genes, by gene symbol, from lines that were measured both ways: `factor`, how much more
+        of the gene than bulk RNA-seq does, and `spread`, the standard deviation of its log2. Other genes are seen alike, with
+        the median spread. `None` takes cells for thinned bulk.
     config
         Weights; `None` takes those of the shipped model.
     name, provenance
@@ -254,9 +259,9 @@ def fit_drug_response(
     ImportError
         RDKit is not installed: structures are turned into fingerprints.
     KeyError
-        Columns are missing, or a line or drug of `responses` is not in the other tables.
+        Columns are missing, also of `platform`, or a line or drug of `responses` is not in the other tables.
     ValueError
-        Fewer than two lines or drugs a fold, values that are not finite.
+        Fewer than two lines or drugs a fold, values that are not finite, factors of `platform` that are not positive.
     """
     config = config or DrugResponseConfig()
     if missing := [column for column in DRUG_COLUMNS if column not in drugs]:
@@ -282,16 +287,17 @@ def fit_drug_response(
         msg = f"{int((names == '').sum())} columns are no protein-coding genes: {unknown}."
         raise ValueError(msg)
     expression = expression[:, np.argsort([vocabulary._row_of_name[name] for name in names])]
-    reader = fit_reader(expression, rng=rng)
+    symbols = vocabulary.subset(names).symbols
+    seen = None if platform is None else _platform(platform, symbols)
+    reader = fit_reader(expression, platform=seen, rng=rng)
     if normal:
-        symbols = vocabulary.subset(names).symbols
         profiles = [table.reindex(columns=symbols, fill_value=0).to_numpy(np.float64) for table in normal]
-        reader |= fit_normal_axis(expression, profiles, reader, rng=rng)
+        reader |= fit_normal_axis(expression, profiles, reader, platform=seen, rng=rng)
     similarity = LineReader(reader).kernel_similarity
     screens = drugs["screen"].to_numpy(dtype=str)
     fit = solve_response(similarity, grid, structure, action, config, screens=screens)
     calibration, error, pearson = calibrate(
-        expression, grid, structure, action, config, screens=screens, rng=rng
+        expression, grid, structure, action, config, screens=screens, platform=seen, rng=rng
     )
     compound = _compound_error(similarity, grid, structure, config, has_structure, rng=rng)
     if lines is None:
@@ -328,6 +334,20 @@ def fit_drug_response(
     )
 
 
+def _platform(table: pd.DataFrame, symbols: Sequence[str]) -> Platform:
+    """Factor and spread of each gene."""
+    if missing := [column for column in ("factor", "spread") if column not in table]:
+        msg = f"platform= lacks the columns {missing}."
+        raise KeyError(msg)
+    found = table.reindex(symbols)
+    factor = found["factor"].fillna(1.0).to_numpy(np.float64)
+    spread = found["spread"].fillna(table["spread"].median()).to_numpy(np.float64)
+    if not (np.isfinite(factor) & (factor > 0) & np.isfinite(spread) & (spread >= 0)).all():
+        msg = "platform= holds factors that are finite and positive, and spreads that are finite and not negative."
+        raise ValueError(msg)
+    return Platform(factor, spread)
+
+
 def structures(smiles: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Fingerprints (D, 2048) and standardised descriptors (D, 9), zero for ""; their centre and spread (9,)."""
     known = np.array([bool(text) for text in smiles])
@@ -349,6 +369,7 @@ def calibrate(
     config: DrugResponseConfig,
     *,
     screens: np.ndarray | None = None,
+    platform: Platform | None = None,
     rng: int = 0,
 ) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
     """Errors of lines that were left out, at several depths, and standard deviations that fit them.
@@ -369,14 +390,15 @@ def calibrate(
     scales = np.zeros(grid.values.shape)
     for fold in range(config.folds):
         test, train = np.flatnonzero(fold_of == fold), np.flatnonzero(fold_of != fold)
-        reader = LineReader(fit_reader(expression[train], rng=rng))
+        reader = LineReader(fit_reader(expression[train], platform=platform, rng=rng))
         known = ResponseGrid(grid.values[train], grid.measured[train])
         fit = solve_response(reader.kernel_similarity, known, structure, action, config, screens=screens)
         white = whitener(line_kernel(torch.from_numpy(reader.kernel_similarity)), config.noise)
         scales[test] = fit.scale
         for depth in DEPTHS:
             linear = np.exp2(expression[test]) - 1
-            values = linear * 1e6 if depth is None else thin(linear, depth, rng=generator)
+            seen = linear if platform is None or depth is None else platform.see(linear, rng=generator)
+            values = linear * 1e6 if depth is None else thin(seen, depth, rng=generator)
             similarity, _, _ = reader.read(values)
             cross = line_kernel(torch.from_numpy(np.nan_to_num(similarity))).double()
             predicted[depth][test] = fit.mean + fit.scale * (cross.numpy() @ fit.response)

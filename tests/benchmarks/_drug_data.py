@@ -53,8 +53,11 @@ def drugs(data: Path = DATA) -> pd.DataFrame:
     ).set_index("drug", drop=False)
 
 
-def normal(data: Path = DATA) -> list[pd.DataFrame]:
-    """Linear expression of normal tissues: bulk, and mean profiles of cell types from single cells."""
+def normal(factors: pd.Series | None = None, data: Path = DATA) -> list[pd.DataFrame]:
+    """Linear expression of normal tissues: bulk, and mean profiles of cell types from single cells.
+
+    The latter divided by `factors`, what single-cell sequencing sees more of a gene than bulk does.
+    """
     import anndata as ad
 
     from scellm.data import GeneVocabulary
@@ -67,6 +70,8 @@ def normal(data: Path = DATA) -> list[pd.DataFrame]:
         symbols = GeneVocabulary.default().match(profiles.var_names).symbols
         kept = (symbols != "") & ~pd.Index(symbols).duplicated()
         table = pd.DataFrame(linear[:, kept], index=profiles.obs_names, columns=symbols[kept])
+        if name == "human_celltypes" and factors is not None:
+            table /= factors.reindex(table.columns).fillna(1.0)
         found.append(table[table[table.columns.intersection(read)].sum(axis=1) > 0])
     return found
 

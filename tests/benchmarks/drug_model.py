@@ -13,8 +13,11 @@ from pathlib import Path
 
 import _drug_data as source
 import numpy as np
+from _drug_platform import differences, platform
+from _drug_single_cells import line_sets
 
 import scellm
+from scellm.data import GeneVocabulary
 from scellm.models import DrugModel, save_drug_model
 from scellm.train import fit_drug_response
 
@@ -26,6 +29,10 @@ PROVENANCE = {
         "responses": "GDSC2 through TGSA (MIT) and oncoPredict (GPL-2), GDSC1 v17 through gdsctools (BSD)",
         "expression": "CCLE, log2(TPM + 1) of 618 genes recovered from TGSA's z-scores (MIT)",
         "drugs": "GDSC, PubChem; structures through TGSA, GraphDRP and PharmacoDB",
+        "platform": (
+            "Factor per gene between single-cell and bulk sequencing, from nine lines that were measured both ways (scmixology, "
+            "Li 2017, Pollen 2014, sci-Plex, A549 in mice)"
+        ),
         "normal tissue, for applicability only": (
             "HPA and GTEx medians; mean profiles of cell types from the Human Cell Atlas, Descartes and other studies"
         ),
@@ -105,12 +112,15 @@ def main() -> None:
     options = parser.parse_args()
     responses, drugs = source.training_set(options.data)
     expression = source.expression(options.data)
+    symbols = GeneVocabulary.default().subset(expression.columns).symbols  # the order of `line_sets`
+    seen = platform(differences(line_sets(options.data), expression[symbols]))
     model = fit_drug_response(
         expression,
         responses,
         drugs,
         lines=source.lines(expression.index, options.data),
-        normal=source.normal(options.data),
+        normal=source.normal(seen["factor"], options.data),
+        platform=seen,
         name="scellm-drug",
         provenance=PROVENANCE,
     )

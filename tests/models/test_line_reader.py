@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import scellm
-from scellm.models._line_reader import DEEP, DEPTHS, LineReader, _pack, _unpack, fit_reader, thin
+from scellm.models._line_reader import DEEP, DEPTHS, LineReader, Platform, _pack, _unpack, fit_reader, thin
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +64,29 @@ def test_missing_genes_cost_little_while_enough_remain(statistics, log2_tpm):
     kinds = part[0].argmax(1) % 4 == np.arange(48) % 4
     assert kinds.mean() > 0.9
     assert np.corrcoef(whole[0].ravel(), part[0].ravel())[0, 1] > 0.8
+
+
+def test_what_a_platform_does_to_genes_is_read_through(statistics, log2_tpm):
+    """Cells of another platform are as similar to the lines as their bulk is, if the reader was told, and less else."""
+    platform = Platform(np.exp2(np.random.default_rng(3).normal(0, 1.5, 200)), np.full(200, 0.3))
+    counts = thin(platform.see(linear(log2_tpm), rng=4), 10_000)
+    truth = LineReader(statistics).kernel_similarity
+    off = ~np.eye(48, dtype=bool)
+
+    def fidelity(known):
+        similarity = LineReader(fit_reader(log2_tpm, platform=known)).read(counts)[0]
+        return np.corrcoef(similarity[off], truth[off])[0, 1]
+
+    assert fidelity(platform) > 0.8
+    assert fidelity(None) < fidelity(platform) - 0.1
+
+
+def test_bulk_is_read_the_same_whatever_the_platform(statistics, log2_tpm):
+    aware = LineReader(fit_reader(log2_tpm, platform=Platform(np.full(200, 3.0), np.ones(200))))
+    values = linear(log2_tpm) * 1e6
+    is_bulk = LineReader(statistics).read(values)[2] >= DEEP
+    similarity = LineReader(statistics).read(values[is_bulk])[0]
+    np.testing.assert_allclose(aware.read(values[is_bulk])[0], similarity, atol=1e-5)
 
 
 def test_cells_unlike_all_lines_lie_further(statistics, log2_tpm):

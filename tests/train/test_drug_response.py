@@ -145,3 +145,33 @@ def test_repeated_pairs_are_averaged():
 def test_tables_that_do_not_fit_are_refused(screen, change, error, text):
     with pytest.raises(error, match=text):
         fit_drug_response(*change(*screen), config=CONFIG)
+
+
+def platform_of(log2_tpm):
+    """Fifty genes of two hundred are seen twice as much."""
+    return pd.DataFrame({"factor": 2.0, "spread": 0.3}, index=log2_tpm.columns[:50])
+
+
+def test_a_platform_changes_what_cells_mean_and_not_bulk(screen, model):
+    log2_tpm, responses, drugs = screen
+    aware = fit_drug_response(log2_tpm, responses, drugs, config=CONFIG, platform=platform_of(log2_tpm))
+    assert (aware.drugs["pearson"] > 0.4).all()
+    np.testing.assert_array_equal(aware.tensors["response"], model.tensors["response"])
+    assert np.abs(aware.tensors["gram"].astype(float) - model.tensors["gram"]).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("columns", "error", "text"),
+    [
+        ({"factor": 0.0}, ValueError, "finite and positive"),
+        ({"spread": -1.0}, ValueError, "not negative"),
+        (None, KeyError, r"lacks the columns \['spread'\]"),
+    ],
+    ids=["factor", "spread", "missing"],
+)
+def test_a_platform_that_makes_no_sense(screen, columns, error, text):
+    log2_tpm, responses, drugs = screen
+    table = platform_of(log2_tpm)
+    table = table.drop(columns="spread") if columns is None else table.assign(**columns)
+    with pytest.raises(error, match=text):
+        fit_drug_response(log2_tpm, responses, drugs, config=CONFIG, platform=table)

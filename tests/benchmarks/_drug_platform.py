@@ -1,0 +1,64 @@
+"""How single-cell sequencing sees genes differently from bulk, from cell lines that were measured both ways."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from scellm.models._line_reader import _fractions, _log_fractions
+
+PRIOR_LINES = 1.0
+"""Lines without any difference that are counted in."""
+
+
+PRIOR_SPREAD = 3.0
+"""Lines with the mean variance of all genes that are counted in."""
+
+
+def study(name: str) -> str:
+    """Sets of one study share what comes before the first underscore."""
+    return name.split("_")[0]
+
+
+def differences(
+    found: Iterable[tuple[str, str, np.ndarray, np.ndarray]], log2_tpm: pd.DataFrame
+) -> pd.DataFrame:
+    """log2 fractions of summed single cells less those of bulk, (set and line) x genes; NaN where not measured.
+
+    Parameters
+    ----------
+    found
+        Set, line, present columns of `log2_tpm`, and linear expression of cells.
+    log2_tpm
+        log2(TPM + 1), lines x genes.
+    """
+    linear = np.exp2(log2_tpm) - 1
+    mean = _fractions(linear.to_numpy()).mean(0)
+    rows, index = [], []
+    for name, line, present, cells in found:
+        if line in log2_tpm.index:
+            share = mean[present].sum()
+            sums, bulk = (
+                cells.sum(0, keepdims=True, dtype=np.float64),
+                linear.loc[[line]].to_numpy()[:, present],
+            )
+            row = np.full(log2_tpm.shape[1], np.nan)
+            row[present] = (_log_fractions(sums, share) - _log_fractions(bulk, share))[0]
+            rows.append(row)
+            index.append((study(name), line))
+    return pd.DataFrame(
+        rows, index=pd.MultiIndex.from_tuples(index, names=["study", "line"]), columns=log2_tpm.columns
+    )
+
+
+def platform(table: pd.DataFrame, *, but_line: str = "", but_study: str = "") -> pd.DataFrame:
+    """`factor` and `spread` of each gene, each line weighing the same; of `differences` without one line, and one study."""
+    names = table.index
+    kept = (names.get_level_values("line") != but_line) & (names.get_level_values("study") != but_study)
+    by_line = table[kept].groupby(level="line").mean()
+    shift = by_line.sum() / (by_line.notna().sum() + PRIOR_LINES)
+    squares = ((table[kept] - shift) ** 2).groupby(level="line").mean()
+    variance = (squares.sum() + PRIOR_SPREAD * np.nanmean(squares)) / (squares.notna().sum() + PRIOR_SPREAD)
+    return pd.DataFrame({"factor": np.exp2(shift), "spread": np.sqrt(variance)})
