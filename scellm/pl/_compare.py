@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SCORES = {"macro_f1": "macro-F1", "balanced_accuracy": "balanced accuracy", "accuracy": "accuracy"}
 """Columns that are drawn, and what they are called; all are better the higher."""
-NAMES = {"logistic": "logistic regression", "pca_knn": "PCA + neighbours"}
+NAMES = {"logistic": "logistic regression", "pca_knn": "PCA + neighbours", "embedding": "head on embedding"}
 MARKERS = "osD^vPX"
 
 

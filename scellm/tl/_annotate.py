@@ -34,6 +34,8 @@ LARGE_SHIFT = 1.5
 """Shift that is worth a word."""
 MANY_NOVEL = 0.5
 """Share of novel cells from which the warning says that reference and data do not belong together."""
+FEW_GENES, MANY_GENES = 0.5, 0.9
+"""Share of the genes of a head on genes below which it is refused, and below which that is worth a word (ours)."""
 logger = logging.getLogger(__name__)
 
 
@@ -72,7 +74,8 @@ def annotate(
     - *reference*: `reference=` and `labels=`. Both objects are embedded with the same model, and a classifier is fitted
       on the embedding of the reference. It is the best of logistic regression, class prototypes and nearest
       neighbours on held-out parts of the reference: on groups such as donors with `val_by=`, else on cells.
-    - *fine-tuned*: `model=` is what `tl.fine_tune` returned. Its own head is used.
+    - *fine-tuned*: `model=` is what `tl.fine_tune` returned. Its own head is used, on the embedding or, as for drug
+      response, on genes.
     - *pretrained*: nothing else. The reference that comes with the model is used: broad types of many tissues.
 
     In all of them the probabilities are scaled by a temperature fitted on held-out cells :cite:p:`Guo2017`.
@@ -201,7 +204,11 @@ def annotate(
     query = {"layer": layer, "use_raw": use_raw, "gene_key": gene_key, **options}
     if reference is None:
         annotator, way = _of_model(model)
-        vectors, record = cell_vectors(adata, model, query)
+        vectors, record = (
+            (_of_genes(adata, annotator, model, query), {})
+            if annotator.space == "genes"
+            else cell_vectors(adata, model, query)
+        )
     elif method == "logistic":
         way = "reference"
         annotator, vectors = _on_genes(
@@ -304,7 +311,7 @@ def _of_model(model: CellLM) -> tuple[Annotator, str]:
     for part, way in (("cell_type", "fine-tuned"), ("reference", "pretrained")):
         if part in model.parts:
             annotator = Annotator.from_part(model.parts[part])
-            if annotator.n_features != model.config.dim:
+            if annotator.space == "embedding" and annotator.n_features != model.config.dim:
                 msg = (
                     f"The {part!r} of {model.name!r} takes vectors of {annotator.n_features} numbers, its encoder gives "
                     f"{model.config.dim}: they do not belong together. Fine-tune again, or load the model again."
@@ -316,6 +323,35 @@ def _of_model(model: CellLM) -> tuple[Annotator, str]:
         "reference= with labelled cells and labels= with their column, or a model from scellm.tl.fine_tune."
     )
     raise ValueError(msg)
+
+
+def _of_genes(adata: AnnData, annotator: Annotator, model: CellLM, query: dict[str, Any]) -> np.ndarray:
+    """(n_obs, F) log1p CP10k of the genes of a head; genes the data lacks are at the mean of its training cells."""
+    ids = pd.Index(model.vocabulary.symbols).get_indexer(annotator.genes)
+    if (ids < 0).any():
+        msg = (
+            f"{int((ids < 0).sum())} genes of the head of {model.name!r} are not in its vocabulary: they do not belong "
+            "together. Fine-tune again, or load the model again."
+        )
+        raise ValueError(msg)
+    logged, has = log_expression(adata, model, query, ids)
+    vectors = logged.toarray()
+    is_empty, is_there = ~vectors.any(axis=1), has[ids]
+    if (share := float(is_there.mean())) < FEW_GENES:
+        msg = (
+            f"`adata` has {int(is_there.sum())} of the {len(ids)} genes of the head ({100 * share:.0f} %, need "
+            f"{100 * FEW_GENES:.0f} %). Pass the data as it was before genes were selected, or fine-tune with its genes."
+        )
+        raise ValueError(msg)
+    if share < MANY_GENES:
+        warnings.warn(
+            f"`adata` lacks {int((~is_there).sum())} of the {len(ids)} genes of the head; they count as average, and "
+            "confidence may be too high.",
+            stacklevel=3,
+        )
+    vectors[:, ~is_there] = annotator.centre[~is_there]
+    vectors[is_empty] = np.nan
+    return vectors
 
 
 def _on_embedding(

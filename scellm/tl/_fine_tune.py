@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import datetime
 import logging
@@ -20,24 +21,29 @@ from .._checks import check_choice, check_free, check_key
 from .._keys import FINE_TUNE
 from .._version import __version__
 from ..data import Tokens, check_finite, describe_values, match_genes, row_blocks, tokenize
-from ..metrics._baselines import Comparison, compare_baselines, f1_by_class, scores
-from ..metrics._calibration import expected_calibration_error, softmax
+from ..metrics._baselines import Comparison, compare_baselines
+from ..metrics._calibration import softmax
 from ..metrics._conformal import balance
 from ..models import CellLM, choose_device, encode, load
 from ..models._annotator import Annotator
 from ..models._parts import Parts
+from ..train._few_labels import FewLabelsConfig
 from ..train._fine_tune import FineTuneConfig, FineTuned, fine_tune_encoder
-from ..train._fit_annotator import MAX_EXEMPLARS, REPORTED_ERRORS, keep_exemplars
+from ..train._fit_annotator import MAX_EXEMPLARS, keep_exemplars
 from ..train._fit_annotator import calibrate as calibrate_annotator
 from ..train._split import Split, split_cells
 from ._embed import ROWS_PER_BLOCK, _check_values, _source
-from ._read_labels import Labels, group_columns, read_groups, read_labels
+from ._fine_tune_genes import fit_on_genes, measured
+from ._read_labels import Labels, read_groups, read_labels, warn_of_groups
 from ._vectors import log_expression
 
 if TYPE_CHECKING:
     import torch
 
 TASKS = ("cell_type", "drug_response")
+STRATEGIES = ("head", "lora", "full", "genes")
+DEFAULT_STRATEGY = {"drug_response": "genes"}
+"""Where it is not `"lora"`: responses are known of few cells."""
 MIN_CALIBRATION = 20
 """Validation cells below which calibration is mostly noise."""
 logger = logging.getLogger(__name__)
@@ -50,7 +56,7 @@ def fine_tune(
     model: CellLM | str | os.PathLike[str] = "scellm-small",
     val_by: str | None = None,
     test_by: str | None = None,
-    strategy: Literal["lora", "head", "full"] = "lora",
+    strategy: Literal["lora", "head", "full", "genes"] | None = None,
     class_weight: Literal["balanced"] | None = "balanced",
     max_epochs: int = 30,
     patience: int = 5,
@@ -60,8 +66,8 @@ def fine_tune(
     gene_dropout: float = 0.2,
     contrastive: float = 0.0,
     val_size: float = 0.1,
-    test_size: float = 0.2,
-    min_cells: int = 5,
+    test_size: float | None = None,
+    min_cells: int | None = None,
     calibrate: bool = True,
     baseline: bool | Sequence[str] = True,
     task: Literal["cell_type", "drug_response"] = "cell_type",
@@ -81,10 +87,20 @@ def fine_tune(
 
     The cells are split three ways. The head, and with `strategy` the encoder, is fitted on the training cells; the
     validation cells choose the epoch and calibrate the confidence; the test cells are looked at once, at the end. With
-    `val_by` whole donors or batches are held out, so that the numbers are those for new donors.
+    `val_by` whole donors or batches are held out, so that the numbers are those for new donors. For drug response a few
+    labelled cells among many are enough, see below.
 
     Simple baselines are trained on the same split, and if one is better, the report and a warning say so: for many data
     sets logistic regression on the genes is hard to beat :cite:p:`Boiarsky2024`.
+
+    *Few labelled cells.* `strategy="genes"`, the default for drug response, needs two labelled cells of each class, and the
+    more cells without a label the better. It is logistic regression on principal components of all cells, each weighted by
+    its spread once more :cite:p:`Chapelle2002`, and fitted again with what it says of the cells without a label
+    :cite:p:`Nigam2000` (the combination is ours). No encoder is used: on the sets with known response an embedding beside
+    the genes made it worse. There is no validation part. Each labelled cell, or with `val_by` each donor with all its
+    cells, is held out once; this calibrates the confidence, and logistic regression on genes and on the embedding stand
+    beside it. It takes the labelled cells for a fair sample of the classes, and all cells for one kind of cell: keep those
+    that the labels are about.
 
     The result is a model of its own, with the head in its `parts`: `tl.annotate(other, model=result)` uses it,
     `models.save` and `models.load` keep it.
@@ -92,23 +108,25 @@ def fine_tune(
     Parameters
     ----------
     adata
-        Labelled cells; cells without a label are left out.
+        Labelled cells; cells without a label are left out, with `strategy="genes"` they help.
     labels
         Column of `adata.obs` with the classes.
     model
         Where to start: a name, a folder or a loaded model. It is not changed.
     val_by
-        Column of `adata.obs` with donors or batches; whole groups are held out for validation. `None` holds out cells.
+        Column of `adata.obs` with donors or batches; whole groups are held out for validation, with `strategy="genes"` in
+        turn. `None` holds out cells.
     test_by
         The same for the test cells; `None` takes `val_by`.
     strategy
         `"head"`: logistic regression on the frozen embedding, seconds. `"lora"`: from there, low-rank changes of the
         encoder's embeddings and layers too :cite:p:`Hu2022`. `"full"`: all of its weights. The frozen start is kept if
-        no epoch is better on the validation cells.
+        no epoch is better on the validation cells. `"genes"`: no encoder, for few labelled cells. `None` is `"lora"` for
+        cell types and `"genes"` for drug response.
     class_weight
-        `"balanced"`: each class weighs the same in training. `None`: each cell does.
+        `"balanced"`: each class weighs the same in training. `None`: each cell does, as always with `strategy="genes"`.
     max_epochs
-        Epochs at most; of `strategy="head"` there are none.
+        Epochs at most; of `strategy="head"` and `"genes"` there are none.
     patience
         Epochs without a better validation score after which training stops.
     batch_size
@@ -123,17 +141,18 @@ def fine_tune(
         Weight of a supervised contrastive loss between two such draws of each cell :cite:p:`Khosla2020`, by the
         divide-and-conquer step; 0 leaves it out.
     val_size, test_size
-        Share of the cells in each part, about; `test_size=0` makes no test part.
+        Share of the labelled cells in each part, about; `test_size=0` makes no test part. `test_size=None` is 0.2; with
+        `strategy="genes"`, which has no validation part, it is 0 unless `test_by` is given.
     min_cells
-        Classes with fewer cells are set aside, with a warning.
+        Classes with fewer cells are set aside, with a warning. `None` is 5, and 2 with `strategy="genes"`.
     calibrate
-        Fit temperature, prediction sets and novelty on the validation cells. Without, `tl.annotate` gives plain softmax
-        scores and no sets.
+        Fit temperature, prediction sets and novelty on the validation or held-out cells. Without, `tl.annotate` gives
+        plain softmax scores and no sets.
     baseline
         Baselines to train on the same split, names of `metrics.compare_baselines`. `True` is logistic regression and
-        PCA with neighbours, which take seconds.
+        PCA with neighbours, which take seconds. With `strategy="genes"`: `"logistic"` (all genes) and `"embedding"`.
     task
-        What the classes are. `"drug_response"` takes two, sensitive and resistant, and is trained the same way.
+        What the classes are. `"drug_response"` takes two, sensitive and resistant, and has another default `strategy`.
     checkpoint_dir
         Folder for the state after each epoch. A call with the same cells and settings goes on from there and ends with
         the weights it would have had without the stop.
@@ -159,7 +178,9 @@ def fine_tune(
         `val`, which is too good, as these chose the epoch) macro-F1, accuracy, balanced accuracy, calibration error
         before and after, F1 and number of cells of each class, and coverage of the prediction sets at target errors
         `target_errors`; under `baselines` the same scores for each method in `methods`; `verdict` in words; the split
-        as `split`, (n_obs,) text "train", "val", "test" or "".
+        as `split`, (n_obs,) text "train", "val", "test" or "". With `strategy="genes"` also `n_unlabelled`,
+        `n_held_out`, `n_folds`, `baseline_is_better` and "unlabelled" in `split`; without test cells the scores are under
+        `held_out`.
 
     Raises
     ------
@@ -170,13 +191,15 @@ def fine_tune(
     TypeError
         `adata` is no AnnData; labels are measurements.
     ValueError
-        Fewer than two classes; names that differ only by case; too few groups; a checkpoint of other cells or settings;
-        options out of range; data that `tl.embed` would refuse; `task="drug_response"` with more than two classes.
+        Fewer than two classes, or with `strategy="genes"` fewer than two cells of one; names that differ only by case; too
+        few groups; a checkpoint of other cells or settings; options out of range; data that `tl.embed` would refuse;
+        `task="drug_response"` with more than two classes.
 
     Warns
     -----
     UserWarning
-        Cells or classes were left out; groups that a random split tears apart; a baseline is better.
+        Cells or classes were left out; groups that a random split tears apart; too few cells to calibrate on; a baseline
+        is better.
 
     Examples
     --------
@@ -189,28 +212,61 @@ def fine_tune(
     >>> new.obs["scellm_cell_type"].tolist()[:2]
     ['B cell', 'CD4 T cell']
     """
-    config = FineTuneConfig(
-        strategy=strategy,
-        class_weight=class_weight,
-        max_epochs=max_epochs,
-        patience=patience,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        lora_rank=lora_rank,
-        gene_dropout=gene_dropout,
-        contrastive=contrastive,
-        seed=rng,
+    strategy = strategy or DEFAULT_STRATEGY.get(task, "lora")
+    is_few = strategy == "genes"
+    if test_size is None:
+        test_size = 0.0 if is_few and test_by is None else 0.2
+    min_cells = (2 if is_few else 5) if min_cells is None else min_cells
+    _check(adata, layer, use_raw, key_added, val_size, test_size, min_cells, task, strategy, resume)
+    config = (
+        FewLabelsConfig(seed=rng)
+        if is_few
+        else FineTuneConfig(
+            strategy=strategy,
+            class_weight=class_weight,
+            max_epochs=max_epochs,
+            patience=patience,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            lora_rank=lora_rank,
+            gene_dropout=gene_dropout,
+            contrastive=contrastive,
+            seed=rng,
+        )
     )
-    _check(adata, layer, use_raw, key_added, val_size, test_size, min_cells, task, resume)
     chosen_device = choose_device(device)
-    read = read_labels(adata, labels, name="adata", min_cells=max(min_cells, 2))
+    read = read_labels(adata, labels, name="adata", min_cells=max(min_cells, 2), needs_all=not is_few)
     model = model if isinstance(model, CellLM) else load(model)
     data = {"layer": layer, "use_raw": use_raw, "gene_key": gene_key, "min_overlap": min_overlap}
     tokens, rows = _labelled_tokens(adata, read, model, data)
+    if isinstance(config, FewLabelsConfig):
+        _check_classes(task, labels, read.classes)
+        annotator, report = fit_on_genes(
+            adata,
+            read,
+            tokens,
+            rows,
+            model,
+            data,
+            config,
+            labels=labels,
+            task=task,
+            val_by=val_by,
+            test_by=test_by or val_by,
+            test_size=test_size,
+            calibrated=calibrate,
+            baseline=baseline,
+            device=chosen_device,
+        )
+        result = _own(model, copy.deepcopy(model.encoder), name or f"{model.name or 'model'}-{labels}")
+        _give_head(result, model, adata, annotator, report, config)
+        adata.uns[key_added] = report
+        logger.info(report["verdict"])
+        if report["baseline_is_better"]:
+            warnings.warn(report["verdict"], stacklevel=2)
+        return result
     cells = _split(adata, read, rows, val_by, test_by or val_by, val_size, test_size, rng)
-    if task == "drug_response" and len(cells.classes) != 2:
-        msg = f"task='drug_response' takes two classes, sensitive and resistant; {labels!r} has {len(cells.classes)}: {cells.classes}."
-        raise ValueError(msg)
+    _check_classes(task, labels, cells.classes)
     with tqdm(
         total=max_epochs if strategy != "head" else 0,
         desc="fine-tune",
@@ -237,28 +293,43 @@ def fine_tune(
             resume=resume,
             on_epoch=on_epoch,
         )
-    result = dataclasses.replace(
-        model,
-        encoder=tuned.encoder,
-        name=name or f"{model.name or 'model'}-{labels}",
-        sha256="",
-        revision=None,
-        card="",
-    )
+    result = _own(model, tuned.encoder, name or f"{model.name or 'model'}-{labels}")
     annotator, logits = _annotator(result, tokens, cells, tuned, chosen_device, calibrated=calibrate)
     methods = ("logistic", "pca_knn") if baseline is True else baseline
     comparison = _baselines(adata, rows, model, data, cells, annotator, logits, methods, rng)
     report = _report(adata, rows, read, cells, annotator, logits, tuned, config, comparison, task, labels)
-    annotator.facts = {"task": task, "labels": labels, "trained_from": model.name, "strategy": strategy}
-    annotator.report |= {"verdict": report["verdict"]}
-    result.parts = Parts({"cell_type": annotator.to_part()})  # others are of the old embedding
-    result.provenance = _provenance(model, adata, labels, report, config)
+    _give_head(result, model, adata, annotator, report, config)
     result.history = pd.DataFrame(tuned.history)
     adata.uns[key_added] = report
     logger.info(report["verdict"])
     if comparison is not None and "better here" in comparison.verdict:
         warnings.warn(comparison.verdict, stacklevel=2)
     return result
+
+
+def _own(model: CellLM, encoder: torch.nn.Module, name: str) -> CellLM:
+    """A model that was never saved, with this encoder."""
+    return dataclasses.replace(model, encoder=encoder, name=name, sha256="", revision=None, card="")
+
+
+def _give_head(
+    result: CellLM,
+    model: CellLM,
+    adata: AnnData,
+    annotator: Annotator,
+    report: dict[str, Any],
+    config: FineTuneConfig | FewLabelsConfig,
+) -> None:
+    """Put the head and what is known of it into the result."""
+    annotator.facts = {
+        "task": report["task"],
+        "labels": report["labels"],
+        "trained_from": model.name,
+        "strategy": report["settings"]["strategy"],
+    }
+    annotator.report |= {"verdict": report["verdict"]}
+    result.parts = Parts({"cell_type": annotator.to_part()})  # others are of the old embedding
+    result.provenance = _provenance(model, adata, report["labels"], report, config)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -323,12 +394,8 @@ def _split(
         option: None if column is None else read_groups(adata, column, rows, option=option, name="adata")
         for option, column in (("val_by", val_by), ("test_by", test_by))
     }
-    if val_by is None and (columns := group_columns(adata)):
-        warnings.warn(
-            f"Cells are held out at random, though adata.obs has {' and '.join(map(repr, columns))}: cells of one donor or "
-            f"batch are on both sides, so the scores are too good for new ones. Pass val_by={columns[0]!r}.",
-            stacklevel=3,
-        )
+    if val_by is None:
+        warn_of_groups(adata, stacklevel=4)
     codes = read.codes[rows]
     split = split_cells(
         codes,
@@ -470,7 +537,7 @@ def _report(
         "seconds": float(tuned.seconds),
         "judged_on": judged,
         "split": of_cell,
-        judged: _measured(annotator, logits[judged], cells.codes[getattr(split, judged)]),
+        judged: measured(annotator, logits[judged], cells.codes[getattr(split, judged)]),
     }
     table = {}
     if comparison is not None:
@@ -488,38 +555,6 @@ def _report(
             " Measured on the validation cells, which chose the epoch: too good for new cells."
         )
     return report | ({"baselines": table} if table else {})
-
-
-def _measured(annotator: Annotator, logits: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
-    """Scores, calibration and coverage on cells the head was not fitted on."""
-    probabilities = softmax(logits / annotator.temperature)
-    n_cells = np.bincount(truth, minlength=logits.shape[1])
-    found = {
-        **scores(probabilities, truth),
-        "ece_before": expected_calibration_error(softmax(logits), truth),
-        "temperature": float(annotator.temperature),
-        "f1_by_class": f1_by_class(probabilities, truth),
-        "n_by_class": n_cells,
-    }
-    if annotator.is_calibrated:
-        covered = []
-        sizes = []
-        for error in REPORTED_ERRORS:
-            sets = annotator.sets(probabilities, error)
-            covered.append(sets[np.arange(len(truth)), truth])
-            sizes.append(float(sets.sum(axis=1).mean()))
-        found |= {
-            "target_errors": np.array(REPORTED_ERRORS),
-            "coverage": np.array([inside.mean() for inside in covered]),
-            "set_size": np.array(sizes),
-            "coverage_by_class": np.array(
-                [
-                    [inside[truth == code].mean() if n else np.nan for code, n in enumerate(n_cells)]
-                    for inside in covered
-                ]
-            ),
-        }
-    return found
 
 
 def _provenance(
@@ -555,6 +590,7 @@ def _check(
     test_size: float,
     min_cells: int,
     task: str,
+    strategy: str,
     resume: str,
 ) -> None:
     """Refuse what makes no sense before anything is read."""
@@ -569,7 +605,17 @@ def _check(
     if task not in TASKS:
         msg = f"task={task!r} is unknown; choose one of {list(TASKS)}."
         raise ValueError(msg)
+    if strategy not in STRATEGIES:
+        msg = f"strategy={strategy!r} is unknown; choose one of {list(STRATEGIES[:-1])}, or 'genes' for few labelled cells."
+        raise ValueError(msg)
     if resume not in ("auto", "never", "must"):
         msg = f"resume={resume!r} is unknown; choose 'auto', 'never' or 'must'."
         raise ValueError(msg)
     check_free(adata, key_added)
+
+
+def _check_classes(task: str, labels: str, classes: list[str]) -> None:
+    """A response is one of two."""
+    if task == "drug_response" and len(classes) != 2:
+        msg = f"task='drug_response' takes two classes, sensitive and resistant; {labels!r} has {len(classes)}: {classes}."
+        raise ValueError(msg)

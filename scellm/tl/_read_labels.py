@@ -40,7 +40,7 @@ class Labels:
     n_unlabelled: int
 
 
-def read_labels(adata: AnnData, key: str, *, name: str, min_cells: int) -> Labels:
+def read_labels(adata: AnnData, key: str, *, name: str, min_cells: int, needs_all: bool = True) -> Labels:
     """The classes in a column of `obs`.
 
     Parameters
@@ -53,6 +53,8 @@ def read_labels(adata: AnnData, key: str, *, name: str, min_cells: int) -> Label
         What to call the object in messages.
     min_cells
         Classes with fewer cells are set aside, with a warning.
+    needs_all
+        Warn of cells without a label; otherwise they are expected.
 
     Raises
     ------
@@ -67,7 +69,7 @@ def read_labels(adata: AnnData, key: str, *, name: str, min_cells: int) -> Label
     texts = np.array([" ".join(text.split()) for text in texts], dtype=object)
     n_unlabelled = int((texts == "").sum())
     is_reserved = np.isin(texts, RESERVED)
-    if n_none := n_unlabelled + int(is_reserved.sum()):
+    if needs_all and (n_none := n_unlabelled + int(is_reserved.sum())):
         also = f" (of these {int(is_reserved.sum())} {' or '.join(RESERVED)})" if is_reserved.any() else ""
         warnings.warn(
             f"{n_none} of {len(texts)} cells in `{name}` have no label in obs[{key!r}]{also}; they are left out.",
@@ -133,6 +135,16 @@ def group_columns(adata: AnnData) -> list[str]:
     """Columns that by their name hold donors or batches, and have more than one."""
     named = [str(column) for column in adata.obs.columns if str(column).lower() in GROUP_NAMES]
     return [column for column in named if adata.obs[column].nunique() > 1]
+
+
+def warn_of_groups(adata: AnnData, *, stacklevel: int) -> None:
+    """Say that cells of one donor or batch are on both sides of a random split."""
+    if columns := group_columns(adata):
+        warnings.warn(
+            f"Cells are held out at random, though adata.obs has {' and '.join(map(repr, columns))}: cells of one donor or "
+            f"batch are on both sides, so the scores are too good for new ones. Pass val_by={columns[0]!r}.",
+            stacklevel=stacklevel,
+        )
 
 
 def _check_distinct(labels: list[str], key: str, name: str) -> None:

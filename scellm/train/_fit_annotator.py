@@ -136,6 +136,7 @@ def calibrate(
     weights: np.ndarray,
     *,
     parts: np.ndarray | None = None,
+    least_temperature: float = 0.0,
 ) -> dict[str, Any]:
     """Set temperature, quantiles of nonconformity and of novelty from held-out cells.
 
@@ -153,12 +154,14 @@ def calibrate(
         (n,) weights that sum to n.
     parts
         (n,) folds; each is judged by what was fitted on the others. `None` judges nothing.
+    least_temperature
+        The temperature is not lower: 1 never makes the annotator more confident than it was.
 
     Returns
     -------
     What was measured on held-out cells.
     """
-    annotator.temperature = fit_temperature(logits, codes, weights)
+    annotator.temperature = max(least_temperature, fit_temperature(logits, codes, weights))
     probabilities = softmax(logits / annotator.temperature)
     annotator.nonconformity = score_quantiles(nonconformity(probabilities, codes), weights).astype(np.float32)
     annotator.n_calibration = len(codes)
@@ -263,8 +266,12 @@ def logistic_regression(
     penalty: float = PENALTY,
     *,
     balanced: bool = True,
+    weights: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Multinomial logistic regression: (K, F) weights and (K,) biases, -inf for classes without cells."""
+    """Multinomial logistic regression: (K, F) weights and (K,) biases, -inf for classes without cells.
+
+    With `weights` of the rows classes are not balanced.
+    """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
@@ -277,9 +284,12 @@ def logistic_regression(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the last digits are noise
         fitted = LogisticRegression(
-            C=penalty, class_weight="balanced" if balanced else None, max_iter=200, tol=1e-3
+            C=penalty,
+            class_weight="balanced" if balanced and weights is None else None,
+            max_iter=200,
+            tol=1e-3,
         )
-        fitted.fit(vectors, codes)
+        fitted.fit(vectors, codes, sample_weight=weights)
     if len(present) == 2:  # scikit-learn keeps one row; a class against the other
         weight[present[1]], bias[present] = fitted.coef_[0], [0, fitted.intercept_[0]]
     else:

@@ -11,7 +11,9 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import torch
+from _drug_platform import differences, platform, study
 from _drug_rivals import random_like
+from scipy import sparse as sp
 from scipy import stats
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score, roc_auc_score
@@ -21,9 +23,10 @@ import scellm
 from scellm.data import GeneVocabulary, describe_values, gene_counts, match_genes
 from scellm.data._drugs import shared_targets, structure_kernel
 from scellm.models import CellLM
-from scellm.models._line_reader import LineReader, fit_reader
+from scellm.models._line_reader import LineReader, Platform, fit_reader
 from scellm.nn import line_kernel
 from scellm.train._drug_response import DrugResponseConfig, ResponseGrid, solve_response, structures
+from scellm.train._few_labels import FewLabelsConfig, fit_few_labels
 
 SETS = (
     "corpus/li2017_cell_lines",
@@ -37,6 +40,8 @@ SETS = (
     "drug/single_cell/pc9_erlotinib_gse149383",
     "drug/single_cell/sciplex3_mini",
 )
+SOURCES = ("sums of single cells", "single cells, averaged", "sums, read as thinned bulk", "bulk")
+"""What lines are predicted from; the third without what other lines say about the platform."""
 REPEATS = {0.05: 10, 0.8: 3}
 """Draws for each share of labelled cells."""
 
@@ -84,33 +89,49 @@ def transfer(data: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     train = log2_tpm.index[~log2_tpm.index.isin(out)]
     grid = ResponseGrid.from_table(table[table["line"].isin(train)], train, pd.Index(drugs.index))
     bits, numbers, _, _ = structures(drugs["smiles"].tolist())
-    statistics = fit_reader(log2_tpm.loc[train].to_numpy(np.float64))
-    reader = LineReader(statistics)
+    known = log2_tpm.loc[train].to_numpy(np.float64)
+    plainly = fit_reader(known)
+    reader = LineReader(plainly)
     structure = structure_kernel((bits, numbers), (bits, numbers))
     action = shared_targets(drugs).astype(np.float64)
     fit = solve_response(reader.kernel_similarity, grid, structure, action, DrugResponseConfig())
+    both_ways = differences(found, log2_tpm)
 
-    def deviation(linear: np.ndarray, present: np.ndarray | None) -> np.ndarray:
+    def deviation(
+        linear: np.ndarray, present: np.ndarray | None, statistics: dict[str, np.ndarray]
+    ) -> np.ndarray:
         """Predicted ln IC50 less the drug's mean, (B, D)."""
         similarity = torch.from_numpy(LineReader(statistics, present).read(linear)[0])
         return fit.scale * (line_kernel(similarity).double().numpy() @ fit.response)
+
+    readers: dict[tuple[str, str], dict[str, np.ndarray]] = {}
+
+    def aware(line: str, name: str) -> dict[str, np.ndarray]:
+        """A reader that knows the platform from other lines, in other studies."""
+        if (line, study(name)) not in readers:
+            seen = platform(both_ways, but_line=line, but_study=study(name))
+            seen = Platform(seen["factor"].to_numpy(), seen["spread"].to_numpy())
+            readers[line, study(name)] = fit_reader(known, platform=seen)
+        return readers[line, study(name)]
 
     measured = pd.read_parquet(data / "drug" / "response_long.parquet")
     measured = measured[(measured["source"] == "GDSC2_oncoPredict") & measured["cell_line_id"].isin(out)]
     truth = measured.pivot_table(index="cell_line_id", columns="drug_id", values="value", observed=True)
     truth = truth.reindex(columns=drugs.index) - fit.mean
     named = source.lines(pd.Index(sorted(out)), data).set_index("line")["name"]
-    rows, by_line = [], {"sums of single cells": {}, "single cells, averaged": {}, "bulk": {}}
+    rows, by_line = [], {name: {} for name in SOURCES}
     for name, line, present, linear in found:
         if line not in truth.index:
             continue
+        sums = linear.sum(0, keepdims=True)
         guesses = {
-            "sums of single cells": deviation(linear.sum(0, keepdims=True), present)[0],
-            "single cells, averaged": np.nanmean(deviation(linear, present), axis=0),
+            "sums of single cells": deviation(sums, present, aware(line, name))[0],
+            "single cells, averaged": np.nanmean(deviation(linear, present, aware(line, name)), axis=0),
+            "sums, read as thinned bulk": deviation(sums, present, plainly)[0],
         }
         if line in log2_tpm.index:
             bulk = (np.exp2(log2_tpm.loc[[line]].to_numpy()) - 1) * 1e6
-            guesses["bulk"] = deviation(bulk, None)[0]
+            guesses["bulk"] = deviation(bulk, None, plainly)[0]
         real = truth.loc[line].to_numpy()
         row = {"set": name, "line": named[line], "cells": len(linear), "drugs": int(np.isfinite(real).sum())}
         for what, guess in guesses.items():
@@ -154,6 +175,43 @@ def correlation(real: np.ndarray, guess: np.ndarray) -> float:
     return float(np.corrcoef(real[seen], guess[seen])[0, 1])
 
 
+def applicability(data: Path) -> pd.DataFrame:
+    """Applicability of cell types with 20 cells or more, each added up, and of single cells: above 1 is outside."""
+    rows = []
+    paths = [*sorted((data / "corpus").glob("*.h5ad")), *sorted((data / "benchmarks").glob("*.h5ad"))]
+    for path in [*paths, data / "drug" / "single_cell" / "pc9_erlotinib_gse149383.h5ad"]:
+        cells = ad.read_h5ad(path)
+        cells.raw = None
+        label = cells.obs["malignant"].astype(str)
+        for value, kind in (("True", "cancer"), ("False", "normal")):
+            here = cells[(label == value).to_numpy()].copy()
+            types = here.obs["cell_type"].astype(str)
+            here = here[types.map(types.value_counts()).to_numpy() >= 20].copy()
+            if not here.n_obs:
+                continue
+            here.X = here.X.astype(np.float32)
+            found = {}
+            for groupby in ("cell_type", None):
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    scellm.tl.drug_response(here, drugs="Erlotinib", groupby=groupby, show_progress=False)
+                found[groupby] = here.obs["drug_response_applicability"]
+            sums = found["cell_type"].groupby(here.obs["cell_type"], observed=True).first()
+            rows.append(
+                {
+                    "set": path.stem,
+                    "kind": kind,
+                    "cells": here.n_obs,
+                    "groups": len(sums),
+                    "outside": int((sums > 1).sum()),
+                    "lowest": float(sums.min()),
+                    "highest": float(sums.max()),
+                    "single cells outside": float((found[None] > 1).mean()),
+                }
+            )
+    return pd.DataFrame(rows).sort_values(["kind", "lowest"]).reset_index(drop=True)
+
+
 # -- few labelled cells -------------------------------------------------------------------------------------------
 
 
@@ -178,21 +236,67 @@ def labelled(data: Path) -> Iterator[tuple[str, str, ad.AnnData, np.ndarray, str
 
 
 def few_shot(data: Path, model: CellLM) -> pd.DataFrame:
-    """Macro-F1 and AUC of heads on genes, on the embedding and on an untrained one, from 5 % and 80 % of the cells."""
+    """Macro-F1 and AUC on the other cells by method, each the mean over draws of 5 % and 80 % of the cells.
+
+    `±` is the standard error over draws; the last two columns are the difference from logistic regression on genes, draw by
+    draw. Draws share cells, so that the errors are a little too small.
+    """
     rows = []
-    for name, drug, cells, sensitive, confound in labelled(data):
-        features = {"genes": _genes(cells)}
-        for what, encoder in (("scellm", model), ("random weights", random_like(model, 0))):
-            features[what] = _embed(cells, encoder)
+    for name, drug, cells, sensitive, _ in labelled(data):
+        readable = _readable(cells)
+        genes = _genes(cells)
+        embedded = {
+            what: _embed(readable, encoder)
+            for what, encoder in (("embedding", model), ("random weights", random_like(model, 0)))
+        }
+        same = {
+            "same recipe, embedding": _block(embedded["embedding"]),
+            "same recipe, random weights": _block(embedded["random weights"]),
+            "same recipe, genes + embedding": np.hstack(
+                [_block(_genes(readable), is_genes=True), _block(embedded["embedding"])]
+            ),
+        }
         for share in REPEATS:
+            found: dict[str, list[tuple[float, float]]] = {}
             splits = StratifiedShuffleSplit(REPEATS[share], train_size=share, random_state=0)
-            splits = list(splits.split(sensitive, sensitive))
-            row = {"set": name, "drug": drug, "share": share, "labelled": len(splits[0][0])}
-            for what, values in features.items():
-                found = [_head(values, sensitive, *split, is_genes=what == "genes") for split in splits]
-                row[f"{what} F1"], row[f"{what} AUC"] = (float(value) for value in np.mean(found, axis=0))
-            rows.append(row | {"confound": confound})
+            splits = [(np.sort(train), np.sort(test)) for train, test in splits.split(sensitive, sensitive)]
+            for train, test in splits:
+                of = {
+                    "tl.fine_tune": _fine_tuned(readable, model, sensitive, train, test),
+                    "genes": _head(genes, sensitive, train, test, is_genes=True),
+                    "genes as fine_tune reads them": _head(
+                        _genes(readable), sensitive, train, test, is_genes=True
+                    ),
+                }
+                of |= {what: _head(x, sensitive, train, test, is_genes=False) for what, x in embedded.items()}
+                of |= {what: _recipe(x, sensitive, train, test) for what, x in same.items()}
+                for what, score in of.items():
+                    truth = sensitive[test]
+                    pair = f1_score(truth, score > 0, average="macro"), roc_auc_score(truth, score)
+                    found.setdefault(what, []).append(pair)
+            base = np.array(found["genes"])[:, 0]
+            for what, pairs in found.items():
+                f1, auc = np.array(pairs).T
+                rows.append(
+                    {
+                        "set": name,
+                        "drug": drug,
+                        "share": share,
+                        "labelled": len(splits[0][0]),
+                        "method": what,
+                        "F1": float(f1.mean()),
+                        "±": _error(f1),
+                        "AUC": float(auc.mean()),
+                        "F1 less genes": float((f1 - base).mean()),
+                        "± (paired)": _error(f1 - base),
+                    }
+                )
     return pd.DataFrame(rows)
+
+
+def _error(values: np.ndarray) -> float:
+    """Standard error of a mean."""
+    return float(values.std(ddof=1) / np.sqrt(len(values)))
 
 
 def _genes(cells: ad.AnnData) -> np.ndarray:
@@ -203,22 +307,71 @@ def _genes(cells: ad.AnnData) -> np.ndarray:
     return np.log1p(X / X.sum(1, keepdims=True) * 1e4)
 
 
-def _embed(cells: ad.AnnData, model: CellLM) -> np.ndarray:
-    """Embedding; of z-scores, which `tl.embed` refuses, the positive part taken for log1p values."""
+def _readable(cells: ad.AnnData) -> ad.AnnData:
+    """Cells as `tl` takes them; of z-scores, which it refuses, the positive part stands in for log1p values."""
     X = cells.X
     if (X.min() if hasattr(X, "min") else np.min(X)) < 0:
         dense = np.asarray(X.toarray() if hasattr(X, "toarray") else X)
-        X = np.expm1(np.clip(dense, 0, 6)).astype(np.float32)
-    copy = ad.AnnData(X.astype(np.float32), var=cells.var)
+        X = np.expm1(np.clip(dense, 0, 6))
+    return ad.AnnData(X.astype(np.float32), var=cells.var)
+
+
+def _embed(cells: ad.AnnData, model: CellLM) -> np.ndarray:
+    """Embedding of cells."""
+    copy = cells.copy()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         scellm.tl.embed(copy, model, min_overlap=0.01, show_progress=False)
     return copy.obsm["X_scellm"]
 
 
+def _fine_tuned(
+    cells: ad.AnnData, model: CellLM, sensitive: np.ndarray, train: np.ndarray, test: np.ndarray
+) -> np.ndarray:
+    """Score of the test cells: the user's own two calls, with labels on the training cells alone."""
+    mine = cells.copy()
+    mine.obs["response"] = None
+    mine.obs.iloc[train, 0] = np.where(sensitive[train], "sensitive", "resistant")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        head = scellm.tl.fine_tune(
+            mine, labels="response", task="drug_response", model=model, min_overlap=0.01, baseline=False
+        )
+        others = cells[test].copy()
+        scellm.tl.annotate(others, model=head, novelty_error=None, min_overlap=0.01, show_progress=False)
+    place = others.uns["scellm_cell_type"]["classes"].tolist().index("sensitive")
+    return others.obsm["scellm_cell_type_probabilities"][:, place].astype(np.float64) - 0.5
+
+
+def _block(values: np.ndarray, *, is_genes: bool = False) -> np.ndarray:
+    """Features centred and brought to a mean square of 1 per cell; embeddings standardised before."""
+    values = values - values.mean(0)
+    if not is_genes:
+        values = values / (values.std(0) + 1e-6)
+    return values / np.sqrt((values**2).sum(1).mean())
+
+
+def _recipe(values: np.ndarray, labels: np.ndarray, train: np.ndarray, test: np.ndarray) -> np.ndarray:
+    """What `tl.fine_tune` does with genes, done with other features; all of them, where it takes 2,000 genes."""
+    names = [str(i) for i in range(values.shape[1])]
+    fitted = fit_few_labels(
+        sp.csr_array(values.astype(np.float32)),
+        train,
+        labels[train].astype(int),
+        ["resistant", "sensitive"],
+        names,
+        FewLabelsConfig(n_genes=len(names)),
+        unlabelled=test,
+        calibrated=False,
+    )
+    used = [int(name) for name in fitted.annotator.genes]
+    logits = fitted.annotator.logits(values[test][:, used].astype(np.float32))
+    return logits[:, 1] - logits[:, 0]
+
+
 def _head(
     values: np.ndarray, labels: np.ndarray, train: np.ndarray, test: np.ndarray, *, is_genes: bool
-) -> tuple[float, float]:
+) -> np.ndarray:
     """Balanced logistic regression; genes as they are with C = 100, the best of three for them, embeddings scaled, C = 1."""
     if not is_genes:
         values = (values - values[train].mean(0)) / (values[train].std(0) + 1e-6)
@@ -226,8 +379,7 @@ def _head(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # not converged to the last digit
         head.fit(values[train], labels[train])
-    score = head.decision_function(values[test])
-    return f1_score(labels[test], score > 0, average="macro"), roc_auc_score(labels[test], score)
+    return head.decision_function(values[test])
 
 
 def zero_shot(data: Path) -> dict[str, float]:

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 import scellm
+from scellm.datasets._toy import MARKERS
 from scellm.models import load, save
 from scellm.tl import _fine_tune as adapter_file
 from scellm.tl import annotate, fine_tune
@@ -450,3 +451,285 @@ def test_facts_are_json(adata, tune):
     assert json.loads(json.dumps(model.provenance))["n_cells"]["train"] == adata.uns[KEY]["n_train"]
     assert textwrap.shorten(model.provenance["description"], 40)
     assert adapter_file.TASKS == ("cell_type", "drug_response")
+
+
+# -- few labelled cells ---------------------------------------------------------------------------------------
+
+FEW = {"labels": "response", "task": "drug_response", "baseline": False}
+
+
+@pytest.fixture
+def few():
+    """Cells of two kinds, six labelled in every donor; and which are sensitive."""
+    cells = scellm.datasets.toy_cells(240, n_vars=2000, n_donors=6)
+    cells = cells[cells.obs["cell_type"].isin(["monocyte", "NK cell"])].copy()
+    sensitive = (cells.obs["cell_type"] == "monocyte").to_numpy()
+    return with_labels(cells, sensitive, labelled_of_each_donor(cells, sensitive, 3)), sensitive
+
+
+def labelled_of_each_donor(cells, sensitive, n):
+    donors = cells.obs["donor"].to_numpy()
+    rows = [
+        np.flatnonzero((donors == donor) & (sensitive == kind))[:n]
+        for donor in np.unique(donors)
+        for kind in (False, True)
+    ]
+    return np.sort(np.concatenate(rows))
+
+
+def with_labels(cells, sensitive, rows):
+    cells.obs["response"] = None
+    cells.obs.loc[cells.obs_names[rows], "response"] = np.where(sensitive[rows], "sensitive", "resistant")
+    return cells
+
+
+def respond(adata, model, **options):
+    return fine_tune(adata, model=model, **{**FEW, "val_by": "donor", **options})
+
+
+def annotated(cells, model, **options):
+    cells = cells.copy()
+    annotate(cells, model=model, novelty_error=None, **options)
+    return cells.obs["scellm_cell_type"].astype(str).to_numpy(), cells
+
+
+def test_few_labelled_cells_are_enough(few, bag_model):
+    adata, sensitive = few
+    before = adata.copy()
+    model = respond(adata, bag_model)
+    report = adata.uns[KEY]
+    is_labelled = before.obs["response"].notna().to_numpy()
+    found, _ = annotated(adata[~is_labelled], model)
+    truth = np.where(sensitive[~is_labelled], "sensitive", "resistant")
+    assert (found == truth).mean() > 0.95
+    assert report["settings"]["strategy"] == "genes"
+    assert report["judged_on"] == "held_out"
+    assert report["held_out"]["macro_f1"] > 0.9
+    assert (
+        report["n_train"] == report["n_held_out"] == is_labelled.sum() == (report["split"] == "train").sum()
+    )
+    assert report["n_unlabelled"] == (~is_labelled).sum() == (report["split"] == "unlabelled").sum()
+    assert "No encoder is used" in report["verdict"]
+    assert set(adata.uns) - set(before.uns) == {KEY}
+    del adata.uns[KEY]
+    pd.testing.assert_frame_equal(adata.obs, before.obs)
+    assert (adata.X != before.X).nnz == 0
+    assert list(adata.obsm) == list(before.obsm)
+
+
+def test_shuffled_responses_are_not_learnt(few, bag_model):
+    adata, sensitive = few
+    rows = np.flatnonzero(adata.obs["response"].notna())
+    adata = with_labels(adata, np.random.default_rng(1).permutation(sensitive), rows)
+    respond(adata, bag_model)
+    assert adata.uns[KEY]["held_out"]["macro_f1"] < 0.7
+
+
+def test_head_on_genes_is_saved_and_loaded(few, bag_model, tmp_path):
+    adata, _ = few
+    model = respond(adata, bag_model)
+    loaded = load(save(model, tmp_path / "m"))
+    new = scellm.datasets.toy_cells(60, n_vars=2000, rng=5)
+    found = [annotated(new, m, target_error=0.1)[1] for m in (model, loaded)]
+    for key in ("scellm_cell_type_probabilities", "scellm_cell_type_set"):
+        np.testing.assert_array_equal(*(cells.obsm[key] for cells in found))
+    record = found[1].uns["scellm_cell_type"]
+    assert (record["way"], record["method"]) == ("fine-tuned", "logistic")
+    assert adata.uns[KEY]["verdict"] in loaded.card
+    assert loaded.parts["cell_type"].meta["space"] == "genes"
+    assert loaded.parts["cell_type"].meta["facts"]["strategy"] == "genes"
+    same = {name: x.numpy() for name, x in bag_model.encoder.state_dict().items()}
+    for name, x in loaded.encoder.state_dict().items():
+        np.testing.assert_array_equal(x.numpy(), same[name])
+
+
+def test_same_labels_same_head(few, bag_model):
+    adata, _ = few
+    one, other = respond(adata.copy(), bag_model), respond(adata.copy(), bag_model)
+    assert_same_weights(one, other)
+    changed = adata.copy()
+    changed.obs["response"] = changed.obs["response"].map(
+        {"sensitive": "resistant", "resistant": "sensitive"}
+    )
+    with pytest.raises(AssertionError):  # control
+        assert_same_weights(one, respond(changed, bag_model))
+
+
+@pytest.mark.parametrize("strange", ["text", "category", "nan text", "bool"])
+def test_cells_without_a_label_may_say_so_in_any_way(few, bag_model, strange):
+    adata, _ = few
+    expected = respond(adata.copy(), bag_model)
+    labels = adata.obs["response"]
+    adata.obs["response"] = {
+        "text": labels.fillna("").astype(str),
+        "category": labels.astype("category"),
+        "nan text": labels.fillna("NaN").astype(str),
+        "bool": labels.map({"sensitive": True, "resistant": False}).astype("boolean"),
+    }[strange]
+    model = respond(adata, bag_model)
+    np.testing.assert_array_equal(
+        model.parts["cell_type"].tensors["weight"], expected.parts["cell_type"].tensors["weight"]
+    )
+
+
+def test_numbers_as_responses_are_refused_with_a_way_out(few, bag_model):
+    adata, _ = few
+    adata.obs["response"] = adata.obs["response"].map({"sensitive": 1.0, "resistant": 0.0}).astype(float)
+    with pytest.raises(TypeError, match=r"holds float64 numbers, not labels.*astype\(str\)"):
+        respond(adata, bag_model)
+    adata.obs["response"] = adata.obs["response"].astype(str)
+    respond(adata, bag_model)
+    assert adata.uns[KEY]["classes"].tolist() == ["0.0", "1.0"]
+
+
+@pytest.mark.parametrize(
+    ("n_sensitive", "found"), [(0, r"'resistant' \(6 cells\)"), (1, r"'sensitive' \(1 cells\)")]
+)
+def test_one_class_is_refused(few, bag_model, n_sensitive, found):
+    adata, sensitive = few
+    rows = np.concatenate([np.flatnonzero(~sensitive)[:6], np.flatnonzero(sensitive)[:n_sensitive]])
+    adata = with_labels(adata, sensitive, rows)
+    with pytest.raises(ValueError, match=r"has 1 class with at least 2 cells; two are needed.*" + found):
+        respond(adata, bag_model, val_by=None)
+    assert KEY not in adata.uns
+
+
+def test_five_cells(few, bag_model):
+    """Two of one class, three of the other: fitted, and what they cannot tell is said."""
+    adata, sensitive = few
+    del adata.obs["donor"]
+    rows = np.concatenate([np.flatnonzero(~sensitive)[:2], np.flatnonzero(sensitive)[:3]])
+    adata = with_labels(adata, sensitive, rows)
+    with pytest.warns(UserWarning, match=r"5 labelled cells are few to calibrate on.*Label 20 or more"):
+        model = respond(adata, bag_model, val_by=None, baseline=True)
+    assert "too few to tell which is better" in adata.uns[KEY]["verdict"]
+    found, cells = annotated(adata, model, target_error=0.05)
+    assert (cells.obsm["scellm_cell_type_set"]).all()  # five cells cannot promise 5 %
+    assert set(found) == {"unassigned"}
+    found, _ = annotated(adata, model)
+    assert (found == np.where(sensitive, "sensitive", "resistant")).mean() > 0.9
+
+
+def test_few_cells_warn_of_donors_and_hold_them_out(few, bag_model):
+    adata, _ = few
+    with pytest.warns(UserWarning, match=r"held out at random, though adata.obs has 'donor'"):
+        respond(adata, bag_model, val_by=None)
+    assert adata.uns[KEY]["n_folds"] == 5
+    adata.obs["lab"] = "here"
+    with pytest.raises(ValueError, match=r"val_by='lab' has one group \('here'\)"):
+        respond(adata, bag_model, val_by="lab", key_added="other")
+    with pytest.raises(KeyError, match=r"'clinic' is not in `adata.obs`"):
+        respond(adata, bag_model, val_by="clinic", key_added="other")
+    adata.obs["culture"] = np.where(adata.obs["response"] == "sensitive", "treated", "untreated")
+    with pytest.raises(ValueError, match=r"without its group there is one class left"):
+        respond(adata, bag_model, val_by="culture", key_added="other")
+    assert "other" not in adata.uns
+
+
+def test_test_donors_play_no_part(few, bag_model):
+    adata, _ = few
+    one = respond(adata, bag_model, test_by="donor")
+    report = adata.uns[KEY]
+    assert report["judged_on"] == "test"
+    assert report["n_test"] > 0
+    is_test = adata.obs["donor"].isin(adata.obs["donor"][report["split"] == "test"]).to_numpy()
+    assert set(report["split"][is_test]) == {"test", ""}
+    other = adata.copy()
+    other.X = other.X.toarray()
+    other.X[is_test] = other.X[is_test][::-1] * 2
+    again = respond(other, bag_model, test_by="donor")
+    np.testing.assert_array_equal(
+        one.parts["cell_type"].tensors["weight"], again.parts["cell_type"].tensors["weight"]
+    )
+
+
+def test_test_cells_leave_two_of_each_class(few, bag_model):
+    adata, sensitive = few
+    del adata.obs["donor"]
+    rows = np.concatenate([np.flatnonzero(~sensitive)[:9], np.flatnonzero(sensitive)[:3]])
+    adata = with_labels(adata, sensitive, rows)
+    with pytest.raises(ValueError, match=r"At least 2 labelled cells of each class.*'sensitive' \(1 cells\)"):
+        respond(adata, bag_model, val_by=None, test_size=0.6)
+
+
+def test_baselines_of_few_cells_are_of_the_same_folds(few, bag_model, tmp_path):
+    import matplotlib.pyplot as plt
+
+    adata, _ = few
+    respond(adata, bag_model, baseline=True)
+    table = adata.uns[KEY]["baselines"]
+    assert table["methods"].tolist() == ["scellm", "logistic", "embedding"]
+    assert table["macro_f1"][0] == pytest.approx(adata.uns[KEY]["held_out"]["macro_f1"])
+    assert table["f1_by_class"].shape == (3, 2)
+    ax = scellm.pl.compare(adata, show=False)
+    assert "head on embedding" in [text.get_text() for text in ax.get_yticklabels()]
+    plt.close("all")
+    adata.obs["response"] = adata.obs["response"].astype("category")
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    back = ad.read_h5ad(tmp_path / "a.h5ad").uns[KEY]
+    assert back["verdict"] == adata.uns[KEY]["verdict"]
+    with pytest.raises(
+        ValueError, match=r"Unknown baselines \['pca_knn'\]; with strategy='genes' choose from"
+    ):
+        respond(adata, bag_model, baseline=["pca_knn"])
+
+
+def test_embedding_that_is_better_is_said(few, bag_model):
+    """Noise of other kinds of cells in all genes but the markers, which the bag alone looks at."""
+    adata, _ = few
+    noisy = adata.copy()
+    noisy.X = noisy.X.toarray()
+    rng = np.random.default_rng(0)
+    markers = adata.var_names.isin([x for genes in MARKERS.values() for x in genes])
+    loud = rng.permutation(np.flatnonzero(~markers))[:600].reshape(30, 20)
+    for genes in loud:  # programs that have nothing to do with the response
+        noisy.X[np.ix_(np.flatnonzero(rng.random(len(noisy)) < 0.5), genes)] += 40
+    with pytest.warns(
+        UserWarning, match=r"A simple baseline is better here: .*the embedding. Use it: strategy='head'"
+    ):
+        respond(noisy, bag_model, baseline=True)
+    assert noisy.uns[KEY]["baseline_is_better"]
+
+
+def test_genes_that_the_other_cells_lack(few, bag_model):
+    adata, sensitive = few
+    model = respond(adata, bag_model)
+    head = model.parts["cell_type"].meta["genes"]
+    truth = np.where(sensitive, "sensitive", "resistant")
+    lacking = adata[:, ~adata.var_names.isin(head[:: len(head) // 400])].copy()
+    with pytest.warns(UserWarning, match=r"lacks \d+ of the \d+ genes of the head; they count as average"):
+        found, _ = annotated(lacking, model, min_overlap=0.01)
+    assert (found == truth).mean() > 0.9
+    with pytest.raises(ValueError, match=r"of the \d+ genes of the head \(\d+ %, need 50 %\)"):
+        annotated(adata[:, ~adata.var_names.isin(head[::3] + head[1::3])], model, min_overlap=0.01)
+
+
+def test_cells_without_genes_stay_unassigned_by_a_head_on_genes(few, bag_model):
+    adata, _ = few
+    adata.X = adata.X.toarray()
+    adata.X[[0, 50]] = 0
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model = respond(adata, bag_model)
+        found, cells = annotated(adata, model)
+    assert "labelled cells express no vocabulary gene" in " ".join(str(x.message) for x in caught)
+    assert (found[[0, 50]] == "unassigned").all()
+    assert np.isnan(cells.obsm["scellm_cell_type_probabilities"][[0, 50]]).all()
+    assert adata.uns[KEY]["split"][0] == ""
+
+
+def test_head_on_genes_without_calibration(few, bag_model):
+    adata, _ = few
+    model = respond(adata, bag_model, calibrate=False)
+    assert "coverage" not in adata.uns[KEY]["held_out"]
+    with pytest.raises(ValueError, match="target_error needs held-out cells"):
+        annotated(adata, model, target_error=0.1)
+
+
+def test_cell_types_from_few_labels(adata, tune):
+    truth = adata.obs["cell_type"].astype(str).to_numpy()
+    adata.obs["cell_type"] = np.where(np.arange(240) < 60, truth, "")
+    model = tune(adata, strategy="genes")
+    found, _ = annotated(adata, model)
+    assert (found == truth).mean() > 0.95
+    assert len(adata.uns[KEY]["classes"]) == 4
