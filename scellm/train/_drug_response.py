@@ -30,6 +30,10 @@ DEPTHS = (None, 10_000, 1_000, 300, 100)
 """Counts over the genes at which left-out lines are read for the calibration; `None` as measured."""
 
 
+LEARNT_LINES, LEARNT_NOISE = 0.3, 0.6
+"""Weight of a covariance of lines that was learnt from responses, and what noise is then multiplied by."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class DrugResponseConfig:
     """Weights of the covariances, and what else the fit needs; chosen on left-out lines (`docs/dev/decisions.md`).
@@ -154,9 +158,8 @@ def solve_response(
     screens
         (D,) where each drug was measured; `None` for one screen.
     rounds
-        Times the covariance of drugs is estimated from the responses themselves and the process solved again: for
-        filling in missing pairs of known lines and drugs, where it gains most. It does not change what
-        is said of new lines.
+        Times the covariances of drugs and of lines are estimated from the responses themselves and the process solved
+        again: for filling in missing pairs of known lines and drugs. It helps new lines little.
     """
     n_lines, n_drugs = grid.values.shape
     between = config.drug_structure * structure + config.drug_action * action
@@ -173,11 +176,12 @@ def solve_response(
     fitted = apply_parts(parts, dual)
     for _ in range(rounds):
         filled = torch.where(measured, values, fitted)
-        drugs = torch.cov(filled.T)
-        parts = [(pair, drugs / drugs.diagonal().mean())]
-        dual = solve_grid(values, measured, parts, noise=config.noise * 0.4)
+        drugs, lines = torch.cov(filled.T), torch.cov(filled)
+        drugs, lines = (learnt / learnt.diagonal().mean() for learnt in (drugs, lines))
+        parts = [(pair + LEARNT_LINES * lines, drugs)]
+        dual = solve_grid(values, measured, parts, noise=config.noise * LEARNT_NOISE)
         fitted = apply_parts(parts, dual)
-    response = config.line_kernel * dual @ general + dual @ drugs if not rounds else dual @ parts[0][1]
+    response = config.line_kernel * dual @ general + dual @ drugs if not rounds else dual @ drugs
     return Fit(mean, scale, dual.numpy(), response.numpy(), mean + scale * fitted.numpy(), learnt)
 
 
