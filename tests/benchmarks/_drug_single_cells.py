@@ -235,6 +235,34 @@ def labelled(data: Path) -> Iterator[tuple[str, str, ad.AnnData, np.ndarray, str
         yield "JHU006", drug, cells, (cells.obs[f"response_{drug}"].astype(int) == 1).to_numpy(), confound
 
 
+CHECKS = (
+    ("corpus/maits_mast", "MAIT cell Unstim", "MAIT cell Stim", None),
+    ("corpus/kang_ifnb_pbmc", "control", "stimulated", "CD4 Naive T"),
+    ("corpus/kang_ifnb_pbmc", "control", "stimulated", "B"),
+    ("corpus/ipsc_cardio_scdatasets", "iPSC-derived D30", "iPSC-derived D60", None),
+    ("corpus/scmixology_sc_dropseq", "H1975", "H2228", None),
+    ("benchmarks/pbmc3k", "CD4 T", "CD8 T", None),
+    ("benchmarks/pbmc3k", "CD14 Monocytes", "FCGR3A Monocytes", None),
+    ("benchmarks/zheng_sorted_pbmc_mudan", "memory T", "helper T", None),
+    ("benchmarks/baron_h1_pancreas", "alpha", "delta", None),
+)
+"""Two neighbouring kinds of cells each, no responses; nothing about few labelled cells was chosen on them."""
+
+
+def checks(data: Path) -> Iterator[tuple[str, str, ad.AnnData, np.ndarray]]:
+    """Set, which are told apart, cells, which are the second kind."""
+    for name, first, second, within in CHECKS:
+        cells = ad.read_h5ad(data / f"{name}.h5ad")
+        kind = cells.obs["cell_type"].astype(str)
+        if within is not None:
+            cells = cells[kind == within]
+            kind = cells.obs["condition"].astype(str)
+            first, second = sorted(kind.unique())
+        cells = cells[kind.isin([first, second])].copy()
+        what = f"{first} or {second}" if within is None else f"{within}, {first} or {second}"
+        yield Path(name).name, what, cells, (kind[kind.isin([first, second])] == second).to_numpy()
+
+
 def few_shot(data: Path, model: CellLM) -> pd.DataFrame:
     """Macro-F1 and AUC on the other cells by method, each the mean over draws of 5 % and 80 % of the cells.
 
@@ -243,55 +271,58 @@ def few_shot(data: Path, model: CellLM) -> pd.DataFrame:
     """
     rows = []
     for name, drug, cells, sensitive, _ in labelled(data):
-        readable = _readable(cells)
-        genes = _genes(cells)
-        embedded = {
-            what: _embed(readable, encoder)
-            for what, encoder in (("embedding", model), ("random weights", random_like(model, 0)))
-        }
-        same = {
-            "same recipe, embedding": _block(embedded["embedding"]),
-            "same recipe, random weights": _block(embedded["random weights"]),
-            "same recipe, genes + embedding": np.hstack(
-                [_block(_genes(readable), is_genes=True), _block(embedded["embedding"])]
-            ),
-        }
         for share in REPEATS:
-            found: dict[str, list[tuple[float, float]]] = {}
-            splits = StratifiedShuffleSplit(REPEATS[share], train_size=share, random_state=0)
-            splits = [(np.sort(train), np.sort(test)) for train, test in splits.split(sensitive, sensitive)]
-            for train, test in splits:
-                of = {
-                    "tl.fine_tune": _fine_tuned(readable, model, sensitive, train, test),
-                    "genes": _head(genes, sensitive, train, test, is_genes=True),
-                    "genes as fine_tune reads them": _head(
-                        _genes(readable), sensitive, train, test, is_genes=True
-                    ),
-                }
-                of |= {what: _head(x, sensitive, train, test, is_genes=False) for what, x in embedded.items()}
-                of |= {what: _recipe(x, sensitive, train, test) for what, x in same.items()}
-                for what, score in of.items():
-                    truth = sensitive[test]
-                    pair = f1_score(truth, score > 0, average="macro"), roc_auc_score(truth, score)
-                    found.setdefault(what, []).append(pair)
-            base = np.array(found["genes"])[:, 0]
-            for what, pairs in found.items():
-                f1, auc = np.array(pairs).T
-                rows.append(
-                    {
-                        "set": name,
-                        "drug": drug,
-                        "share": share,
-                        "labelled": len(splits[0][0]),
-                        "method": what,
-                        "F1": float(f1.mean()),
-                        "±": _error(f1),
-                        "AUC": float(auc.mean()),
-                        "F1 less genes": float((f1 - base).mean()),
-                        "± (paired)": _error(f1 - base),
-                    }
-                )
+            about = {"set": name, "drug": drug, "share": share, "recipe chosen on it": "yes"}
+            rows += [about | row for row in _compare(cells, sensitive, model, share, is_check=False)]
+    for name, what, cells, second in checks(data):
+        about = {"set": name, "drug": what, "share": 0.05, "recipe chosen on it": "no"}
+        rows += [about | row for row in _compare(cells, second, model, 0.05, is_check=True)]
     return pd.DataFrame(rows)
+
+
+def _compare(
+    cells: ad.AnnData, sensitive: np.ndarray, model: CellLM, share: float, *, is_check: bool
+) -> list[dict[str, object]]:
+    """Methods on one set and share; a check has fewer."""
+    readable, genes = _readable(cells), _genes(cells)
+    encoders = {"embedding": model} | ({} if is_check else {"random weights": random_like(model, 0)})
+    embedded = {what: _embed(readable, encoder) for what, encoder in encoders.items()}
+    same = {}
+    if not is_check:
+        same = {f"same recipe, {what}": _block(x) for what, x in embedded.items()}
+        both = [_block(_genes(readable), is_genes=True), _block(embedded["embedding"])]
+        same["same recipe, genes + embedding"] = np.hstack(both)
+    found: dict[str, list[tuple[float, float]]] = {}
+    n_labelled = max(5, int(share * len(sensitive)))
+    splits = StratifiedShuffleSplit(REPEATS[share], train_size=n_labelled, random_state=0)
+    for draw in splits.split(sensitive, sensitive):
+        train, test = map(np.sort, draw)
+        of = {"tl.fine_tune": _fine_tuned(readable, model, sensitive, train, test)}
+        of["genes"] = _head(genes, sensitive, train, test, is_genes=True)
+        if genes.min() < 0:
+            of["genes, positive part"] = _head(_genes(readable), sensitive, train, test, is_genes=True)
+        of |= {what: _head(x, sensitive, train, test, is_genes=False) for what, x in embedded.items()}
+        of |= {what: _recipe(x, sensitive, train, test) for what, x in same.items()}
+        truth = sensitive[test]
+        for what, score in of.items():
+            pair = f1_score(truth, score > 0, average="macro"), roc_auc_score(truth, score)
+            found.setdefault(what, []).append(pair)
+    base = np.array(found["genes"])[:, 0]
+    rows = []
+    for what, pairs in found.items():
+        f1, auc = np.array(pairs).T
+        rows.append(
+            {
+                "labelled": n_labelled,
+                "method": what,
+                "F1": float(f1.mean()),
+                "±": _error(f1),
+                "AUC": float(auc.mean()),
+                "F1 less genes": float((f1 - base).mean()),
+                "± (paired)": _error(f1 - base),
+            }
+        )
+    return rows
 
 
 def _error(values: np.ndarray) -> float:
