@@ -17,6 +17,24 @@ FINGERPRINT_BITS = 2048
 """Bits of a Morgan fingerprint of radius 2, as in ECFP4."""
 DRUG_COLUMNS = ("drug", "name", "synonyms", "target", "drug_class", "screen", "smiles", "inchikey")
 """Columns a table of drugs must have; "" where nothing is known."""
+TARGET_ALIASES = {
+    "abl1": ("abl", "bcrabl"),
+    "pik3ca": ("pi3kalpha",),
+    "mtor": ("mtorc1", "mtorc2"),
+    "igf1r": ("igfr1",),
+    "prmt5": ("pmrt5",),
+    "pik3c3": ("vps34", "vsp34"),
+    "vps34": ("pik3c3", "vsp34"),
+    "nae1": ("nae",),
+    "her2": ("erbb2",),
+    "erbb2": ("her2",),
+    "mek": ("mek1", "mek2", "map2k1", "map2k2"),
+    "map2k1": ("mek1",),
+    "map2k2": ("mek2",),
+    "mek1": ("map2k1",),
+    "mek2": ("map2k2",),
+}
+"""Other spellings of targets in tables of drugs, misspelled ones of GDSC among them; all as `_plain` gives them."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +58,7 @@ def find_drugs(drugs: pd.DataFrame, wanted: str | Iterable[str]) -> np.ndarray:
     drugs
         Table with `DRUG_COLUMNS`; synonyms and targets separated by commas.
     wanted
-        Names, in any case, with or without hyphens and blanks.
+        Names, in any case, with or without hyphens and blanks; targets also as gene symbols or by `TARGET_ALIASES`.
 
     Returns
     -------
@@ -51,10 +69,13 @@ def find_drugs(drugs: pd.DataFrame, wanted: str | Iterable[str]) -> np.ndarray:
     KeyError
         A name is not known; the nearest ones are listed.
     TypeError
-        A name is no text.
+        A name is no text, or `wanted` neither text nor several names.
     ValueError
         No name is given.
     """
+    if not isinstance(wanted, Iterable):
+        msg = f"drugs= takes a name or several names, found {wanted!r} ({type(wanted).__name__})."
+        raise TypeError(msg)
     names = [wanted] if isinstance(wanted, str) else list(wanted)
     if not names:
         msg = "drugs= is empty; name at least one drug, target or class, or leave it out for the panel."
@@ -66,7 +87,8 @@ def find_drugs(drugs: pd.DataFrame, wanted: str | Iterable[str]) -> np.ndarray:
             msg = f"Drugs are given by name, found {name!r} ({type(name).__name__})."
             raise TypeError(msg)
         key = _plain(name)
-        rows = [by_name[key]] if key in by_name else by_group.get(key)
+        groups = (by_group.get(group, []) for group in (key, *TARGET_ALIASES.get(key, ())))
+        rows = [by_name[key]] if key in by_name else sorted(set().union(*groups))
         if not rows:
             near = difflib.get_close_matches(key, spelled, n=4, cutoff=0.6)
             near = list(dict.fromkeys(spelled[text] for text in near))

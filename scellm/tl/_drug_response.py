@@ -185,6 +185,7 @@ def drug_response(
         "drug_class": np.array(panel.drug_class, dtype=str),
         "target": np.array(panel.target, dtype=str),
         "smiles": np.array(panel.smiles, dtype=str),
+        "columns": np.array(columns, dtype=str),
         "pearson": np.asarray(panel.pearson, dtype=np.float32),
         "spread": np.asarray(panel.scale, dtype=np.float32),
         "units": UNITS,
@@ -219,12 +220,7 @@ def choose_panel(
     elif smiles is None:
         parts.append(model.panel(np.flatnonzero(model.drugs["panel"].to_numpy(bool))))
     if smiles is not None:
-        if not isinstance(smiles, Mapping):
-            smiles = {text: text for text in ([smiles] if isinstance(smiles, str) else smiles)}
-        if not smiles:
-            msg = "smiles= is empty; pass at least one SMILES, or leave it out."
-            raise ValueError(msg)
-        read = {str(name): read_smiles(text) for name, text in smiles.items()}
+        read = {name: read_smiles(text) for name, text in _compounds(smiles)}
         notes += [f"{name}: {structure.note}." for name, structure in read.items() if structure.note]
         for name, structure in read.items():
             known = model.drugs.loc[model.drugs["inchikey"] == structure.inchikey, "name"]
@@ -233,11 +229,48 @@ def choose_panel(
         structures = [structure.smiles for structure in read.values()]
         parts.append(model.compounds(list(read), structures))
     panel = parts[0] if len(parts) == 1 else _join(parts)
-    if len(set(panel.names)) < len(panel.names):
-        twice = sorted({name for name in panel.names if panel.names.count(name) > 1})
+    places = [_column("", name) for name in panel.names]
+    if len(set(places)) < len(places):
+        twice = sorted(
+            {name for name, place in zip(panel.names, places, strict=True) if places.count(place) > 1}
+        )
         msg = f"{twice} would name two columns; give the compounds of smiles= other names."
         raise ValueError(msg)
     return panel, notes
+
+
+def _compounds(smiles: str | Iterable[str] | Mapping[str, str]) -> list[tuple[str, str]]:
+    """Names and SMILES; without names, or with row numbers for names, each is named by its SMILES.
+
+    Raises
+    ------
+    TypeError
+        Neither text nor several.
+    ValueError
+        None is given, or a name is empty or given twice.
+    """
+    if isinstance(smiles, pd.Series) and pd.api.types.is_integer_dtype(smiles.index):
+        smiles = smiles.tolist()
+    if isinstance(smiles, str):
+        smiles = [smiles]
+    if not isinstance(smiles, Iterable):
+        msg = f"smiles= takes SMILES, or a mapping of names to SMILES; found {smiles!r} ({type(smiles).__name__})."
+        raise TypeError(msg)
+    named = isinstance(smiles, Mapping | pd.Series)
+    items = smiles.items() if named else ((text, text) for text in smiles)
+    pairs = [(str(name), text) for name, text in items]
+    if not pairs:
+        msg = "smiles= is empty; pass at least one SMILES, or leave it out."
+        raise ValueError(msg)
+    names = [name for name, _ in pairs]
+    if named and not all(name.strip() for name in names):
+        msg = f"A compound of smiles= has an empty name: {dict(pairs)}."
+        raise ValueError(msg)
+    if named and len(set(names)) < len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        msg = f"{twice} would name two columns; give the compounds of smiles= other names."
+        raise ValueError(msg)
+    return pairs
 
 
 def _join(parts: list[Panel]) -> Panel:
@@ -258,10 +291,13 @@ def _groups(adata: AnnData, groupby: str) -> pd.Categorical:
     KeyError
         No such column.
     TypeError
-        The column holds measurements.
+        The column holds measurements, or its name is no text.
     ValueError
         No cell has a group.
     """
+    if not isinstance(groupby, str):
+        msg = f"groupby= names one column of `adata.obs`, found {groupby!r} ({type(groupby).__name__})."
+        raise TypeError(msg)
     if groupby not in adata.obs:
         msg = f"groupby={groupby!r} is no column of `adata.obs`, which has {[str(c) for c in adata.obs.columns]}."
         raise KeyError(msg)
@@ -359,11 +395,17 @@ def _report(
             f"{n} of {len(distance)} {what}{names} express none of the model's genes; their rows are NaN.",
             stacklevel=3,
         )
-    outside = float(np.mean(distance[np.isfinite(distance)] > 1)) if np.isfinite(distance).any() else 0.0
-    if outside > 0.5:
+    outside = distance > 1
+    n, of = int(outside.sum()), int(np.isfinite(distance).sum())
+    if n > (0.5 * of if groups is None else 0):
+        if groups is None:
+            share = f"{100 * n / of:.0f} % of the cells"
+        else:
+            names = ", ".join(map(str, groups.categories[outside][:5]))
+            share = f"{n} of {of} groups ({names}{', ...' if n > 5 else ''})"
         warnings.warn(
-            f"{100 * outside:.0f} % of the {what} are unlike any cancer cell line the model has seen (applicability above "
-            "1): normal cells, or data of another kind. Do not rely on their predictions.",
+            f"{share} are unlike any cancer cell line the model has seen (applicability above 1): normal cells, or data of "
+            "another kind. Do not rely on their predictions.",
             stacklevel=3,
         )
     if groups is None and np.median(depth) < SHALLOW:
@@ -387,14 +429,23 @@ def _column(key: str, name: str) -> str:
 
 def _remove_old(adata: AnnData, key: str) -> None:
     """Columns of drugs that an earlier call wrote and this one may not write again."""
-    for name in np.atleast_1d(adata.uns.get(key, {}).get("drugs", [])):
-        if _column(key, str(name)) in adata.obs:
-            del adata.obs[_column(key, str(name))]
+    for column in _written(adata, key):
+        if column in adata.obs:
+            del adata.obs[column]
+
+
+def _written(adata: AnnData, key: str) -> list[str]:
+    """Columns of drugs in `obs` that an earlier call wrote; records of before 'columns' was kept name few drugs."""
+    record = adata.uns.get(key, {})
+    if "columns" in record:
+        return [str(column) for column in np.atleast_1d(record["columns"])]
+    names = np.atleast_1d(record.get("drugs", []))
+    return [_column(key, str(name)) for name in names] if len(names) <= FEW_DRUGS else []
 
 
 def _check_columns(adata: AnnData, key: str, columns: list[str]) -> None:
     """Refuse columns of drugs that an earlier call has not written."""
-    known = [_column(key, str(name)) for name in np.atleast_1d(adata.uns.get(key, {}).get("drugs", []))]
+    known = _written(adata, key)
     if taken := [column for column in columns if column in adata.obs and column not in known]:
         msg = (
             f"`adata.obs[{taken[0]!r}]` is there already and is not of tl.drug_response; it is not overwritten. Pass "

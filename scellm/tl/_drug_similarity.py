@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,11 @@ def drug_similarity(
     KeyError
         No results under `key`.
 
+    Warns
+    -----
+    UserWarning
+        The results were made by another model than `model`.
+
     Examples
     --------
     >>> import warnings
@@ -80,6 +86,7 @@ def drug_similarity(
         raise ValueError(msg)
     if not isinstance(model, DrugModel):
         model = load_drug_model(model)
+    _check_model(record, model)
     names = [str(name) for name in np.atleast_1d(record["drugs"])]
     result: dict[str, Any] = {
         "scellm_version": __version__,
@@ -90,6 +97,17 @@ def drug_similarity(
     adata = adata.copy() if copy else adata
     adata.uns[key_added] = result
     return adata if copy else None
+
+
+def _check_model(record: dict[str, Any], model: DrugModel) -> None:
+    """Warn if another model made the results; one that was never saved has no checksum."""
+    name, sha256 = str(record.get("model", model.name)), str(record.get("sha256", ""))
+    if name != model.name or (sha256 and model.sha256 and sha256 != model.sha256):
+        warnings.warn(
+            f"The responses were predicted by the model {name!r} ({sha256[:8] or 'not saved'}), and are compared by "
+            f"{model.name!r} ({model.sha256[:8] or 'not saved'}). Pass model= with the one that made them.",
+            stacklevel=3,
+        )
 
 
 def _rows(model: DrugModel, names: list[str]) -> np.ndarray:

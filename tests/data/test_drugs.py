@@ -53,6 +53,30 @@ def test_names_must_be_text_and_some(drugs):
         find_drugs(drugs, [7])
     with pytest.raises(ValueError, match="drugs= is empty"):
         find_drugs(drugs, [])
+    with pytest.raises(TypeError, match="drugs= takes a name or several names, found 3"):
+        find_drugs(drugs, 3)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "target"),
+    [
+        ("ABL1", "ABL"),
+        ("PIK3CA", "PI3Kalpha"),
+        ("MTOR", "mTORC1, mTORC2"),
+        ("IGF1R", "IGFR1"),
+        ("PRMT5", "PMRT5"),
+        ("PIK3C3", "VSP34"),
+        ("NAE1", "NAE"),
+        ("HER2", "ERBB2"),
+        ("MEK", "MEK1, MEK2"),
+        ("MAP2K2", "MEK1, MEK2"),
+    ],
+)
+def test_targets_are_found_by_symbol_though_the_table_spells_them_otherwise(drugs, wanted, target):
+    drugs.loc[0, "target"], drugs.loc[2, "target"] = target, wanted
+    rows = find_drugs(drugs, wanted).tolist()
+    assert {0, 2} <= set(rows)
+    assert set(rows) <= {0, 1, 2}
 
 
 def test_the_largest_part_of_a_salt_is_read():

@@ -154,13 +154,31 @@ def test_two_keys_live_side_by_side(cells, model):
         ({"drugs": "EGFR-inhibitr a"}, KeyError, "Did you mean 'EGFR-inhibitor a'"),
         ({"smiles": "C1CC"}, ValueError, "no valid SMILES.*unclosed ring"),
         ({"smiles": []}, ValueError, "smiles= is empty"),
+        ({"smiles": 3}, TypeError, "smiles= takes SMILES"),
+        ({"smiles": {" ": "CCO"}}, ValueError, "empty name"),
+        ({"smiles": {"x/y": "CCO", "x|y": "CCN"}}, ValueError, "two columns"),
+        ({"smiles": pd.Series(["CCO", "CCN"], ["x", "x"])}, ValueError, "two columns"),
+        ({"drugs": 3}, TypeError, "drugs= takes a name or several"),
+        ({"groupby": ["line", "donor"]}, TypeError, "groupby= names one column"),
         ({"drugs": NAMES, "smiles": {NAMES[0]: "CCO"}}, ValueError, "two columns"),
         ({"groupby": "nothing"}, KeyError, "no column of `adata.obs`"),
         ({"layer": "nothing"}, KeyError, "not in `adata.layers`"),
         ({"key_added": "a/b"}, ValueError, "cannot be written"),
         ({"min_overlap": 2}, ValueError, "is a fraction of the model's genes"),
     ],
-    ids=["name", "smiles", "no smiles", "twice", "groupby", "layer", "key", "overlap"],
+    ids=[
+        *(
+            "name",
+            "smiles",
+            "no smiles",
+            "number for smiles",
+            "no name",
+            "one column",
+            "names twice",
+            "number",
+        ),
+        *("two groupby", "twice", "groupby", "layer", "key", "overlap"),
+    ],
 )
 def test_bad_arguments_are_refused_and_nothing_is_written(cells, model, options, error, text):
     before = cells.copy()
@@ -208,6 +226,34 @@ def test_a_column_of_a_drug_that_is_not_ours_is_not_overwritten(cells, model):
     assert KEY not in cells.obsm
     scellm.tl.drug_response(cells, model=model)  # no columns are written
     assert (cells.obs[f"{KEY}:{NAMES[0]}"] == "measured").all()
+
+
+@pytest.mark.parametrize("file", [False, True], ids=["memory", "h5ad"])
+def test_a_column_that_no_call_wrote_is_not_deleted(cells, model, tmp_path, file):
+    respond(cells, model)  # the panel writes no columns
+    cells.obs[f"{KEY}:{NAMES[0]}"] = 1.0
+    if file:
+        cells.write_h5ad(tmp_path / "cells.h5ad")
+        cells = ad.read_h5ad(tmp_path / "cells.h5ad")
+    with pytest.raises(ValueError, match=r"is there already and is not of tl.drug_response"):
+        scellm.tl.drug_response(cells, model=model, drugs=NAMES)
+    respond(cells, model)
+    assert (cells.obs[f"{KEY}:{NAMES[0]}"] == 1).all()
+
+
+def test_columns_are_known_again_after_a_file(cells, model, tmp_path):
+    respond(cells, model, drugs=NAMES, smiles={"a/b": "CCO"})
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    again = ad.read_h5ad(tmp_path / "cells.h5ad")
+    respond(again, model)
+    assert not [column for column in again.obs if ":" in column]
+
+
+@pytest.mark.parametrize("index", [["n", "m"], [3, 7]], ids=["names", "row numbers"])
+def test_names_of_a_series_of_smiles_are_kept(cells, model, index):
+    respond(cells, model, smiles=pd.Series(["CCO", "CCN"], index))
+    expected = ["n", "m"] if index[0] == "n" else ["CCO", "CCN"]
+    assert cells.uns[KEY]["drugs"].tolist() == expected
 
 
 def test_measurements_are_no_groups(cells, model):
@@ -282,6 +328,14 @@ def test_cells_unlike_all_lines_are_said(cells, model):
     with pytest.warns(UserWarning, match="unlike any cancer cell line"):
         scellm.tl.drug_response(cells, model=far, groupby="line")
     assert (cells.obs[f"{KEY}_applicability"] > 1).mean() > 0.5
+
+
+def test_a_single_group_outside_is_named(cells, model):
+    shuffled = cells.X[:, np.random.default_rng(0).permutation(200)].toarray()
+    odd = (cells.obs["line"] == "line3").to_numpy()
+    cells.X = sp.csr_matrix(np.where(odd[:, None], shuffled, cells.X.toarray()))
+    with pytest.warns(UserWarning, match=r"1 of 10 groups \(line3\) are unlike any cancer cell line"):
+        scellm.tl.drug_response(cells, model=model, groupby="line")
 
 
 def test_hardly_predictable_drugs_are_said_when_asked_for(cells, model):

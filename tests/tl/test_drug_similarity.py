@@ -1,5 +1,6 @@
 """tl.drug_similarity: structures and responses."""
 
+import dataclasses
 import warnings
 
 import numpy as np
@@ -35,6 +36,13 @@ def test_what_to_run_first_is_said(cells):
     del cells.obsm["drug_response"]
     with pytest.raises(KeyError, match="Run scellm.tl.drug_response"):
         scellm.tl.drug_similarity(cells)
+
+
+def test_another_model_than_the_one_that_predicted_is_said(cells):
+    model = scellm.models.load_drug_model("scellm-drug")
+    for other in ({"name": "mine"}, {"sha256": "0" * 64}):
+        with pytest.warns(UserWarning, match="Pass model= with the one that made them"):
+            scellm.tl.drug_similarity(cells, model=dataclasses.replace(model, **other))
 
 
 def test_what_is_not_ours_is_not_overwritten(cells):

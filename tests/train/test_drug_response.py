@@ -130,6 +130,28 @@ def test_repeated_pairs_are_averaged():
     ("change", "error", "text"),
     [
         (lambda e, r, d: (e, r, d.drop(columns="target")), KeyError, "lacks the columns"),
+        (lambda e, r, d: (e.to_numpy(), r, d), TypeError, "log2_tpm= must be a DataFrame"),
+        (
+            lambda e, r, d: (e, r.drop(columns="ln_ic50"), d),
+            KeyError,
+            r"responses lacks the columns \['ln_ic50'\]",
+        ),
+        (lambda e, r, d: (e, r.assign(ln_ic50="1.5"), d), TypeError, r"\['ln_ic50'\] must hold numbers"),
+        (lambda e, r, d: (e.assign(CD3D="5"), r, d), TypeError, "'CD3D' holds"),
+        (lambda e, r, d: (e.assign(CD3D=np.nan), r, d), ValueError, "holds nan for the gene 'CD3D'"),
+        (lambda e, r, d: (e.assign(CD3D=-1.0), r, d), ValueError, "holds -1.0 for the gene 'CD3D'"),
+        (lambda e, r, d: (e.rename(index={"line1": "line0"}), r, d), ValueError, "line 'line0' is twice"),
+        (lambda e, r, d: (e, r, d.assign(drug="TOY:0")), ValueError, "drug 'TOY:0' is twice"),
+        (
+            lambda e, r, d: (e, r, d.assign(smiles=["C1CC", *d["smiles"][1:]])),
+            ValueError,
+            "'TOY:0' has no valid SMILES, 'C1CC': .*unclosed ring",
+        ),
+        (
+            lambda e, r, d: (e, r, d.assign(target=np.nan)),
+            TypeError,
+            "target of the drug 'TOY:0' must be text",
+        ),
         (lambda e, r, d: (e, r.assign(line="nobody"), d), KeyError, "line 'nobody' has responses"),
         (lambda e, r, d: (e, r.assign(drug="TOY:99"), d), KeyError, "drug 'TOY:99' has responses"),
         (lambda e, r, d: (e, r.assign(ln_ic50=np.inf), d), ValueError, "not finite"),
@@ -140,11 +162,34 @@ def test_repeated_pairs_are_averaged():
             "no protein-coding genes",
         ),
     ],
-    ids=["columns", "line", "drug", "infinite", "few", "gene"],
+    ids=[
+        *(
+            "columns",
+            "array",
+            "response columns",
+            "text",
+            "text expression",
+            "nan",
+            "negative",
+            "lines twice",
+        ),
+        *("drugs twice", "smiles", "no target", "line", "drug", "infinite", "few", "gene"),
+    ],
 )
 def test_tables_that_do_not_fit_are_refused(screen, change, error, text):
     with pytest.raises(error, match=text):
         fit_drug_response(*change(*screen), config=CONFIG)
+
+
+def test_one_fold_is_refused(screen):
+    with pytest.raises(ValueError, match=r"folds=1\) leaves nothing out"):
+        fit_drug_response(*screen, config=DrugResponseConfig(folds=1))
+
+
+def test_lines_without_a_line_are_refused(screen):
+    lines = pd.DataFrame({"line": screen[0].index[1:], "name": "", "tissue": ""})
+    with pytest.raises(KeyError, match="'line0' of log2_tpm= is not in lines="):
+        fit_drug_response(*screen, config=CONFIG, lines=lines)
 
 
 def platform_of(log2_tpm):
