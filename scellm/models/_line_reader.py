@@ -71,13 +71,18 @@ class LineReader:
         """(L, L) cosines between the lines themselves."""
         return np.clip(self.lines @ self.lines.T, -1, 1)
 
-    def read(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def read(
+        self, values: np.ndarray, is_bulk: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Similarity to the lines, distance from them, and depth.
 
         Parameters
         ----------
         values
             (B, P) linear expression of the present genes, whatever its scale.
+        is_bulk
+            (B,) which rows are of bulk sequencing; `None` takes those of `DEEP` counts or more. Sums of single cells are
+            none, however deep.
 
         Returns
         -------
@@ -85,7 +90,7 @@ class LineReader:
             (B, L) float32, NaN for a cell without counts.
         distance
             (B,) float32, the larger of two: 1 for a cell as far from its nearest line as the most lonely tenth of lines
-            is, at its depth; and 1 for a cell 70 % of the way from the mean line to mean normal tissue.
+            is, at its depth; and 1 for a cell 60 % of the way from the mean line to mean normal tissue.
         depth
             (B,) counts, or what would have been counts: the sum in units of the smallest value.
         """
@@ -97,7 +102,9 @@ class LineReader:
         similarity = np.full((len(values), len(self.lines)), np.nan, dtype=np.float32)
         distance = np.full(len(values), np.nan, dtype=np.float32)
         bins = np.abs(np.log(np.maximum(depth, 1))[:, None] - np.log(DEPTHS)).argmin(1)
-        bins[depth >= DEEP] = len(DEPTHS) if self.is_whole else len(DEPTHS) - 1
+        is_bulk = depth >= DEEP if is_bulk is None else is_bulk
+        if self.is_whole:
+            bins[is_bulk] = len(DEPTHS)
         for i in np.unique(bins[depth > 0]).tolist():
             rows = np.flatnonzero((bins == i) & (depth > 0))
             vectors, edge = self._vectors(logged[rows], i)

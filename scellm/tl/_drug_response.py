@@ -28,6 +28,7 @@ from ..data import (
     row_blocks,
 )
 from ..models import DrugModel, Panel, load_drug_model
+from ..models._line_reader import DEEP
 
 ROWS_PER_BLOCK = 2048
 """Cells read at once."""
@@ -336,9 +337,10 @@ def _predict(
     mean, std = (np.full((n, len(panel.names)), np.nan, dtype=np.float32) for _ in range(2))
     distance, depth = np.full(n, np.nan, dtype=np.float32), np.zeros(n)
     sums = None if groups is None else np.zeros((n, len(present)))
+    n_cells, n_bulk = np.zeros(n), np.zeros(n)
 
-    def predict(linear: np.ndarray, rows: slice) -> None:
-        similarity, distance[rows], depth[rows] = reader.read(linear)
+    def predict(linear: np.ndarray, rows: slice, is_bulk: np.ndarray | None = None) -> None:
+        similarity, distance[rows], depth[rows] = reader.read(linear, is_bulk)
         mean[rows], std[rows] = model.predict(similarity, panel)
 
     show = X.shape[0] >= PROGRESS_FROM if show_progress is None else show_progress
@@ -353,11 +355,37 @@ def _predict(
                 codes = groups.codes[start : start + len(linear)]
                 kept = np.flatnonzero(codes >= 0)
                 member = sp.csr_array((np.ones(len(kept)), (codes[kept], kept)), shape=(n, len(linear)))
-                sums += member @ linear
+                one = np.ones(len(linear)) if values.holds_counts else values.linearize(_smallest(block))
+                counts, is_bulk = _as_counts(linear, one)
+                sums += member @ counts
+                n_cells += member.sum(1)
+                n_bulk += member @ is_bulk
             progress.update(len(linear))
     if sums is not None:
-        predict(sums, slice(None))
+        predict(sums, slice(None), n_bulk > n_cells / 2)
     return mean, std, distance, depth
+
+
+def _as_counts(linear: np.ndarray, one: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows (B, P) as they were counted, to be added up, and which are bulk; `one` (B,) is what one count became.
+
+    Bulk profiles weigh the same.
+    """
+    total = linear.sum(1, dtype=np.float64)
+    smallest = np.where(linear > 0, linear, np.inf).min(axis=1, initial=np.inf)
+    is_bulk = (total > 0) & (total >= DEEP * smallest)
+    unit = np.where(is_bulk, total / DEEP, one)
+    return np.where(total[:, None] > 0, linear / np.where(total > 0, unit, 1.0)[:, None], 0.0), is_bulk
+
+
+def _smallest(block: sp.csr_array) -> np.ndarray:
+    """Smallest positive value of each row, (B,); 1 for rows without any."""
+    positive = np.where(block.data > 0, block.data, np.inf)
+    found = np.full(block.shape[0], np.inf)
+    filled = np.flatnonzero(np.diff(block.indptr))
+    if len(filled):
+        found[filled] = np.minimum.reduceat(positive, block.indptr[filled])
+    return np.where(np.isfinite(found), found, 1.0)
 
 
 def _take(values: np.ndarray, rows: slice | np.ndarray) -> np.ndarray:

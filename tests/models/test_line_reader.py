@@ -81,6 +81,21 @@ def test_what_a_platform_does_to_genes_is_read_through(statistics, log2_tpm):
     assert fidelity(None) < fidelity(platform) - 0.1
 
 
+def test_sums_of_cells_are_read_as_cells_however_deep(log2_tpm):
+    platform = Platform(np.exp2(np.random.default_rng(0).normal(0, 1.5, 200)), np.full(200, 0.3))
+    reader = LineReader(fit_reader(log2_tpm, platform=platform))
+    sums = thin(platform.see(linear(log2_tpm), rng=1), 3_000_000)
+    is_deep = reader.read(sums)[2] >= DEEP
+    assert is_deep.any()
+    off = ~np.eye(48, dtype=bool)[is_deep]
+
+    def fidelity(is_bulk):
+        similarity = reader.read(sums[is_deep], is_bulk)[0]
+        return np.corrcoef(similarity[off], reader.kernel_similarity[is_deep][off])[0, 1]
+
+    assert fidelity(np.zeros(is_deep.sum(), dtype=bool)) > fidelity(None) + 0.03
+
+
 def test_bulk_is_read_the_same_whatever_the_platform(statistics, log2_tpm):
     aware = LineReader(fit_reader(log2_tpm, platform=Platform(np.full(200, 3.0), np.ones(200))))
     values = linear(log2_tpm) * 1e6

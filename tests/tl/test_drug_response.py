@@ -354,3 +354,43 @@ def test_salts_are_said(cells, model):
 def test_progress_is_shown_when_asked(cells, model, capsys, size):
     respond(cells, model, show_progress=True, groupby="line" if size == "groups" else None)
     assert "drug response" in capsys.readouterr().err
+
+
+def test_groups_of_normalised_cells_add_up_like_their_counts(cells, model):
+    """Each cell weighs by its counts, whatever form they have."""
+    counts = cells.X.toarray()
+    counts[::2] *= 5  # half of the cells are deeper
+    counts[:, 0] = 1  # what one count became can be seen in every cell
+    found = []
+    for X in (counts, np.log1p(counts / counts.sum(1, keepdims=True) * 1e4)):
+        cells.X = X.astype(np.float32)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what became of the cells is like no line
+            scellm.tl.drug_response(cells, model=model, groupby="donor")
+        found.append(cells.obsm[KEY].copy())
+    np.testing.assert_allclose(found[1], found[0], atol=2e-3)
+
+
+def test_sums_of_cells_are_not_read_as_bulk_and_sums_of_bulk_are(screen, model, monkeypatch):
+    from scellm.models._line_reader import DEEP, LineReader
+
+    passed = []
+    original = LineReader.read
+
+    def read(self, values, is_bulk=None):
+        passed.append(is_bulk)
+        return original(self, values, is_bulk)
+
+    monkeypatch.setattr(LineReader, "read", read)
+    log2_tpm = screen[0].iloc[[0] * 60]
+    deep = np.exp2(log2_tpm.to_numpy()) - 1
+    deep *= 2 * DEEP / deep.sum(1, keepdims=True)
+    deep[:, 0] = 1.0
+    for profiles in (thin(deep, 20_000, rng=0), deep.round()):
+        obs = pd.DataFrame({"g": "all"}, index=[f"cell{i}" for i in range(60)])
+        adata = ad.AnnData(profiles.astype(np.float32), obs=obs, var=pd.DataFrame(index=log2_tpm.columns))
+        assert adata.X.sum() > DEEP
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            scellm.tl.drug_response(adata, model=model, groupby="g")
+    assert [is_bulk.tolist() for is_bulk in passed] == [[False], [True]]
