@@ -112,7 +112,7 @@ def drug_response(
     `adata.uns[key_added]` : dict
         `drugs`, `drug_class`, `target`, `smiles`, `pearson` (correlation over left-out lines; NaN for new
         compounds), `spread` of ln IC50 over lines, `units`, `groupby` ("" for cell by cell), `model`, `sha256`, `scellm_version`, `matrix`, `values`,
-        `n_genes`, `median_counts`, `notes`.
+        `n_genes`, `median_counts`, `notes`, `columns` written to `obs`.
 
     Of up to 8 drugs that were asked for, the predictions also go to columns of `obs` that are named
     `drug_response:Erlotinib`, after `key_added` and the drug (`/` in a name becomes `|`).
@@ -124,14 +124,14 @@ def drug_response(
     KeyError
         Unknown drug, layer or column.
     TypeError
-        `adata` is no AnnData, names that are no text, `groupby` of measurements.
+        `adata` is no AnnData; names or `groupby` that are no text; `groupby` of measurements.
     ValueError
-        Invalid SMILES, a key or column that holds something else, scaled values, mouse genes, too few genes, `groupby` without a group.
+        Invalid SMILES, names of compounds that are empty or make one column, a key or column that holds something else, scaled values, mouse genes, too few genes, `groupby` without a group.
 
     Warns
     -----
     UserWarning
-        Most cells lie outside of what the model has seen, are too shallow for a prediction cell by cell, or a
+        Most cells, or any group, lie outside of what the model has seen; cells are too shallow for a prediction cell by cell, or a
         requested drug is hardly predictable; salts; cells without a group or a prediction.
 
     Examples
