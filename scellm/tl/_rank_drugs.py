@@ -42,7 +42,9 @@ def rank_drugs(
 
     Cells of one donor are no independent evidence. With `sample_key` each donor's cells count as one value: the
     interval comes from resampling donors, and the p-value from a t test over them (paired where at least three donors
-    have both kinds of cells), corrected over drugs :cite:p:`Benjamini1995`. Without, there is no p-value.
+    have both kinds of cells, and of those alone), corrected over drugs :cite:p:`Benjamini1995`. Without, all cells of a side
+    count alike and there is no p-value. Predictions that were made by groups are no replicates, unless each is of one
+    sample: only effects are given then.
 
     Parameters
     ----------
@@ -75,20 +77,22 @@ def rank_drugs(
         `groups`, `drugs`, `target`, `drug_class`; arrays of shape (n_groups, n_drugs): `effect` (ln uM, negative =
         more sensitive), `effect_sd` (in units of the drug's spread over cell lines), `low` and `high` (95 %
         interval), `p_value` and `p_adjusted` (NaN without donors), `target_expressed` (largest share of the group's
-        cells that express a target; NaN if no target is a gene of the data); `n_samples` (n_groups, 2) of the group
-        and its reference; `groupby`, `reference`, `sample_key`, `resampled` ("samples" or "cells"), `scellm_version`.
+        cells that express a target; NaN if no target is a gene of the data); `n_samples` (n_groups, 2) that were
+        compared, of the group and its reference; `groupby`, `reference`, `sample_key`, `resampled` ("samples" or "cells"), `scellm_version`.
 
     Raises
     ------
     KeyError
         No results under `key`, no such column, or `reference` is no group.
+    TypeError
+        `groupby` of measurements.
     ValueError
-        Fewer than two groups, a group without any prediction, or `n_bootstraps` below 1.
+        Fewer than two groups, a group without any prediction, no cell with a sample, or `n_bootstraps` below 1.
 
     Warns
     -----
     UserWarning
-        No `sample_key`, or too few donors for a test.
+        No `sample_key`, cells without a sample, too few donors for a test, or predictions that were made by groups.
 
     Examples
     --------
@@ -116,13 +120,9 @@ def rank_drugs(
     if reference != "rest" and reference not in groups.categories.tolist():
         msg = f"reference={reference!r} is no group of `adata.obs[{groupby!r}]`, which has {groups.categories.tolist()}."
         raise KeyError(msg)
-    if record.get("groupby") == groupby:
-        warnings.warn(
-            f"The predictions were made by {groupby!r}: every cell of a group has the same one, so that nothing is known "
-            "of its spread. Run tl.drug_response cell by cell, or by a column of group and sample together.",
-            stacklevel=2,
-        )
     known = np.isfinite(values).all(1)
+    if samples is not None:
+        _check_samples(samples, known & (groups.codes >= 0), str(sample_key))
     rng = np.random.default_rng(rng)
     rows: dict[str, list[Any]] = {name: [] for name in ("effect", "low", "high", "p_value", "n_samples")}
     for name in names:
@@ -137,12 +137,22 @@ def rank_drugs(
         effect, low, high, p_value = _compare(*sides, n_bootstraps=n_bootstraps, rng=rng)
         if samples is None:
             p_value = np.full_like(p_value, np.nan)
-        for field, value in zip(
-            rows, (effect, low, high, p_value, [len(side) for side in sides]), strict=True
-        ):
+        n_shared = len(sides[0].keys() & sides[1].keys())
+        n_units = [n_shared] * 2 if n_shared >= FEWEST_SAMPLES else [len(side) for side in sides]
+        for field, value in zip(rows, (effect, low, high, p_value, n_units), strict=True):
             rows[field].append(value)
     result = {field: np.array(value) for field, value in rows.items()}
-    _report(result, sample_key)
+    if not _are_replicates(adata, record, samples):
+        for field in ("low", "high", "p_value"):
+            result[field] = np.full_like(result[field], np.nan)
+        warnings.warn(
+            f"The predictions were made by {record['groupby']!r}: every cell of a group has the same one, so that nothing is "
+            "known of its spread, and there are neither p-values nor intervals. Run tl.drug_response cell by cell, or by a "
+            "column of group and sample together.",
+            stacklevel=2,
+        )
+    else:
+        _report(result, sample_key)
     spread = np.asarray(record["spread"], dtype=np.float64)
     expressed = _targets_expressed(adata, groups, names, record["target"], layer, use_raw, gene_key)
     adata = adata.copy() if copy else adata
@@ -193,13 +203,45 @@ def _column(adata: AnnData, name: str, argument: str) -> pd.Categorical:
         msg = f"{argument}={name!r} is no column of `adata.obs`, which has {[str(c) for c in adata.obs.columns]}."
         raise KeyError(msg)
     labels = adata.obs[name]
+    if argument == "groupby" and labels.dtype.kind in "fcmM" and labels.notna().any():
+        msg = f"`adata.obs[{name!r}]` holds {labels.dtype} numbers, not groups; name a column of clusters or labels."
+        raise TypeError(msg)
     return pd.Categorical(labels.astype(object).where(labels.notna(), None))
+
+
+def _check_samples(samples: pd.Categorical, used: np.ndarray, sample_key: str) -> None:
+    """Count the cells, of those `used`, that have no sample.
+
+    Raises
+    ------
+    ValueError
+        None has one.
+    """
+    missing = int((used & (samples.codes < 0)).sum())
+    if missing and missing == used.sum():
+        msg = f"sample_key={sample_key!r}: no cell with a group and a prediction has a sample there; all are missing."
+        raise ValueError(msg)
+    if missing:
+        warnings.warn(
+            f"{missing} cells have no sample in `adata.obs[{sample_key!r}]`; they are left out.", stacklevel=3
+        )
+
+
+def _are_replicates(adata: AnnData, record: dict[str, Any], samples: pd.Categorical | None) -> bool:
+    """Whether predictions vary as cells or samples do: made cell by cell, or by groups of one sample each."""
+    groupby = record.get("groupby", "")
+    if not groupby:
+        return True
+    if samples is None or groupby not in adata.obs:
+        return False
+    predicted_by = adata.obs[groupby].to_numpy(dtype=object)
+    return bool((pd.Series(samples.codes).groupby(predicted_by).nunique() <= 1).all())
 
 
 def _units(values: np.ndarray, inside: np.ndarray, samples: pd.Categorical | None) -> dict[Any, np.ndarray]:
     """Mean prediction (n_drugs,) of each sample's cells of a side; without samples each cell by itself."""
     if samples is None:
-        return dict(enumerate(values[inside]))
+        return dict(zip(np.flatnonzero(inside).tolist(), values[inside], strict=True))
     codes = samples.codes
     return {
         code: values[inside & (codes == code)].mean(0)

@@ -170,3 +170,55 @@ def test_tables_say_what_to_run_first(cells):
     rank(cells)
     with pytest.raises(KeyError, match="was not ranked"):
         scellm.get.rank_drugs(cells, group="C")
+
+
+@pytest.mark.filterwarnings("ignore:Without sample_key")
+def test_without_samples_the_effect_is_the_difference_of_means_in_any_order(cells):
+    kept = np.concatenate([np.arange(60), np.flatnonzero(cells.obs["kind"] == "B")[30:]])
+    cells = cells[kept].copy()  # unequal groups
+    values, is_a = cells.obsm["drug_response"].astype(np.float64), (cells.obs["kind"] == "A").to_numpy()
+    truth = values[is_a].mean(0) - values[~is_a].mean(0)
+    order = np.random.default_rng(1).permutation(cells.n_obs)
+    for adata in (cells, cells[order].copy()):
+        scellm.tl.rank_drugs(adata, "kind", n_bootstraps=50)
+        record = adata.uns["rank_drugs"]
+        at = record["groups"].tolist().index("A")
+        np.testing.assert_allclose(record["effect"][at], truth, atol=1e-5)
+        assert record["n_samples"][at].tolist() == [is_a.sum(), (~is_a).sum()]
+        assert ((record["low"][at] <= truth) & (truth <= record["high"][at])).all()
+
+
+def test_predictions_by_groups_across_samples_have_no_p_values(cells):
+    cells.uns["drug_response"]["groupby"] = "fine"
+    cells.obs["fine"] = np.arange(120) % 7
+    with pytest.warns(UserWarning, match="neither p-values nor intervals"):
+        scellm.tl.rank_drugs(cells, "kind", sample_key="donor", n_bootstraps=20)
+    for field in ("p_value", "p_adjusted", "low", "high"):
+        assert np.isnan(cells.uns["rank_drugs"][field]).all()
+
+
+def test_control_predictions_by_groups_of_one_sample_have(cells):
+    cells.uns["drug_response"]["groupby"] = "own"
+    cells.obs["own"] = cells.obs["donor"].astype(str) + cells.obs["kind"]
+    assert np.isfinite(rank(cells)["p_value"]).all()
+
+
+def test_samples_that_are_not_compared_are_not_counted(cells):
+    cells.obs.loc[(cells.obs["donor"] == 5) & (cells.obs["kind"] == "A"), "kind"] = "B"
+    rank(cells)
+    assert (cells.uns["rank_drugs"]["n_samples"] == 5).all()
+
+
+def test_cells_without_a_sample_are_counted(cells):
+    cells.obs["donor"] = cells.obs["donor"].astype(float).where(np.arange(120) >= 10)
+    with pytest.warns(UserWarning, match="10 cells have no sample"):
+        scellm.tl.rank_drugs(cells, "kind", sample_key="donor", n_bootstraps=20)
+    cells.obs["donor"] = np.nan
+    with pytest.raises(ValueError, match="no cell with a group and a prediction has a sample"):
+        scellm.tl.rank_drugs(cells, "kind", sample_key="donor", key_added="again")
+
+
+def test_measurements_are_no_groups(cells):
+    cells.obs["score"] = np.linspace(0, 1, 120)
+    with pytest.raises(TypeError, match="numbers, not groups"):
+        scellm.tl.rank_drugs(cells, "score")
