@@ -258,7 +258,7 @@ def _compare(
     nothing = np.full(len(next(iter((group or other).values()))), np.nan)
     if not group or not other:
         return nothing, nothing, nothing, nothing
-    if len(shared) >= FEWEST_SAMPLES and len(group) < 10_000:
+    if len(shared) >= FEWEST_SAMPLES:
         a, b = (np.array([side[unit] for unit in shared]) for side in (group, other))
         effect, sides = (a - b).mean(0), [a - b]
         p_value = stats.ttest_1samp(a - b, 0, axis=0).pvalue
