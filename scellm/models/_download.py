@@ -6,10 +6,10 @@ import json
 import os
 import re
 import sys
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+from .._warn import warn
 from ._manifest import MANIFEST, PICKLES, WEIGHTS, listed_files
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -104,7 +104,7 @@ def download(
             f"cache, commit {cached.commit}, which may not be the newest. Pass `local_files_only=True` to "
             "use the cache without asking."
         )
-        warnings.warn(msg, UserWarning, stacklevel=3)
+        warn(msg)
         return cached
     return _fetch(repository, (*files, *optional), revision)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from .._warn import warn
 from ..data import Tokens
 from ..nn import encode_bag
 from ._bundle import CellLM
@@ -76,10 +76,9 @@ class BatchSize:
     def report(self, device: torch.device) -> None:
         """Warn, once, if memory ran out."""
         if self.fits is not None:
-            warnings.warn(
+            warn(
                 f"Memory of {device} ran out; went on with {self.fits} cells at once. Pass batch_size={self.fits} "
-                "to start there.",
-                stacklevel=3,
+                "to start there."
             )
 
 

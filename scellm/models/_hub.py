@@ -5,13 +5,13 @@ from __future__ import annotations
 import difflib
 import os
 import re
-import warnings
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from .._warn import warn
 from ._bundle import CellLM, read_bundle, read_config
 from ._card import first_paragraph
 from ._download import cache_folder, cached_snapshots, download
@@ -224,7 +224,7 @@ def _describe(name: str, where: str, revision: str, folder: Path, remedy: str) -
         verify(folder, (CONFIG, CARD), remedy=remedy, parts=False)
         config = read_config(folder, remedy=remedy)
     except (FileNotFoundError, ValueError) as error:
-        warnings.warn(f"{name!r} was left out of the list: {error}", UserWarning, stacklevel=3)
+        warn(f"{name!r} was left out of the list: {error}")
         return None
     return {
         "name": name,

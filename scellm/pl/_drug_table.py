@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+
+from .._warn import warn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,10 +188,7 @@ def group_codes(adata: AnnData, groupby: str | None) -> tuple[np.ndarray, list[s
         raise ValueError(msg)
     n_missing = int((groups.codes < 0).sum())
     if n_missing:
-        warnings.warn(
-            f"{n_missing} of {adata.n_obs} cells have no value in obs[{groupby!r}] and are not drawn.",
-            stacklevel=4,
-        )
+        warn(f"{n_missing} of {adata.n_obs} cells have no value in obs[{groupby!r}] and are not drawn.")
     return np.asarray(groups.codes), [str(name) for name in groups.categories]
 
 

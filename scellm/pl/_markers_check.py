@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ import scipy.sparse as sp
 
 from .._checks import get_matrix
 from .._keys import CELL_TYPE
+from .._warn import warn
 from ..data import describe_values
 from ._figure import finish, new_axes, plain, short
 from ._results import REFUSALS, read_labels
@@ -220,10 +220,7 @@ def _present(markers: Any, columns: pd.Index, where: str) -> dict[str, list[str]
         msg = f"None of the markers {absent} is in the names of `{where}`, such as {list(columns[:3])}."
         raise KeyError(msg)
     if absent:
-        warnings.warn(
-            f"{len(absent)} markers are not in `{where}` and are not drawn: {', '.join(map(str, absent))}.",
-            stacklevel=3,
-        )
+        warn(f"{len(absent)} markers are not in `{where}` and are not drawn: {', '.join(map(str, absent))}.")
     return found
 
 

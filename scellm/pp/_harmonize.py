@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from copy import deepcopy
 from typing import Any
@@ -14,6 +13,7 @@ from anndata import AnnData
 
 from .._checks import get_matrix, layer_names
 from .._keys import HARMONIZE
+from .._warn import warn
 from ..data import GeneMatch, GeneVocabulary, ValueReport, describe_values
 from ..data._match import match_genes
 
@@ -141,7 +141,7 @@ def _sum_columns(X: Any, ids: np.ndarray) -> Any:
             f"{int((n_columns[shared] - 1).sum())} columns belong to genes that have a column already. They cannot be "
             f"summed ({values.message}) and are left out."
         )
-        warnings.warn(text, UserWarning, stacklevel=3)
+        warn(text)
         return X[:, first]
     of_shared = columns[np.isin(ids[columns], genes[shared])]
     selector = sp.csr_array(

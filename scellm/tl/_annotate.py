@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +14,7 @@ from anndata import AnnData
 from .._checks import check_backed, check_free, check_key
 from .._keys import CELL_TYPE
 from .._version import __version__
+from .._warn import warn
 from ..models import CellLM, load
 from ..models._annotator import Annotator
 from ..train._fit_annotator import METHODS, REPORTED_ERRORS, fit_annotator
@@ -344,10 +344,9 @@ def _of_genes(adata: AnnData, annotator: Annotator, model: CellLM, query: dict[s
         )
         raise ValueError(msg)
     if share < MANY_GENES:
-        warnings.warn(
+        warn(
             f"`adata` lacks {int((~is_there).sum())} of the {len(ids)} genes of the head; they count as average, and "
-            "confidence may be too high.",
-            stacklevel=3,
+            "confidence may be too high."
         )
     vectors[:, ~is_there] = annotator.centre[~is_there]
     vectors[is_empty] = np.nan
@@ -546,17 +545,15 @@ def _warn(result: Result, way: str) -> None:
         else "Pass reference= with labelled cells of the same tissue."
     )
     if share > MANY_NOVEL:
-        warnings.warn(
+        warn(
             f"{100 * share:.0f} % of the cells are novel: farther from the reference than its own cells are from each "
             f"other. Another tissue or organism, or a reference that is too uniform. {closer} novelty_error=None labels "
-            "them all the same.",
-            stacklevel=3,
+            "them all the same."
         )
     elif result.shift > LARGE_SHIFT:
-        warnings.warn(
+        warn(
             f"The cells are {result.shift:.1f} times as far from the reference as its held-out cells: another protocol or "
-            "tissue. What is novel was judged beyond that shift, and confidence may be too high. " + closer,
-            stacklevel=3,
+            "tissue. What is novel was judged beyond that shift, and confidence may be too high. " + closer
         )
 
 
@@ -595,10 +592,9 @@ def _check_options(
         )
         raise ValueError(msg)
     if reference is adata or (reference.shape == adata.shape and reference.obs_names.equals(adata.obs_names)):
-        warnings.warn(
+        warn(
             "The reference and the cells to annotate are the same: each cell finds itself, so that confidence and "
-            "novelty say nothing about new cells. What was measured on held-out cells still does.",
-            stacklevel=3,
+            "novelty say nothing about new cells. What was measured on held-out cells still does."
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ from tqdm.auto import tqdm
 from .._checks import check_free, check_key, get_matrix
 from .._keys import DRUG_RESPONSE
 from .._version import __version__
+from .._warn import warn
 from ..data import (
     GeneMatch,
     ValueReport,
@@ -313,10 +313,9 @@ def _groups(adata: AnnData, groupby: str) -> pd.Categorical:
     if isinstance(labels.dtype, pd.CategoricalDtype):
         empty = [str(name) for name in labels.cat.categories if name not in set(groups.categories)]
         if empty:
-            warnings.warn(
+            warn(
                 f"{len(empty)} groups of `adata.obs[{groupby!r}]` have no cell and no prediction: "
-                f"{', '.join(empty[:5])}.",
-                stacklevel=3,
+                f"{', '.join(empty[:5])}."
             )
     return groups
 
@@ -410,19 +409,14 @@ def _report(
     """Warn of what should not be believed."""
     what = "cells" if groups is None else "groups"
     for note in notes:
-        warnings.warn(note, stacklevel=3)
+        warn(note)
     if groups is not None and (n := int((groups.codes < 0).sum())):
-        warnings.warn(
-            f"{n} cells have no group in `adata.obs[{groupby!r}]`; their rows are NaN.", stacklevel=3
-        )
+        warn(f"{n} cells have no group in `adata.obs[{groupby!r}]`; their rows are NaN.")
     if n := int(np.isnan(distance).sum()):
         names = (
             "" if groups is None else f" ({', '.join(map(str, groups.categories[np.isnan(distance)][:5]))})"
         )
-        warnings.warn(
-            f"{n} of {len(distance)} {what}{names} express none of the model's genes; their rows are NaN.",
-            stacklevel=3,
-        )
+        warn(f"{n} of {len(distance)} {what}{names} express none of the model's genes; their rows are NaN.")
     outside = distance > 1
     n, of = int(outside.sum()), int(np.isfinite(distance).sum())
     if n > (0.5 * of if groups is None else 0):
@@ -431,22 +425,19 @@ def _report(
         else:
             names = ", ".join(map(str, groups.categories[outside][:5]))
             share = f"{n} of {of} groups ({names}{', ...' if n > 5 else ''})"
-        warnings.warn(
+        warn(
             f"{share} are unlike any cancer cell line the model has seen (applicability above 1): normal cells, or data of "
-            "another kind. Do not rely on their predictions.",
-            stacklevel=3,
+            "another kind. Do not rely on their predictions."
         )
     if groups is None and np.median(depth) < SHALLOW:
-        warnings.warn(
+        warn(
             f"Half of the cells have fewer than {np.median(depth):.0f} counts over the model's genes: their predictions stay near "
-            "each drug's mean. Pass groupby= with clusters or samples, whose counts are added up.",
-            stacklevel=3,
+            "each drug's mean. Pass groupby= with clusters or samples, whose counts are added up."
         )
     weak = [name for name, r in zip(panel.names, panel.pearson, strict=True) if r < WEAK]
     if weak and asked:
-        warnings.warn(
-            f"Hardly predictable from expression (correlation over left-out lines below {WEAK}): {', '.join(weak)}.",
-            stacklevel=3,
+        warn(
+            f"Hardly predictable from expression (correlation over left-out lines below {WEAK}): {', '.join(weak)}."
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from anndata import AnnData
 from .._checks import check_key
 from .._keys import DRUG_RESPONSE, DRUG_SIMILARITY
 from .._version import __version__
+from .._warn import warn
 from ..data import fingerprints, tanimoto
 from ..models import DrugModel, load_drug_model
 from ._rank_drugs import read_response
@@ -103,10 +103,9 @@ def _check_model(record: dict[str, Any], model: DrugModel) -> None:
     """Warn if another model made the results; one that was never saved has no checksum."""
     name, sha256 = str(record.get("model", model.name)), str(record.get("sha256", ""))
     if name != model.name or (sha256 and model.sha256 and sha256 != model.sha256):
-        warnings.warn(
+        warn(
             f"The responses were predicted by the model {name!r} ({sha256[:8] or 'not saved'}), and are compared by "
-            f"{model.name!r} ({model.sha256[:8] or 'not saved'}). Pass model= with the one that made them.",
-            stacklevel=3,
+            f"{model.name!r} ({model.sha256[:8] or 'not saved'}). Pass model= with the one that made them."
         )
 
 

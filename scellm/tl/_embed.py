@@ -6,7 +6,6 @@ import os
 import shutil
 import stat
 import tempfile
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ from tqdm.auto import tqdm
 from .._checks import check_backed, check_free, check_key, get_matrix
 from .._keys import X_SCELLM
 from .._version import __version__
+from .._warn import warn
 from ..data import (
     GeneMatch,
     TokenConfig,
@@ -253,7 +253,7 @@ def _check_values(values: ValueReport, where: str, raw_var: pd.DataFrame | None)
         )
         raise ValueError(msg)
     if values.kind == "non_integer_counts" or not values.is_certain:
-        warnings.warn(f"`{where}`: {values.message}", stacklevel=4)
+        warn(f"`{where}`: {values.message}")
 
 
 def _embed_rows(
@@ -322,15 +322,12 @@ def _report(
         if on_empty == "raise":
             msg += "; filter them with sc.pp.filter_cells(adata, min_genes=1), or pass on_empty='nan'."
             raise ValueError(msg)
-        warnings.warn(
-            f"{msg}; their rows are NaN. sc.pp.filter_cells(adata, min_genes=1) removes them.", stacklevel=4
-        )
+        warn(f"{msg}; their rows are NaN. sc.pp.filter_cells(adata, min_genes=1) removes them.")
     if n_truncated:
         read = "most expressed" if tokens.truncation == "highest" else "first in the order of the vocabulary"
-        warnings.warn(
+        warn(
             f"{n_truncated} of {n_obs} cells express more than {tokens.max_genes} genes; of each, the {tokens.max_genes} "
-            f"{read} were read.",
-            stacklevel=4,
+            f"{read} were read."
         )
 
 

@@ -7,7 +7,6 @@ import dataclasses
 import datetime
 import logging
 import os
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,6 +19,7 @@ from tqdm.auto import tqdm
 from .._checks import check_choice, check_free, check_key
 from .._keys import FINE_TUNE
 from .._version import __version__
+from .._warn import warn
 from ..data import Tokens, check_finite, describe_values, match_genes, row_blocks, tokenize
 from ..metrics._baselines import Comparison, compare_baselines
 from ..metrics._calibration import softmax
@@ -263,7 +263,7 @@ def fine_tune(
         adata.uns[key_added] = report
         logger.info(report["verdict"])
         if report["baseline_is_better"]:
-            warnings.warn(report["verdict"], stacklevel=2)
+            warn(report["verdict"])
         return result
     cells = _split(adata, read, rows, val_by, test_by or val_by, val_size, test_size, rng)
     _check_classes(task, labels, cells.classes)
@@ -303,7 +303,7 @@ def fine_tune(
     adata.uns[key_added] = report
     logger.info(report["verdict"])
     if comparison is not None and "better here" in comparison.verdict:
-        warnings.warn(comparison.verdict, stacklevel=2)
+        warn(comparison.verdict)
     return result
 
 
@@ -367,9 +367,7 @@ def _labelled_tokens(
             rows.append(start + kept)
     rows = np.concatenate(rows)
     if n_empty := int((read.codes >= 0).sum()) - len(rows):
-        warnings.warn(
-            f"{n_empty} labelled cells express no vocabulary gene; they are left out.", stacklevel=3
-        )
+        warn(f"{n_empty} labelled cells express no vocabulary gene; they are left out.")
     lengths = np.concatenate([part.lengths for part in parts])
     packed = Tokens(
         np.concatenate([part.gene_ids for part in parts]),
@@ -395,7 +393,7 @@ def _split(
         for option, column in (("val_by", val_by), ("test_by", test_by))
     }
     if val_by is None:
-        warn_of_groups(adata, stacklevel=4)
+        warn_of_groups(adata)
     codes = read.codes[rows]
     split = split_cells(
         codes,
@@ -410,10 +408,9 @@ def _split(
     lost = held[~np.isin(codes[held], present)]
     if len(lost):
         names = sorted({read.classes[code] for code in codes[lost]})
-        warnings.warn(
+        warn(
             f"{len(names)} classes are in held-out groups alone, no training cell has them: {', '.join(map(repr, names))}. "
-            f"They are not learnt, and their {len(lost)} cells are in no score.",
-            stacklevel=3,
+            f"They are not learnt, and their {len(lost)} cells are in no score."
         )
         split = Split(split.train, np.setdiff1d(split.val, lost), np.setdiff1d(split.test, lost))
     if len(present) < 2 or not len(split.val):
@@ -449,9 +446,8 @@ def _annotator(
     logits = {part: annotator.logits(vectors[getattr(split, part)]) for part in ("val", "test")}
     if calibrated:
         if len(split.val) < MIN_CALIBRATION:
-            warnings.warn(
-                f"{len(split.val)} validation cells are few to calibrate on; confidence is rough. Pass a larger val_size.",
-                stacklevel=3,
+            warn(
+                f"{len(split.val)} validation cells are few to calibrate on; confidence is rough. Pass a larger val_size."
             )
         annotator.report = calibrate_annotator(
             annotator,

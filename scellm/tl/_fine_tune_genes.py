@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ import numpy as np
 from anndata import AnnData
 
 from .._version import __version__
+from .._warn import warn
 from ..data import Tokens
 from ..metrics._baselines import CLOSE, f1_by_class, scores
 from ..metrics._calibration import expected_calibration_error, softmax
@@ -91,10 +91,9 @@ def fit_on_genes(
         calibrated=calibrated,
     )
     if calibrated and len(fitted.held_out) < MIN_CALIBRATION:
-        warnings.warn(
+        warn(
             f"{len(fitted.held_out)} labelled cells are few to calibrate on: the confidence of the head is rough, and was "
-            f"not raised. Label {MIN_CALIBRATION} or more.",
-            stacklevel=3,
+            f"not raised. Label {MIN_CALIBRATION} or more."
         )
     report = _report(adata, read, parts, fitted, config, methods, labels=labels, task=task)
     return fitted.annotator, report | {"seconds": time.perf_counter() - begun}
@@ -122,7 +121,7 @@ def _parts(
 ) -> Rows:
     """Labelled cells to fit on, test cells, and cells without a label; of test groups none is looked at."""
     if val_by is None:
-        warn_of_groups(adata, stacklevel=5)
+        warn_of_groups(adata)
     else:
         read_groups(adata, val_by, rows, option="val_by", name="adata")
     codes = read.codes[rows]

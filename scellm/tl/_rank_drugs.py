@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from scipy import stats
 from .._checks import check_free, check_key, get_matrix
 from .._keys import DRUG_RESPONSE, RANK_DRUGS
 from .._version import __version__
+from .._warn import warn
 from ..data import GeneVocabulary, gene_names
 
 FEWEST_SAMPLES = 3
@@ -145,11 +145,10 @@ def rank_drugs(
     if not _are_replicates(adata, record, samples):
         for field in ("low", "high", "p_value"):
             result[field] = np.full_like(result[field], np.nan)
-        warnings.warn(
+        warn(
             f"The predictions were made by {record['groupby']!r}: every cell of a group has the same one, so that nothing is "
             "known of its spread, and there are neither p-values nor intervals. Run tl.drug_response cell by cell, or by a "
-            "column of group and sample together.",
-            stacklevel=2,
+            "column of group and sample together."
         )
     else:
         _report(result, sample_key)
@@ -222,9 +221,7 @@ def _check_samples(samples: pd.Categorical, used: np.ndarray, sample_key: str) -
         msg = f"sample_key={sample_key!r}: no cell with a group and a prediction has a sample there; all are missing."
         raise ValueError(msg)
     if missing:
-        warnings.warn(
-            f"{missing} cells have no sample in `adata.obs[{sample_key!r}]`; they are left out.", stacklevel=3
-        )
+        warn(f"{missing} cells have no sample in `adata.obs[{sample_key!r}]`; they are left out.")
 
 
 def _are_replicates(adata: AnnData, record: dict[str, Any], samples: pd.Categorical | None) -> bool:
@@ -324,14 +321,12 @@ def _targets_expressed(
 def _report(result: dict[str, np.ndarray], sample_key: str | None) -> None:
     """Say what is missing for a test."""
     if sample_key is None:
-        warnings.warn(
+        warn(
             "Without sample_key= there are no p-values, and the intervals only say how much cells vary: cells of one donor "
-            "are no independent evidence.",
-            stacklevel=3,
+            "are no independent evidence."
         )
     elif np.isnan(result["p_value"]).all(1).any():
         n = int(np.isnan(result["p_value"]).all(1).sum())
-        warnings.warn(
-            f"{n} groups have no p-value: fewer than {FEWEST_SAMPLES} samples of `adata.obs[{sample_key!r}]` on a side.",
-            stacklevel=3,
+        warn(
+            f"{n} groups have no p-value: fewer than {FEWEST_SAMPLES} samples of `adata.obs[{sample_key!r}]` on a side."
         )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from .._warn import warn
 from ..data._labels import as_text
 
 RESERVED = ("unassigned", "novel")
@@ -71,9 +71,8 @@ def read_labels(adata: AnnData, key: str, *, name: str, min_cells: int, needs_al
     is_reserved = np.isin(texts, RESERVED)
     if needs_all and (n_none := n_unlabelled + int(is_reserved.sum())):
         also = f" (of these {int(is_reserved.sum())} {' or '.join(RESERVED)})" if is_reserved.any() else ""
-        warnings.warn(
-            f"{n_none} of {len(texts)} cells in `{name}` have no label in obs[{key!r}]{also}; they are left out.",
-            stacklevel=4,
+        warn(
+            f"{n_none} of {len(texts)} cells in `{name}` have no label in obs[{key!r}]{also}; they are left out."
         )
     texts[is_reserved] = ""
     counts = pd.Series(texts[texts != ""], dtype=object).value_counts()
@@ -89,10 +88,9 @@ def read_labels(adata: AnnData, key: str, *, name: str, min_cells: int, needs_al
         raise ValueError(msg)
     if small:
         listed = ", ".join(f"{label!r} ({n})" for label, n in small.items())
-        warnings.warn(
+        warn(
             f"{len(small)} class{'' if len(small) == 1 else 'es'} of {name}.obs[{key!r}] with fewer than {min_cells} cells "
-            f"{'was' if len(small) == 1 else 'were'} set aside: {listed}.",
-            stacklevel=4,
+            f"{'was' if len(small) == 1 else 'were'} set aside: {listed}."
         )
     place = {label: code for code, label in enumerate(classes)}
     codes = np.array([place.get(text, -1) for text in texts], dtype=np.int64)
@@ -137,13 +135,12 @@ def group_columns(adata: AnnData) -> list[str]:
     return [column for column in named if adata.obs[column].nunique() > 1]
 
 
-def warn_of_groups(adata: AnnData, *, stacklevel: int) -> None:
+def warn_of_groups(adata: AnnData) -> None:
     """Say that cells of one donor or batch are on both sides of a random split."""
     if columns := group_columns(adata):
-        warnings.warn(
+        warn(
             f"Cells are held out at random, though adata.obs has {' and '.join(map(repr, columns))}: cells of one donor or "
-            f"batch are on both sides, so the scores are too good for new ones. Pass val_by={columns[0]!r}.",
-            stacklevel=stacklevel,
+            f"batch are on both sides, so the scores are too good for new ones. Pass val_by={columns[0]!r}."
         )
 
 

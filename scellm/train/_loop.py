@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import math
 import time
-import warnings
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from .._warn import warn
 from ..data import Batch, Corpus, Sampler, shard
 from ..metrics import alignment, anisotropy, uniformity
 from ..models import choose_precision
@@ -513,11 +513,10 @@ class Run:
             return
         largest = int(np.ceil(self.cells.sampler.shares.max()))
         if largest < self.recipe.batch_size / 8 and self.n_done == 0 and self.world.rank == 0:
-            warnings.warn(
+            warn(
                 f"batch_size={self.recipe.batch_size}, but negatives are within a cell's dataset, and the largest share "
                 f"of one dataset is about {largest} cells: that is the contrastive batch. Pass datasets_per_batch=4 to take "
-                "each batch from fewer datasets, or negatives='all'.",
-                stacklevel=2,
+                "each batch from fewer datasets, or negatives='all'."
             )
 
     def _trained_parameters(self) -> dict[str, torch.nn.Parameter]:
@@ -653,10 +652,9 @@ class Run:
             )
             raise ValueError(msg)
         if state["world_size"] != self.world.size and self.world.rank == 0:
-            warnings.warn(
+            warn(
                 f"The run was started with {state['world_size']} processes and goes on with {self.world.size}: the "
-                "batches are the same, the result is so up to rounding.",
-                stacklevel=2,
+                "batches are the same, the result is so up to rounding."
             )
 
     def _finish(self) -> None:

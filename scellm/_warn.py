@@ -1,0 +1,23 @@
+"""The one door for warnings: they point at the line of the caller, however deep inside the package they arise."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from pathlib import Path
+
+_PACKAGE = str(Path(__file__).parent)
+
+
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn at the line outside the package that called it.
+
+    The level is found, not counted: a function that moves or is wrapped would point elsewhere without a word.
+    """
+    level, found, frame = 1, 1, sys._getframe()
+    while frame is not None:
+        if frame.f_code.co_filename.startswith(_PACKAGE + os.sep):
+            found = level + 1  # the caller of the outermost frame of ours: helpers of libraries lie between
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=found)
