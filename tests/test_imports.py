@@ -22,6 +22,7 @@ LAYER = {
     "metrics": 1,
     "datasets": 2,
     "models": 2,
+    "drugs": 3,
     "train": 3,
     "get": 4,
     "pl": 4,
@@ -37,6 +38,7 @@ LAYER = {
 FORBIDDEN = {
     "nn": {"anndata", "scanpy", "pandas", "h5py", "pathlib", "os", "io"},  # never sees AnnData or a path
     "pl": {"torch", "scellm.nn", "scellm.models", "scellm.train", "scellm.tl"},  # reads keys
+    "drugs": {"anndata", "scanpy", "torch", "scellm._checks", "scellm._keys", "scellm.annotation"},  # arrays in, arrays out
     "_keys": {"torch", "anndata", "scanpy"},
 }
 

@@ -1,63 +1,19 @@
-"""DrugModel: what is needed to predict responses of cells to drugs, saved and loaded as one checked folder."""
+"""DrugModel: measured responses of cell lines, and what is needed to predict those of cells."""
 
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
-from .._version import __version__
 from ..data import GeneVocabulary
-from ..data._drugs import descriptors, fingerprints, structure_kernel
-from ..nn import line_kernel, unexplained, whitener
-from ._folder import replace_folder
-from ._hub import shipped_folder
-from ._line_reader import LineReader
-from ._manifest import (
-    CARD,
-    CONFIG,
-    CONTENTS,
-    FORMAT,
-    GENES,
-    MANIFEST,
-    WEIGHTS,
-    read_json,
-    verify,
-    write_manifest,
-)
-
-KIND = "drug_response"
-"""`config["encoder"]["kind"]` of these folders; those of encoders have none."""
-
-
-@dataclass(frozen=True)
-class Panel:
-    """Drugs to predict: D columns of everything that is needed."""
-
-    names: list[str]
-    drug_class: list[str]
-    target: list[str]
-    smiles: list[str]
-    response: np.ndarray
-    """(L, D) weights of the lines' kernel, in units of `scale`."""
-    mean: np.ndarray
-    """(D,) ln IC50 over lines."""
-    scale: np.ndarray
-    """(D,) spread of ln IC50 over lines."""
-    error: np.ndarray
-    """(D,) factor of the standard deviation; and what is added for a compound whose mean is not known."""
-    extra: np.ndarray
-    """(D,) standard deviation, in ln uM, of a mean that was predicted from the structure; 0 if it was measured."""
-    pearson: np.ndarray
-    """(D,) correlation over lines that were held out; NaN where it was not measured."""
+from ._panel import Panel
+from ._process import cell_line_kernel, inv_cholesky, posterior_variance
+from ._projection import CellLineProjector
+from ._structures import descriptors, fingerprints, structure_kernel
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -71,14 +27,14 @@ class DrugModel:
     lines
         The L cell lines: `line`, `name`, `tissue`.
     drugs
-        The D drugs, with the columns `data.DRUG_COLUMNS`, `panel` (bool), `n_lines` and `pearson`.
+        The D drugs, with the columns `DRUG_COLUMNS`, `panel` (bool), `n_lines` and `pearson`.
     tensors
-        What `LineReader` needs; `response` (L, D) weights of the kernel of lines; `dual` (L, D) weights of pairs;
+        What `CellLineProjector` needs; `response` (L, D) weights of the kernel of cell lines; `dual` (L, D) weights of pairs;
         `mean`, `scale`, `error` (D,); `structure_mean`, `structure_scale` (D,) weights of the kernel of structures;
         `fingerprints` (D, 256) packed bits, zero where the structure is not known; `descriptors` (D, 9), standardised by
         `descriptor_center` and `descriptor_spread` (9,).
     settings
-        Numbers of the fit, see `train.DrugResponseConfig`, and of its calibration.
+        Numbers of the fit, see `DrugResponseConfig`, and of its calibration.
     provenance
         What it was fitted on.
     name, sha256, card
@@ -101,15 +57,16 @@ class DrugModel:
             f"{len(self.vocabulary)} genes, {f'sha256 {self.sha256[:8]}' if self.sha256 else 'not saved'}"
         )
 
-    def reader(self, present: np.ndarray) -> LineReader:
-        """Reader of cells that have the `present` genes of the vocabulary, (P,)."""
-        return LineReader(self.tensors, present)
+    def projector(self, present: np.ndarray | None = None) -> CellLineProjector:
+        """Projector of cells that have the `present` genes of the vocabulary, (P,)."""
+        return CellLineProjector(self.tensors, present)
 
     def panel(self, rows: np.ndarray) -> Panel:
         """Drugs of the model."""
         drugs = self.drugs.iloc[rows]
         return Panel(
             names=drugs["name"].tolist(),
+            synonyms=drugs["synonyms"].tolist(),
             drug_class=drugs["drug_class"].tolist(),
             target=drugs["target"].tolist(),
             smiles=drugs["smiles"].tolist(),
@@ -148,6 +105,7 @@ class DrugModel:
         n = len(names)
         return Panel(
             names=names,
+            synonyms=[""] * n,
             drug_class=[""] * n,
             target=[""] * n,
             smiles=smiles,
@@ -165,146 +123,29 @@ class DrugModel:
         Parameters
         ----------
         similarity
-            (B, L) from `LineReader.read`.
+            (B, L) from `CellLineProjector.project`.
         panel
             The drugs.
         """
         known = np.isfinite(similarity).all(1)
-        cross = line_kernel(torch.from_numpy(np.ascontiguousarray(similarity[known])))
+        cross = cell_line_kernel(similarity[known])
         mean, std = (np.full((len(similarity), len(panel.names)), np.nan, dtype=np.float32) for _ in range(2))
-        response = torch.from_numpy(np.ascontiguousarray(panel.response * panel.scale, dtype=np.float32))
-        mean[known] = (cross @ response).numpy() + panel.mean
+        mean[known] = cross @ (panel.response * panel.scale).astype(np.float32) + panel.mean
         spread = np.sqrt(self.variance(cross))[:, None] * (panel.scale * panel.error)
         std[known] = np.sqrt(spread**2 + panel.extra**2) if panel.extra.any() else spread
         return mean, std
 
-    def variance(self, cross: torch.Tensor) -> np.ndarray:
+    def variance(self, cross: np.ndarray) -> np.ndarray:
         """Expected squared error, in units of a drug's spread, before the drug's own factor; (B,)."""
-        if "_whitener" not in self.__dict__:
-            self.__dict__["_whitener"] = whitener(self._kernel(), self.settings["noise"]).float()
-        left = unexplained(self.__dict__["_whitener"], cross).numpy()
+        left = posterior_variance(self._inv_cholesky, cross)
         return np.maximum(self.settings["variance_base"] + self.settings["variance_slope"] * left, 1e-4)
 
-    def _kernel(self) -> torch.Tensor:
-        """(L, L) kernel of the lines, float64; made once."""
-        if "_kernel_of_lines" not in self.__dict__:
-            similarity = LineReader(self.tensors).kernel_similarity
-            self.__dict__["_kernel_of_lines"] = line_kernel(torch.from_numpy(similarity))
-        return self.__dict__["_kernel_of_lines"]
+    @cached_property
+    def kernel(self) -> np.ndarray:
+        """(L, L) kernel of the cell lines, float64."""
+        return cell_line_kernel(CellLineProjector(self.tensors).kernel_similarity)
 
-
-def save_drug_model(model: DrugModel, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
-    """Save a drug model as a folder of the same five files as other models.
-
-    Parameters
-    ----------
-    model
-        The model.
-    path
-        The folder to make; written under a temporary name and moved into place.
-    overwrite
-        Replace a model that is there.
-
-    Returns
-    -------
-    `path`.
-
-    Raises
-    ------
-    FileExistsError
-        `path` exists and may not be replaced.
-    ValueError
-        A number is not finite.
-    """
-    if bad := [key for key, array in model.tensors.items() if not np.isfinite(array).all()]:
-        msg = (
-            f"{', '.join(bad)} of the drug model {model.name!r} hold NaN or infinite values; it is not saved."
-        )
-        raise ValueError(msg)
-    target = Path(path)
-    name = model.name or target.resolve().name
-    drugs = model.drugs.astype(object).where(model.drugs.notna(), None)
-    config = {
-        "format": FORMAT,
-        "name": name,
-        "encoder": {
-            "kind": KIND,
-            "n_genes": len(model.vocabulary),
-            "settings": model.settings,
-            "lines": model.lines.to_dict(orient="list"),
-            "drugs": drugs.to_dict(orient="list"),
-        },
-        "tokens": {},
-        "provenance": model.provenance,
-        "n_parameters": int(sum(array.size for array in model.tensors.values())),
-        "scellm_version": __version__,
-    }
-    with replace_folder(target, overwrite=overwrite, contents=(*CONTENTS, MANIFEST)) as folder:
-        save_file(
-            {key: np.ascontiguousarray(array) for key, array in model.tensors.items()}, folder / WEIGHTS
-        )
-        (folder / CONFIG).write_text(json.dumps(config, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        model.vocabulary.to_tsv(folder / GENES)
-        (folder / CARD).write_text(model.card or f"# {name}\n", encoding="utf-8")
-        (folder / WEIGHTS).chmod((folder / CONFIG).stat().st_mode)
-        write_manifest(folder)
-    return target
-
-
-def load_drug_model(name_or_path: str | os.PathLike[str] = "scellm-drug") -> DrugModel:
-    """Load a drug model that came with scellm or was saved by `save_drug_model`; every file is checked.
-
-    Parameters
-    ----------
-    name_or_path
-        Name of a shipped model, or a folder.
-
-    Returns
-    -------
-    The model.
-
-    Raises
-    ------
-    FileNotFoundError
-        No such model, or a file is missing.
-    ValueError
-        A file was altered, or the folder holds another kind of model.
-
-    Examples
-    --------
-    >>> scellm.models.load_drug_model()
-    DrugModel 'scellm-drug': ...
-    """
-    folder = Path(name_or_path)
-    shipped = shipped_folder() / folder
-    if not folder.is_dir() and isinstance(name_or_path, str) and (shipped / MANIFEST).is_file():
-        folder, remedy = shipped, "Reinstall scellm: pip install --force-reinstall scellm."
-    elif folder.is_dir():
-        remedy = "Save the model again, or copy the folder again."
-    else:
-        msg = f"There is no drug model {os.fspath(name_or_path)!r}; pass 'scellm-drug', which comes with scellm, or a folder."
-        raise FileNotFoundError(msg)
-    hashes = verify(folder, remedy=remedy)
-    saved = read_json(folder / CONFIG, remedy=remedy)
-    encoder = saved.get("encoder", {})
-    if not isinstance(encoder, dict) or encoder.get("kind") != KIND:
-        msg = f"`{folder}` is a model of cells, not of drug response; pass 'scellm-drug', or load it with scellm.models.load."
-        raise ValueError(msg)
-    try:
-        tensors = load_file(folder / WEIGHTS)
-    except SafetensorError as error:
-        msg = f"`{folder / WEIGHTS}` is not a safetensors file ({error}). {remedy}"
-        raise ValueError(msg) from error
-    drugs = pd.DataFrame(encoder["drugs"])
-    drugs["pearson"] = drugs["pearson"].astype(float)
-    return DrugModel(
-        vocabulary=GeneVocabulary.from_tsv(folder / GENES),
-        lines=pd.DataFrame(encoder["lines"]),
-        drugs=drugs,
-        tensors=tensors,
-        settings=encoder["settings"],
-        provenance=saved["provenance"],
-        name=saved["name"],
-        sha256=hashes[WEIGHTS],
-        card=(folder / CARD).read_text(encoding="utf-8"),
-    )
+    @cached_property
+    def _inv_cholesky(self) -> np.ndarray:
+        """(L, L) of `posterior_variance`, float32."""
+        return inv_cholesky(self.kernel, self.settings["noise"]).astype(np.float32)

@@ -1,104 +1,29 @@
-"""How far a cell lies on the way from cancer lines to normal tissue.
+"""How far a cell lies on the way from cancer cell lines to normal tissue.
 
-The nearest line does not tell: normal blood is more like a leukaemia than a lung cancer is like another. So there is an
-axis along which lines and normal tissues differ most for their spread (linear discriminant, ridge), one for each depth.
+The nearest cell line does not tell: normal blood is more like a leukaemia than a lung cancer is like another. So there is
+an axis along which cell lines and normal tissues differ most for their spread (linear discriminant, ridge), one per depth.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 import numpy as np
 
-from ._line_reader import DEPTHS, SCALE, Platform, _fractions, _unpack, thin
-
-PENALTY = 10.0
-"""Ridge penalty, in units of the mean variance of a gene."""
 FARTHEST = 0.6
-"""Way to normal tissue from which a cell is outside: between groups of cancer cells and of normal tissue of labelled sets
-of the training corpus (`docs/dev/decisions.md`)."""
+"""Position from which a cell is outside: between groups of cancer cells and of normal tissue of labelled datasets of the
+training corpus (`docs/dev/decisions.md`)."""
 LEAST = 0.1
 """Part of the axis that the genes at hand must hold for it to be used."""
 
 
-def fit_normal_axis(
-    log2_tpm: np.ndarray,
-    normal: Sequence[np.ndarray],
-    statistics: Mapping[str, np.ndarray],
-    *,
-    platform: Platform | None = None,
-    rng: int = 0,
-) -> dict[str, np.ndarray]:
-    """The axis at each depth, and for bulk.
-
-    Parameters
-    ----------
-    log2_tpm
-        (L, G) log2(TPM + 1) of lines.
-    normal
-        (N, G) linear expression of normal tissues or cell types as bulk sees it, whatever its scale; each array weighs the
-        same.
-    statistics
-        What `fit_reader` learnt from the lines.
-    platform
-        As of `fit_reader`.
-    rng
-        Seed of the thinning.
-
-    Returns
-    -------
-    `normal_axis` (K, G), the weight of each gene, and `normal_shift` (K, G), how normal tissue differs from the lines; the
-    sum of their products is 1.
-
-    Raises
-    ------
-    ValueError
-        A profile is negative, not finite or empty.
-    """
-    for profiles in normal:
-        if not np.isfinite(profiles).all() or (profiles < 0).any() or not (profiles.sum(1) > 0).all():
-            msg = "Profiles of normal tissue are linear expression: finite, not negative, each with an expressed gene."
-            raise ValueError(msg)
-    linear, n_genes = np.exp2(log2_tpm.astype(np.float64)) - 1, log2_tpm.shape[1]
-    axes, shifts = [], []
-    for i, depth in enumerate((*DEPTHS, None)):
-        center = statistics["center"][i].astype(np.float64)
-        seen = platform.factor if platform is not None and depth else np.ones(n_genes)
-        lines = _logged(linear * seen, depth, rng + i) - center
-        means, spreads = [], []
-        for profiles in normal:
-            logged = _logged(profiles * seen, depth, rng + i) - center
-            means.append(logged.mean(0))
-            spreads.append(logged)
-        shift = np.mean(means, axis=0)
-        between = np.mean([(rows - shift).T @ (rows - shift) / len(rows) for rows in spreads], axis=0)
-        within = _unpack(statistics["gram"][i], n_genes) if depth else lines.T @ lines / len(lines)
-        both = (within + between) / 2
-        both.flat[:: n_genes + 1] += PENALTY * np.trace(both) / n_genes + 1e-9
-        axis = np.linalg.solve(both, shift)
-        axes.append(axis / (axis @ shift))
-        shifts.append(shift)
-    return {
-        "normal_axis": np.array(axes, dtype=np.float32),
-        "normal_shift": np.array(shifts, dtype=np.float32),
-    }
-
-
-def _logged(linear: np.ndarray, depth: float | None, rng: int) -> np.ndarray:
-    """log2(1 + counts per `SCALE`) of profiles, thinned to a depth."""
-    thinned = linear if depth is None else thin(linear, depth, rng=rng)
-    return np.log2(1 + _fractions(thinned) * SCALE)
-
-
-def way_to_normal(
+def position_on_axis(
     centered: np.ndarray, axis: np.ndarray, shift: np.ndarray, present: np.ndarray
 ) -> np.ndarray | None:
-    """Where cells lie between the mean line (0) and mean normal tissue (1), (B,); `None` if too few genes tell.
+    """Where cells lie between the mean cell line (0) and mean normal tissue (1), (B,); `None` if too few genes tell.
 
     Parameters
     ----------
     centered
-        (B, P) log fractions of the present genes, less those of the mean line.
+        (B, P) log fractions of the present genes, less those of the mean cell line.
     axis, shift
         (G,) of the depth of the cells.
     present

@@ -1,37 +1,48 @@
 """Gaussian process over cell lines and drugs: kernels, the incomplete grid of measurements, what is left uncertain.
 
-The response of line l to drug d, in units of the drug's spread around its mean, is modelled as
+The response of cell line l to drug d, in units of the drug's spread around its mean, is modelled as
 
     f(l, d) = m(l) + g(l, d),    Cov[f(l, d), f(l', d')] = M(l, l') + G(l, l') D(d, d')
 
-m is what makes a line sensitive to everything, g what makes it sensitive to this drug and drugs like it. M and G are
-mixtures of the identity (a line is itself) and of the kernel of expression; D mixes identity, structure and targets.
+m is what makes a cell line sensitive to everything, g what makes it sensitive to this drug and drugs like it. M and G are
+mixtures of the identity (a cell line is itself) and of the kernel of expression; D mixes identity, structure and targets.
 """
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+import numpy as np
+from scipy.linalg import solve_triangular
+from scipy.sparse.linalg import LinearOperator, cg
 
 
-def line_kernel(similarity: Tensor) -> Tensor:
-    """exp(s - 1) of cosine similarities s of expression, any shape: 1 for the same profile."""
-    return torch.exp(similarity - 1)
+def cell_line_kernel(similarity: np.ndarray) -> np.ndarray:
+    """exp(s - 1) of cosine similarities s of expression, any shape: 1 for the same profile.
+
+    Parameters
+    ----------
+    similarity
+        Cosines.
+
+    Returns
+    -------
+    The kernel, of the same shape and type.
+    """
+    return np.exp(similarity - 1)
 
 
-def solve_grid(
-    values: Tensor,
-    measured: Tensor,
-    parts: list[tuple[Tensor, Tensor]],
+def kron_cg(
+    values: np.ndarray,
+    measured: np.ndarray,
+    parts: list[tuple[np.ndarray, np.ndarray]],
     *,
     noise: float,
     tolerance: float = 1e-5,
     max_steps: int = 400,
-) -> Tensor:
-    """Weights W of a Gaussian process on an incomplete grid, (L, D), zero where nothing was measured.
+) -> np.ndarray:
+    """Solve a Gaussian process on an incomplete grid by conjugate gradients.
 
-    Solves (sum of A W B over `parts` + noise W) = values on the measured pairs by conjugate gradients: the
-    covariance of all pairs is a sum of Kronecker products, which are never made.
+    Solves (sum of A W B over `parts` + noise W) = values on the measured pairs: the covariance of all pairs is a sum of
+    Kronecker products, which are never made.
 
     Parameters
     ----------
@@ -40,7 +51,7 @@ def solve_grid(
     measured
         (L, D) bool.
     parts
-        Pairs (A, B) of covariances of lines (L, L) and drugs (D, D), both symmetric.
+        Pairs (A, B) of covariances of cell lines (L, L) and drugs (D, D), both symmetric.
     noise
         Variance of a measurement.
     tolerance
@@ -48,58 +59,86 @@ def solve_grid(
     max_steps
         Steps after which to stop in any case.
 
+    Returns
+    -------
+    The weights W, (L, D), zero where nothing was measured.
+
     Raises
     ------
     RuntimeError
         `max_steps` were not enough.
     """
-    mask = measured.to(values.dtype)
-    residual = torch.where(measured, values, 0)
-    weights, direction = torch.zeros_like(residual), residual.clone()
-    squared = start = (residual * residual).sum()
-    for _ in range(max_steps):
-        if squared <= tolerance**2 * start:
-            return weights
-        image = (apply_parts(parts, direction) + noise * direction) * mask
-        step = squared / (direction * image).sum()
-        weights += step * direction
-        residual -= step * image
-        before, squared = squared, (residual * residual).sum()
-        direction = residual + squared / before * direction
-    msg = f"The Gaussian process was not solved in {max_steps} steps (relative residual {(squared / start) ** 0.5:.2g})."
-    raise RuntimeError(msg)
+
+    def covariance(weights: np.ndarray) -> np.ndarray:
+        return kron_matvec(parts, _on_grid(weights, measured))[measured] + noise * weights.ravel()
+
+    wanted = values[measured].astype(np.float64)
+    system = LinearOperator((len(wanted), len(wanted)), matvec=covariance, dtype=np.float64)
+    weights, failed = cg(system, wanted, rtol=tolerance, maxiter=max_steps)
+    if failed:
+        residual = np.linalg.norm(wanted - covariance(weights)) / np.linalg.norm(wanted)
+        msg = f"The Gaussian process was not solved in {max_steps} steps (relative residual {residual:.2g})."
+        raise RuntimeError(msg)
+    return _on_grid(weights, measured)
 
 
-def apply_parts(parts: list[tuple[Tensor, Tensor]], weights: Tensor) -> Tensor:
-    """Sum of A W B, (L, D)."""
-    return sum(left @ weights @ right for left, right in parts)
+def _on_grid(weights: np.ndarray, measured: np.ndarray) -> np.ndarray:
+    """Weights of the measured pairs on the grid, (L, D), zero elsewhere."""
+    grid = np.zeros(measured.shape)
+    grid[measured] = weights.ravel()
+    return grid
 
 
-def whitener(kernel: Tensor, noise: float) -> Tensor:
-    """Inverse of the Cholesky factor of K + noise I, (L, L), for `unexplained`.
+def kron_matvec(parts: list[tuple[np.ndarray, np.ndarray]], weights: np.ndarray) -> np.ndarray:
+    """Sum of A W B: a sum of Kronecker products times a vector, on the grid.
+
+    Parameters
+    ----------
+    parts
+        Pairs (A, B), (L, L) and (D, D).
+    weights
+        W, (L, D).
+
+    Returns
+    -------
+    The sum, (L, D).
+    """
+    return np.sum([left @ weights @ right for left, right in parts], axis=0)
+
+
+def inv_cholesky(kernel: np.ndarray, noise: float) -> np.ndarray:
+    """Inverse of the Cholesky factor of K + noise I, for `posterior_variance`.
 
     Parameters
     ----------
     kernel
-        (L, L) kernel K of the known lines.
+        (L, L) kernel K of the known cell lines.
     noise
         Variance of a measurement.
+
+    Returns
+    -------
+    The lower triangle, (L, L).
     """
-    eye = torch.eye(len(kernel), dtype=kernel.dtype)
-    return torch.linalg.solve_triangular(torch.linalg.cholesky(kernel + noise * eye), eye, upper=False)
+    eye = np.eye(len(kernel), dtype=kernel.dtype)
+    return solve_triangular(np.linalg.cholesky(kernel + noise * eye), eye, lower=True)
 
 
-def unexplained(whitener: Tensor, cross: Tensor) -> Tensor:
-    """Share of the prior variance of a new line that the known lines leave, (B,) in [0, 1].
+def posterior_variance(inv_cholesky: np.ndarray, cross: np.ndarray) -> np.ndarray:
+    """Share of the prior variance of a new cell line that the known ones leave, (B,) in [0, 1].
 
     1 - c (K + noise I)^-1 c' for the cross kernel c of a cell whose own kernel is 1: the posterior variance if every
-    line had been measured once.
+    cell line had been measured once.
 
     Parameters
     ----------
-    whitener
-        (L, L) of `whitener`.
+    inv_cholesky
+        (L, L) of `inv_cholesky`.
     cross
-        (B, L) kernel of new lines with the known ones.
+        (B, L) kernel of new cell lines with the known ones.
+
+    Returns
+    -------
+    The shares, (B,).
     """
-    return (1 - (cross @ whitener.T).square().sum(1)).clamp(0, 1)
+    return np.clip(1 - np.square(cross @ inv_cholesky.T).sum(1), 0, 1)
