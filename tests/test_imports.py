@@ -38,7 +38,14 @@ LAYER = {
 FORBIDDEN = {
     "nn": {"anndata", "scanpy", "pandas", "h5py", "pathlib", "os", "io"},  # never sees AnnData or a path
     "pl": {"torch", "scellm.nn", "scellm.models", "scellm.train", "scellm.tl"},  # reads keys
-    "drugs": {"anndata", "scanpy", "torch", "scellm._checks", "scellm._keys", "scellm.annotation"},  # arrays in, arrays out
+    "drugs": {
+        "anndata",
+        "scanpy",
+        "torch",
+        "scellm._checks",
+        "scellm._keys",
+        "scellm.annotation",
+    },  # arrays in, arrays out
     "_keys": {"torch", "anndata", "scanpy"},
 }
 

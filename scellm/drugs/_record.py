@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -161,6 +161,27 @@ class RankRecord:
                 value = str(value)
             kept[one.name] = value
         return cls(**kept)
+
+    def choose(self, groups: str | Iterable[str] | None) -> list[str]:
+        """The groups that a caller names, in that order; all for `None`.
+
+        Raises
+        ------
+        KeyError
+            One was not ranked.
+        ValueError
+            None is named.
+        """
+        if groups is None:
+            return self.groups
+        chosen = list(dict.fromkeys(map(str, [groups] if isinstance(groups, str) else groups)))
+        if unknown := [name for name in chosen if name not in self.groups]:
+            msg = f"{unknown} were not ranked; there are the groups {self.groups}."
+            raise KeyError(msg)
+        if not chosen:
+            msg = f"groups= is empty; name at least one of {self.groups}, or leave it out for all."
+            raise ValueError(msg)
+        return chosen
 
     def table(self, group: str) -> pd.DataFrame:
         """The drugs of one group, most sensitive first; those without an effect last."""

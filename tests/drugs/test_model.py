@@ -6,20 +6,19 @@ import numpy as np
 import pytest
 
 import scellm
-from scellm.models import load_drug_model, save_drug_model
-from scellm.train import fit_drug_response
+from scellm.drugs import fit_drug_response, load_drug_model, save_drug_model
 
 
 @pytest.fixture(scope="module")
 def model():
     return fit_drug_response(
-        *scellm.datasets.toy_drug_screen(), config=scellm.train.DrugResponseConfig(folds=4)
+        *scellm.datasets.toy_drug_screen(), config=scellm.drugs.DrugResponseConfig(folds=4)
     )
 
 
 def read(model, n=6):
     log2_tpm = scellm.datasets.toy_drug_screen()[0][model.vocabulary.symbols].to_numpy()
-    return model.reader(None).read((np.exp2(log2_tpm[:n]) - 1) * 1e6)[0]
+    return model.projector().project((np.exp2(log2_tpm[:n]) - 1) * 1e6)[0]
 
 
 def test_saved_and_loaded_it_predicts_the_same(model, tmp_path):
@@ -103,7 +102,7 @@ def test_a_new_compound_is_predicted_as_in_the_screen_of_the_panel(model):
 
 def test_the_shipped_model_is_small_and_knows_textbook_drugs():
     model = load_drug_model()
-    folder = scellm.models._drug_model.shipped_folder() / "scellm-drug"
+    folder = scellm.drugs._files.shipped_folder() / "scellm-drug"
     assert sum(path.stat().st_size for path in folder.iterdir()) < 15e6
     targets = model.drugs.set_index("name")["target"]
     assert "BRAF" in targets["Dabrafenib"]

@@ -2,9 +2,8 @@
 
 import numpy as np
 import pytest
-import torch
 
-from scellm.nn import apply_parts, line_kernel, solve_grid, unexplained, whitener
+from scellm.drugs import cell_line_kernel, inv_cholesky, kron_cg, kron_matvec, posterior_variance
 
 
 @pytest.fixture
@@ -12,58 +11,58 @@ def rng():
     return np.random.default_rng(0)
 
 
-def covariance(rng: np.random.Generator, n: int) -> torch.Tensor:
+def covariance(rng: np.random.Generator, n: int) -> np.ndarray:
     factor = rng.normal(size=(n, n))
-    return torch.from_numpy(factor @ factor.T / n + 0.1 * np.eye(n))
+    return factor @ factor.T / n + 0.1 * np.eye(n)
 
 
 def test_grid_is_solved_as_the_dense_process(rng):
     n_lines, n_drugs, noise = 7, 5, 0.3
     parts = [(covariance(rng, n_lines), covariance(rng, n_drugs)) for _ in range(2)]
-    values = torch.from_numpy(rng.normal(size=(n_lines, n_drugs)))
-    measured = torch.from_numpy(rng.random((n_lines, n_drugs)) < 0.7)
-    weights = solve_grid(values, measured, parts, noise=noise, tolerance=1e-10)
+    values = rng.normal(size=(n_lines, n_drugs))
+    measured = rng.random((n_lines, n_drugs)) < 0.7
+    weights = kron_cg(values, measured, parts, noise=noise, tolerance=1e-10)
 
-    dense = sum(torch.kron(a, b) for a, b in parts)  # of all pairs, line by line
+    dense = sum(np.kron(a, b) for a, b in parts)  # of all pairs, line by line
     at = measured.ravel()
-    inner = dense[at][:, at] + noise * torch.eye(int(at.sum()), dtype=torch.float64)
-    predicted = dense[:, at] @ torch.linalg.solve(inner, values.ravel()[at])
-    torch.testing.assert_close(apply_parts(parts, weights).ravel(), predicted, rtol=1e-6, atol=1e-8)
+    inner = dense[at][:, at] + noise * np.eye(int(at.sum()))
+    predicted = dense[:, at] @ np.linalg.solve(inner, values.ravel()[at])
+    np.testing.assert_allclose(kron_matvec(parts, weights).ravel(), predicted, rtol=1e-6, atol=1e-8)
     assert (weights[~measured] == 0).all()
 
 
 def test_values_that_were_not_measured_do_not_matter(rng):
     parts = [(covariance(rng, 4), covariance(rng, 3))]
-    values = torch.from_numpy(rng.normal(size=(4, 3)))
-    measured = torch.ones(4, 3, dtype=torch.bool)
+    values = rng.normal(size=(4, 3))
+    measured = np.ones((4, 3), dtype=bool)
     measured[0, 0] = False
-    first = solve_grid(values, measured, parts, noise=0.5)
-    values[0, 0] = torch.nan
-    torch.testing.assert_close(solve_grid(values, measured, parts, noise=0.5), first)
+    first = kron_cg(values, measured, parts, noise=0.5)
+    values[0, 0] = np.nan
+    np.testing.assert_allclose(kron_cg(values, measured, parts, noise=0.5), first)
 
 
 def test_too_few_steps_are_an_error(rng):
     parts = [(covariance(rng, 9), covariance(rng, 8))]
-    values, measured = torch.from_numpy(rng.normal(size=(9, 8))), torch.ones(9, 8, dtype=torch.bool)
+    values, measured = (rng.normal(size=(9, 8))), np.ones((9, 8), dtype=bool)
     with pytest.raises(RuntimeError, match="not solved in 1 steps"):
-        solve_grid(values, measured, parts, noise=1e-6, max_steps=1)
+        kron_cg(values, measured, parts, noise=1e-6, max_steps=1)
 
 
-def test_unexplained_is_the_posterior_variance(rng):
+def test_what_is_left_is_the_posterior_variance(rng):
     vectors = rng.normal(size=(6, 3))
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    kernel = line_kernel(torch.from_numpy(vectors @ vectors.T))
+    kernel = cell_line_kernel(vectors @ vectors.T)
     known, new = kernel[:4, :4], kernel[4:, :4]
-    left = unexplained(whitener(known, 0.2), new)
-    inner = known + 0.2 * torch.eye(4, dtype=torch.float64)
-    expected = 1 - (new @ torch.linalg.inv(inner) * new).sum(1)
-    torch.testing.assert_close(left, expected)
+    left = posterior_variance(inv_cholesky(known, 0.2), new)
+    inner = known + 0.2 * np.eye(4)
+    expected = 1 - (new @ np.linalg.inv(inner) * new).sum(1)
+    np.testing.assert_allclose(left, expected)
     assert ((left > 0) & (left < 1)).all()
 
 
-def test_a_line_like_the_known_ones_leaves_less_unexplained():
-    kernel = line_kernel(torch.eye(3, dtype=torch.float64))
-    near = line_kernel(torch.tensor([[0.9, 0.0, 0.0]], dtype=torch.float64))
-    far = line_kernel(torch.tensor([[-0.5, -0.5, -0.5]], dtype=torch.float64))
-    white = whitener(kernel, 0.5)
-    assert unexplained(white, near) < unexplained(white, far)
+def test_a_line_like_the_known_ones_leaves_less_posterior_variance():
+    kernel = cell_line_kernel(np.eye(3))
+    near = cell_line_kernel(np.array([[0.9, 0.0, 0.0]]))
+    far = cell_line_kernel(np.array([[-0.5, -0.5, -0.5]]))
+    white = inv_cholesky(kernel, 0.5)
+    assert posterior_variance(white, near) < posterior_variance(white, far)

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scellm.data import descriptors, find_drugs, fingerprints, read_smiles, structure_kernel, tanimoto
-from scellm.data._drugs import shared_targets
+from scellm.drugs import descriptors, find_drugs, fingerprints, read_smiles, structure_kernel, tanimoto
+from scellm.drugs._names import shared_targets
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import pytest
 import scipy.sparse as sp
 
 import scellm
-from scellm.models._line_reader import thin
-from scellm.train import DrugResponseConfig, fit_drug_response
+from scellm.drugs import DrugResponseConfig, fit_drug_response
+from scellm.drugs._profiles import downsample
 
 KEY = "drug_response"
 NAMES = ["BRAF-inhibitor a", "EGFR-inhibitor b"]
@@ -32,7 +32,7 @@ def model(screen):
 def cells(screen) -> ad.AnnData:
     """Four cells of each of ten lines, with counts."""
     log2_tpm = screen[0].iloc[:10]
-    counts = thin(np.exp2(log2_tpm.to_numpy()) - 1, 3_000, repeats=4, rng=3)
+    counts = downsample(np.exp2(log2_tpm.to_numpy()) - 1, 3_000, repeats=4, rng=3)
     obs = pd.DataFrame({"line": pd.Categorical(log2_tpm.index.tolist() * 4), "donor": np.arange(40) // 10})
     obs.index = [f"cell{i}" for i in range(40)]
     return ad.AnnData(
@@ -314,7 +314,7 @@ def test_cells_without_counts_are_nan_and_said(cells, model):
 
 
 def test_shallow_cells_are_said(screen, cells, model):
-    counts = thin(np.exp2(screen[0].to_numpy()[:10]) - 1, 60, repeats=4, rng=3)
+    counts = downsample(np.exp2(screen[0].to_numpy()[:10]) - 1, 60, repeats=4, rng=3)
     cells.X = sp.csr_matrix(counts, dtype=np.float32)
     with pytest.warns(UserWarning, match="Pass groupby="):
         scellm.tl.drug_response(cells, model=model)
@@ -372,21 +372,22 @@ def test_groups_of_normalised_cells_add_up_like_their_counts(cells, model):
 
 
 def test_sums_of_cells_are_not_read_as_bulk_and_sums_of_bulk_are(screen, model, monkeypatch):
-    from scellm.models._line_reader import DEEP, LineReader
+    from scellm.drugs._profiles import DEEP
+    from scellm.drugs._projection import CellLineProjector
 
     passed = []
-    original = LineReader.read
+    original = CellLineProjector.project
 
-    def read(self, values, is_bulk=None):
+    def project(self, values, is_bulk=None):
         passed.append(is_bulk)
         return original(self, values, is_bulk)
 
-    monkeypatch.setattr(LineReader, "read", read)
+    monkeypatch.setattr(CellLineProjector, "project", project)
     log2_tpm = screen[0].iloc[[0] * 60]
     deep = np.exp2(log2_tpm.to_numpy()) - 1
     deep *= 2 * DEEP / deep.sum(1, keepdims=True)
     deep[:, 0] = 1.0
-    for profiles in (thin(deep, 20_000, rng=0), deep.round()):
+    for profiles in (downsample(deep, 20_000, rng=0), deep.round()):
         obs = pd.DataFrame({"g": "all"}, index=[f"cell{i}" for i in range(60)])
         adata = ad.AnnData(profiles.astype(np.float32), obs=obs, var=pd.DataFrame(index=log2_tpm.columns))
         assert adata.X.sum() > DEEP

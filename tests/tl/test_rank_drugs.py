@@ -61,7 +61,7 @@ def test_most_sensitive_first_and_filtered(cells):
     table = rank(cells)
     assert table["group"].tolist() == ["A"] * 3 + ["B"] * 3
     assert table["drug"][0] == "braf"
-    only = scellm.get.rank_drugs(cells, group="A", max_p_adjusted=0.05)
+    only = scellm.get.rank_drugs(cells, groups="A", max_p_adjusted=0.05)
     assert only["drug"].tolist() == ["braf"]
 
 
@@ -169,7 +169,7 @@ def test_tables_say_what_to_run_first(cells):
         scellm.get.rank_drugs(cells)
     rank(cells)
     with pytest.raises(KeyError, match="was not ranked"):
-        scellm.get.rank_drugs(cells, group="C")
+        scellm.get.rank_drugs(cells, groups="C")
 
 
 @pytest.mark.filterwarnings("ignore:Without sample_key")
