@@ -114,3 +114,28 @@ def test_the_shipped_model_is_small_and_knows_textbook_drugs():
 
 def test_the_shipped_model_is_listed():
     assert "scellm-drug" in scellm.models.list_models()["name"].tolist()
+
+
+@pytest.mark.parametrize("change", ["genes", "drugs", "nan", "missing"])
+def test_files_that_are_not_of_one_model_are_refused(model, tmp_path, change, monkeypatch):
+    """As a folder looks whose files were put together by hand, checksums made anew."""
+    tensors = dict(model.tensors)
+    if change == "genes":
+        some = model.vocabulary.subset(model.vocabulary.symbols[:100])
+        broken, text = (
+            dataclasses.replace(model, vocabulary=some),
+            r"'mean_fraction' has the shape \(200,\), where 100 genes",
+        )
+    elif change == "drugs":
+        broken, text = dataclasses.replace(model, drugs=model.drugs.iloc[:5]), "'response' has the shape"
+    elif change == "nan":
+        tensors["scale"] = np.full(8, np.inf, dtype=np.float32)
+        monkeypatch.setattr(np, "isfinite", lambda array: np.ones(np.shape(array), dtype=bool))
+        broken, text = dataclasses.replace(model, tensors=tensors), "'scale' holds values that are not finite"
+    else:
+        del tensors["dual"]
+        broken, text = dataclasses.replace(model, tensors=tensors), "the weights lack 'dual'"
+    folder = save_drug_model(broken, tmp_path / "mine")
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match=f"are not of one model: .*{text}.*Save the model again"):
+        load_drug_model(folder)

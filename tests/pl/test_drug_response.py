@@ -420,7 +420,7 @@ def test_unknown_names(adata):
     refused(
         adata,
         KeyError,
-        "'Erlotinip' is none of the 5 predicted drugs.*Did you mean 'Erlotinib'",
+        "named 'Erlotinip'. Did you mean 'Erlotinib'.*predictions of 5 drugs",
         drugs="Erlotinip",
     )
     refused(adata, KeyError, "Did you mean 'EGFR signaling'", drugs=["Erlotinib", "EGFR signalling"])

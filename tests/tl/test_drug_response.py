@@ -395,3 +395,22 @@ def test_sums_of_cells_are_not_read_as_bulk_and_sums_of_bulk_are(screen, model, 
             warnings.simplefilter("ignore")
             scellm.tl.drug_response(adata, model=model, groupby="g")
     assert [is_bulk.tolist() for is_bulk in passed] == [[False], [True]]
+
+
+def test_drugs_come_second(cells, model):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scellm.tl.drug_response(cells, "BRAF", model=model)
+    assert cells.uns[KEY]["drugs"].tolist() == ["BRAF-inhibitor a", "BRAF-inhibitor b"]
+
+
+@pytest.mark.parametrize(
+    "wanted", ["EGFR", ["EGFR"], "toy 0", "egfr inhibitor-A", ["Mitosis", "BRAF"]], ids=str
+)
+def test_what_the_tool_takes_the_figure_takes(cells, model, wanted):
+    respond(cells, model, key_added="all")
+    respond(cells, model, key_added="some", drugs=wanted)
+    ax = scellm.pl.drug_response(cells, wanted, key="all", groupby="line", sort=False, show=False)
+    drawn = [text.get_text() for text in ax.get_xticklabels()]
+    drugs = cells.uns["some"]["drugs"].tolist()
+    assert drawn[: len(drugs)] == drugs

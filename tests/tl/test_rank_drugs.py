@@ -168,7 +168,7 @@ def test_tables_say_what_to_run_first(cells):
     with pytest.raises(KeyError, match="Run scellm.tl.rank_drugs"):
         scellm.get.rank_drugs(cells)
     rank(cells)
-    with pytest.raises(KeyError, match="was not ranked"):
+    with pytest.raises(KeyError, match="were not ranked"):
         scellm.get.rank_drugs(cells, groups="C")
 
 
@@ -222,3 +222,52 @@ def test_measurements_are_no_groups(cells):
     cells.obs["score"] = np.linspace(0, 1, 120)
     with pytest.raises(TypeError, match="numbers, not groups"):
         scellm.tl.rank_drugs(cells, "score")
+
+
+def test_some_groups_are_ranked_against_all_others(cells):
+    cells.obs["kind"] = cells.obs["kind"].where(cells.obs["donor"] < 3, cells.obs["kind"] + "2")
+    everything = rank(cells)
+    some = rank(cells, groups=["B", "A"])
+    assert some["group"].unique().tolist() == ["B", "A"]
+    assert rank(cells, groups="B")["group"].unique().tolist() == ["B"]
+    expected = everything.set_index(["group", "drug"])["effect"]
+    np.testing.assert_allclose(
+        some.set_index(["group", "drug"])["effect"], expected.loc[some.set_index(["group", "drug"]).index]
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"groups": "C"}, KeyError, r"\['C'\] of groups= are no groups of `adata.obs\['kind'\]`"),
+        ({"groups": []}, ValueError, "groups= is empty; name at least one of"),
+        ({"groups": ["A", "B"], "reference": "B"}, ValueError, "holds the reference 'B'"),
+    ],
+    ids=["unknown", "empty", "reference"],
+)
+def test_groups_that_cannot_be_ranked_are_refused(cells, options, error, text):
+    with pytest.raises(error, match=text):
+        scellm.tl.rank_drugs(cells, "kind", sample_key="donor", **options)
+
+
+def test_predictions_by_groups_are_compared_at_once_and_in_silence_of_scipy(cells):
+    """No resampling of cells that share one prediction, and the only warning is ours."""
+    cells.uns["drug_response"]["groupby"] = "kind"
+    for kind in ("A", "B"):
+        cells.obsm["drug_response"][cells.obs["kind"] == kind] = cells.obsm["drug_response"][
+            cells.obs["kind"] == kind
+        ][0]
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        scellm.tl.rank_drugs(cells, "kind", n_bootstraps=10**9)  # would take days
+    assert len(said) == 1
+    assert "Run tl.drug_response cell by cell" in str(said[0].message)
+    assert np.isfinite(cells.uns["rank_drugs"]["effect"]).all()
+    assert np.isnan(cells.uns["rank_drugs"]["low"]).all()
+
+
+def test_progress_is_shown_when_asked_for(cells, capsys):
+    rank(cells, show_progress=True)
+    assert "rank drugs" in capsys.readouterr().err
+    rank(cells)
+    assert "rank drugs" not in capsys.readouterr().err
