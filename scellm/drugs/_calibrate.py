@@ -31,15 +31,15 @@ def calibrate(
     platform: Platform | None = None,
     rng: int = 0,
 ) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
-    """Errors of lines that were left out, at several depths, and standard deviations that fit them.
+    """Errors of cell lines that were left out, at several depths, and standard deviations that fit them.
 
-    The expected squared error is base + slope * (share of variance the known lines leave), both fitted to all depths,
+    The expected squared error is base + slope * (share of variance the known cell lines leave), both fitted to all depths,
     times a factor per drug; all factors are then multiplied so that mean ± 1.645 standard deviations hold
     `coverage` of the left-out measurements at full depth (split conformal, :cite:p:`Lei2018`).
 
     Returns
     -------
-    Settings; factor per drug (D,); correlation per drug over left-out lines (D,), NaN with fewer than 10.
+    Settings; factor per drug (D,); correlation per drug over left-out cell lines (D,), NaN with fewer than 10.
     """
     left_out = _predict_left_out(
         expression, grid, structure, action, config, screens=screens, platform=platform, rng=rng
@@ -153,7 +153,7 @@ def compound_error(
 
 
 def _pearson_by_drug(grid: ResponseGrid, predicted: np.ndarray) -> np.ndarray:
-    """(D,) correlation over lines, NaN with fewer than 10 or without spread."""
+    """(D,) correlation over cell lines, NaN with fewer than 10 or without spread."""
     found = np.full(grid.values.shape[1], np.nan)
     for drug in range(len(found)):
         rows = grid.measured[:, drug]

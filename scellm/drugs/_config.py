@@ -7,24 +7,24 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class DrugResponseConfig:
-    """Weights of the covariances, and what else the fit needs; chosen on left-out lines (`docs/dev/decisions.md`).
+    """Weights of the covariances, and what else the fit needs; chosen on left-out cell lines (`docs/dev/decisions.md`).
 
     Parameters
     ----------
     noise
-        Variance of a measurement, in units of a drug's variance over lines.
+        Variance of a measurement, in units of a drug's variance over cell lines.
     line_self, line_kernel
-        General sensitivity: of the line itself, and shared with lines of similar expression.
+        General sensitivity: of the cell line itself, and shared with cell lines of similar expression.
     pair_self
-        Sensitivity to a drug: of the line itself, beside 1 for what is shared with similar lines.
+        Sensitivity to a drug: of the cell line itself, beside 1 for what is shared with similar ones.
     drug_self, drug_structure, drug_action
         Covariance of drugs: own, of similar structure (`structure_kernel`), of shared targets and class.
     between_screens
-        Correlation of a line's general sensitivity in two screens, whose assays and doses differ.
+        Correlation of a cell line's general sensitivity in two screens, whose assays and doses differ.
     prior_lines
         Lines' worth of the average spread that a drug's own spread is shrunk with.
     folds
-        Parts the lines, and the drugs, are divided into for the calibration.
+        Parts the cell lines, and the drugs, are divided into for the calibration.
     coverage
         Share of left-out measurements that mean ± 1.645 standard deviations must hold.
     """

@@ -10,7 +10,7 @@ import pandas as pd
 
 @dataclass(frozen=True)
 class ResponseGrid:
-    """Measured ln IC50 of lines and drugs, and how drugs were brought to one scale."""
+    """Measured ln IC50 of cell lines and drugs, and how drugs were brought to one scale."""
 
     values: np.ndarray
     """(L, D) ln IC50, 0 where not measured."""
@@ -24,7 +24,7 @@ class ResponseGrid:
         Raises
         ------
         KeyError
-            A line or drug is not in the lists.
+            A cell line or drug is not in the lists.
         ValueError
             A value is not finite.
         """

@@ -26,9 +26,9 @@ class Fit:
     dual: np.ndarray
     """(L, D) weights of measured pairs."""
     response: np.ndarray
-    """(L, D) weights of the kernel of lines, for lines that were not measured."""
+    """(L, D) weights of the kernel of cell lines, for those that were not measured."""
     fitted: np.ndarray
-    """(L, D) predicted ln IC50 of the known lines, their own measurements used."""
+    """(L, D) predicted ln IC50 of the known cell lines, their own measurements used."""
     structure: dict[str, Any]
     """How mean and spread follow from structure."""
 
@@ -50,7 +50,7 @@ def solve_response(
     Parameters
     ----------
     similarity
-        (L, L) cosines of the lines' expression.
+        (L, L) cosines of the cell lines' expression.
     grid
         What was measured.
     structure, action
@@ -60,8 +60,8 @@ def solve_response(
     screens
         (D,) where each drug was measured; `None` for one screen.
     rounds
-        Times the covariances of drugs and of lines are estimated from the responses themselves and the process solved
-        again: for filling in missing pairs of known lines and drugs. It helps new lines little.
+        Times the covariances of drugs and of cell lines are estimated from the responses themselves and the process solved
+        again: for filling in missing pairs of known cell lines and drugs. It helps new ones little.
     """
     n_lines, n_drugs = grid.values.shape
     between = config.drug_structure * structure + config.drug_action * action
@@ -85,7 +85,7 @@ def solve_response(
 
 
 def _general(screens: np.ndarray, config: DrugResponseConfig) -> np.ndarray:
-    """(D, D) covariance of what lines are to all drugs of a screen."""
+    """(D, D) covariance of what cell lines are to all drugs of a screen."""
     return np.where(screens[:, None] == screens, 1.0, config.between_screens)
 
 

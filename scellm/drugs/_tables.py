@@ -52,7 +52,7 @@ def check_tables(
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
         msg = (
-            f"log2_tpm= holds {values[row, column]} for the gene {log2_tpm.columns[column]!r} of the line "
+            f"log2_tpm= holds {values[row, column]} for the gene {log2_tpm.columns[column]!r} of the cell line "
             f"{log2_tpm.index[row]!r}; log2(TPM + 1) is finite and not negative."
         )
         raise ValueError(msg)

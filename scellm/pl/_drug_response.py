@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 
 from .._keys import DRUG_RESPONSE
+from .._obs import has_column
 from ._drug_cells import draw_umap, draw_violins
 from ._drug_grid import draw_dots, draw_heatmap
 from ._drug_table import (
@@ -141,7 +142,7 @@ def drug_response(
 
 def _recorded_groups(adata: AnnData, responses: Responses) -> str | None:
     """The groups the predictions were made by, if their column is still there."""
-    return responses.groupby if responses.groupby in adata.obs else None
+    return responses.groupby if responses.groupby and has_column(adata, responses.groupby) else None
 
 
 def _choose(

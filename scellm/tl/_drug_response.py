@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from .._checks import check_key, get_matrix
 from .._keys import DRUG_RESPONSE
+from .._obs import read_groups
 from .._warn import warn
 from ..data import (
     GeneMatch,
@@ -253,33 +254,21 @@ def _predict(
 
 
 def _groups(adata: AnnData, groupby: str) -> pd.Categorical:
-    """The groups of a column, those that have cells.
+    """The groups of a column, those that have cells; raises as `read_groups` does.
 
     Raises
     ------
-    KeyError
-        No such column.
-    TypeError
-        The column holds measurements, or its name is no text.
     ValueError
         No cell has a group.
     """
-    if not isinstance(groupby, str):
-        msg = f"groupby= names one column of `adata.obs`, found {groupby!r} ({type(groupby).__name__})."
-        raise TypeError(msg)
-    if groupby not in adata.obs:
-        msg = f"groupby={groupby!r} is no column of `adata.obs`, which has {[str(c) for c in adata.obs.columns]}."
-        raise KeyError(msg)
-    labels = adata.obs[groupby]
-    if labels.dtype.kind in "fcmM" and labels.notna().any():
-        msg = f"`adata.obs[{groupby!r}]` holds {labels.dtype} numbers, not groups; name a column of clusters or labels."
-        raise TypeError(msg)
-    groups = pd.Categorical(labels.astype(object).where(labels.notna(), None))
+    groups = read_groups(adata, groupby)
     if not len(groups.categories):
         msg = f"No cell has a group in `adata.obs[{groupby!r}]`: all {adata.n_obs} entries are missing."
         raise ValueError(msg)
+    labels = adata.obs[groupby]
     if isinstance(labels.dtype, pd.CategoricalDtype):
-        empty = [str(name) for name in labels.cat.categories if name not in set(groups.categories)]
+        used = set(labels.cat.remove_unused_categories().cat.categories)
+        empty = [str(name) for name in labels.cat.categories if name not in used]
         if empty:
             warn(
                 f"{len(empty)} groups of `adata.obs[{groupby!r}]` have no cell and no prediction: "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +12,7 @@ from tqdm.auto import tqdm
 
 from .._checks import check_free, check_key, get_matrix
 from .._keys import DRUG_RESPONSE, RANK_DRUGS
+from .._obs import has_column, read_groups
 from .._warn import warn
 from ..data import GeneVocabulary, gene_names
 from ..drugs._rank import FEWEST_SAMPLES, adjust, compare, units_of
@@ -122,8 +122,8 @@ def rank_drugs(
         raise ValueError(msg)
     values, record = read_response(adata, key)
     check_free(adata, key_added, of="tl.rank_drugs", field="effect")
-    labels = _column(adata, groupby, "groupby")
-    samples = None if sample_key is None else _column(adata, sample_key, "sample_key")
+    labels = read_groups(adata, groupby)
+    samples = None if sample_key is None else read_groups(adata, sample_key)
     names = _ranked(labels, groups, reference, groupby)
     known = np.isfinite(values).all(1)
     if samples is not None:
@@ -143,7 +143,7 @@ def rank_drugs(
     rows = {field: np.array([getattr(one, field) for one in found]) for field in FIELDS}
     _report(rows["p_value"], record, sample_key, are_replicates=are_replicates)
     ranked = RankRecord(
-        groups=[str(name) for name in names],
+        groups=names,
         drugs=record.drugs,
         target=record.target,
         drug_class=record.drug_class,
@@ -165,7 +165,7 @@ def rank_drugs(
 
 def _ranked(
     labels: pd.Categorical, groups: str | Sequence[str] | None, reference: str, groupby: str
-) -> list[Any]:
+) -> list[str]:
     """The groups to rank; raises as `rank_drugs` does."""
     there = labels.categories.tolist()
     if len(there) < 2:
@@ -176,22 +176,21 @@ def _ranked(
         raise KeyError(msg)
     if groups is None:
         return [name for name in there if name != reference]
-    spelled = {str(name): name for name in there}
     wanted = list(dict.fromkeys(map(str, [groups] if isinstance(groups, str) else groups)))
-    if unknown := [name for name in wanted if name not in spelled]:
+    if unknown := [name for name in wanted if name not in there]:
         msg = f"{unknown} of groups= are no groups of `adata.obs[{groupby!r}]`, which has {there}."
         raise KeyError(msg)
     if not wanted:
         msg = f"groups= is empty; name at least one of {there}, or leave it out for all."
         raise ValueError(msg)
-    if str(reference) in wanted:
+    if reference in wanted:
         msg = f"groups= holds the reference {reference!r}, which would be compared with itself; leave it out of groups=."
         raise ValueError(msg)
-    return [spelled[name] for name in wanted]
+    return wanted
 
 
 def _sides(
-    labels: pd.Categorical, known: np.ndarray, name: Any, reference: str, groupby: str
+    labels: pd.Categorical, known: np.ndarray, name: str, reference: str, groupby: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Cells of a group and of its reference that have a prediction, (n_obs,) bool each.
 
@@ -209,18 +208,6 @@ def _sides(
             )
             raise ValueError(msg)
     return sides
-
-
-def _column(adata: AnnData, name: str, argument: str) -> pd.Categorical:
-    """A column of `obs` as categories that all have cells; missing entries have none."""
-    if name not in adata.obs:
-        msg = f"{argument}={name!r} is no column of `adata.obs`, which has {[str(c) for c in adata.obs.columns]}."
-        raise KeyError(msg)
-    labels = adata.obs[name]
-    if argument == "groupby" and labels.dtype.kind in "fcmM" and labels.notna().any():
-        msg = f"`adata.obs[{name!r}]` holds {labels.dtype} numbers, not groups; name a column of clusters or labels."
-        raise TypeError(msg)
-    return pd.Categorical(labels.astype(object).where(labels.notna(), None))
 
 
 def _check_samples(samples: pd.Categorical, used: np.ndarray, sample_key: str) -> None:
@@ -243,7 +230,7 @@ def _are_replicates(adata: AnnData, record: DrugRecord, samples: pd.Categorical 
     """Whether predictions vary as cells or samples do: made cell by cell, or by groups of one sample each."""
     if not record.groupby:
         return True
-    if samples is None or record.groupby not in adata.obs:
+    if samples is None or not has_column(adata, record.groupby):
         return False
     predicted_by = adata.obs[record.groupby].to_numpy(dtype=object)
     return bool((pd.Series(samples.codes).groupby(predicted_by).nunique() <= 1).all())
@@ -252,7 +239,7 @@ def _are_replicates(adata: AnnData, record: DrugRecord, samples: pd.Categorical 
 def _targets_expressed(
     adata: AnnData,
     labels: pd.Categorical,
-    names: list[Any],
+    names: list[str],
     targets: list[str],
     layer: str | None,
     use_raw: bool | None,

@@ -159,9 +159,9 @@ def test_two_keys_live_side_by_side(cells, model):
         ({"smiles": {"x/y": "CCO", "x|y": "CCN"}}, ValueError, "two columns"),
         ({"smiles": pd.Series(["CCO", "CCN"], ["x", "x"])}, ValueError, "two columns"),
         ({"drugs": 3}, TypeError, "drugs= takes a name or several"),
-        ({"groupby": ["line", "donor"]}, TypeError, "groupby= names one column"),
+        ({"groupby": ["line", "donor"]}, TypeError, "is named by text"),
         ({"drugs": NAMES, "smiles": {NAMES[0]: "CCO"}}, ValueError, "two columns"),
-        ({"groupby": "nothing"}, KeyError, "no column of `adata.obs`"),
+        ({"groupby": "nothing"}, KeyError, "is not in `adata.obs`"),
         ({"layer": "nothing"}, KeyError, "not in `adata.layers`"),
         ({"key_added": "a/b"}, ValueError, "cannot be written"),
         ({"min_overlap": 2}, ValueError, "is a fraction of the model's genes"),
@@ -258,7 +258,7 @@ def test_names_of_a_series_of_smiles_are_kept(cells, model, index):
 
 def test_measurements_are_no_groups(cells, model):
     cells.obs["size"] = np.linspace(0, 1, cells.n_obs)
-    with pytest.raises(TypeError, match=r"holds float64 numbers, not groups"):
+    with pytest.raises(TypeError, match=r"holds float64 numbers, not labels"):
         scellm.tl.drug_response(cells, model=model, groupby="size")
 
 
@@ -270,12 +270,12 @@ def test_an_overlap_is_a_fraction(cells, model, overlap):
 
 @pytest.mark.parametrize("suffix", ["h5ad", "zarr"])
 def test_groups_and_compounds_of_odd_names_survive_files(cells, model, tmp_path, suffix):
-    cells.obs["g/x"] = pd.Categorical(np.array(["T cell/CD4+", "a:b", "ü "])[np.arange(cells.n_obs) % 3])
+    cells.obs["g/x"] = pd.Categorical(np.array(["T cell/CD4+", "a:b", "ü"])[np.arange(cells.n_obs) % 3])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # mixtures of kinds are unlike all lines
         scellm.tl.drug_response(cells, model=model, drugs=NAMES, groupby="g/x")
     del cells.obs["g/x"]  # files take a name with / for folders; values may hold anything
-    cells.obs["g"] = pd.Categorical(np.array(["T cell/CD4+", "a:b", "ü "])[np.arange(cells.n_obs) % 3])
+    cells.obs["g"] = pd.Categorical(np.array(["T cell/CD4+", "a:b", "ü"])[np.arange(cells.n_obs) % 3])
     cells.uns[KEY]["groupby"] = "g"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the zarr format
@@ -283,7 +283,7 @@ def test_groups_and_compounds_of_odd_names_survive_files(cells, model, tmp_path,
         back = getattr(ad, f"read_{suffix}")(tmp_path / f"cells.{suffix}")
     table, again = scellm.get.drug_response(cells), scellm.get.drug_response(back)
     pd.testing.assert_frame_equal(table, again, check_dtype=False)
-    assert set(again["g"]) == {"T cell/CD4+", "a:b", "ü "}
+    assert set(again["g"]) == {"T cell/CD4+", "a:b", "ü"}
 
 
 def test_a_model_of_cells_is_refused(cells):
@@ -414,3 +414,14 @@ def test_what_the_tool_takes_the_figure_takes(cells, model, wanted):
     drawn = [text.get_text() for text in ax.get_xticklabels()]
     drugs = cells.uns["some"]["drugs"].tolist()
     assert drawn[: len(drugs)] == drugs
+
+
+def test_texts_for_no_group_are_gaps_and_blanks_do_not_count(cells, model):
+    cells.obs["g"] = np.array(["nan", "Unknown", "tumour", "tumour ", "stroma"], dtype=object)[
+        np.arange(40) % 5
+    ]
+    with pytest.warns(UserWarning, match="16 cells have no group"):
+        scellm.tl.drug_response(cells, model=model, groupby="g")
+    assert np.isfinite(cells.obsm[KEY][:, 0]).sum() == 24
+    assert len(np.unique(cells.obsm[KEY][np.isfinite(cells.obsm[KEY][:, 0]), 0])) == 2
+    assert set(scellm.get.drug_response(cells)["g"]) == {"tumour", "stroma"}

@@ -138,12 +138,12 @@ def test_results_survive_a_file(cells, tmp_path):
     ("change", "options", "error", "text"),
     [
         (lambda a: a.obsm.pop("drug_response"), {}, KeyError, "Run scellm.tl.drug_response"),
-        (lambda a: a.obs.pop("kind"), {}, KeyError, "groupby='kind' is no column"),
+        (lambda a: a.obs.pop("kind"), {}, KeyError, "'kind' is not in `adata.obs`"),
         (
             lambda a: a.obs.pop("donor"),
             {},
             KeyError,
-            "sample_key='donor' is no column",
+            "'donor' is not in `adata.obs`",
         ),
         (lambda a: a.obs.__setitem__("kind", "A"), {}, ValueError, "at least two"),
         (lambda a: None, {"reference": "C"}, KeyError, "reference='C' is no group"),
@@ -210,7 +210,7 @@ def test_samples_that_are_not_compared_are_not_counted(cells):
 
 
 def test_cells_without_a_sample_are_counted(cells):
-    cells.obs["donor"] = cells.obs["donor"].astype(float).where(np.arange(120) >= 10)
+    cells.obs["donor"] = cells.obs["donor"].astype(str).where(np.arange(120) >= 10, "unknown")
     with pytest.warns(UserWarning, match="10 cells have no sample"):
         scellm.tl.rank_drugs(cells, "kind", sample_key="donor", n_bootstraps=20)
     cells.obs["donor"] = np.nan
@@ -220,7 +220,7 @@ def test_cells_without_a_sample_are_counted(cells):
 
 def test_measurements_are_no_groups(cells):
     cells.obs["score"] = np.linspace(0, 1, 120)
-    with pytest.raises(TypeError, match="numbers, not groups"):
+    with pytest.raises(TypeError, match="numbers, not labels"):
         scellm.tl.rank_drugs(cells, "score")
 
 
