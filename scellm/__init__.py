@@ -6,9 +6,22 @@ from typing import TYPE_CHECKING
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from . import data, datasets, get, metrics, models, nn, pl, pp, tl, train
+    from . import data, datasets, drugs, get, metrics, models, nn, pl, pp, tl, train
 
-__all__ = ["__version__", "data", "datasets", "get", "metrics", "models", "nn", "pl", "pp", "tl", "train"]
+__all__ = [
+    "__version__",
+    "data",
+    "datasets",
+    "drugs",
+    "get",
+    "metrics",
+    "models",
+    "nn",
+    "pl",
+    "pp",
+    "tl",
+    "train",
+]
 
 
 def __getattr__(name: str):

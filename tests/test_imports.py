@@ -15,6 +15,7 @@ PACKAGE = Path(scellm.__file__).parent
 LAYER = {
     "_keys": 0,
     "_checks": 0,
+    "_obs": 0,
     "_warn": 0,
     "_version": 0,
     "data": 1,
@@ -22,6 +23,7 @@ LAYER = {
     "metrics": 1,
     "datasets": 2,
     "models": 2,
+    "drugs": 3,
     "train": 3,
     "get": 4,
     "pl": 4,
@@ -37,6 +39,14 @@ LAYER = {
 FORBIDDEN = {
     "nn": {"anndata", "scanpy", "pandas", "h5py", "pathlib", "os", "io"},  # never sees AnnData or a path
     "pl": {"torch", "scellm.nn", "scellm.models", "scellm.train", "scellm.tl"},  # reads keys
+    "drugs": {
+        "anndata",
+        "scanpy",
+        "torch",
+        "scellm._checks",
+        "scellm._keys",
+        "scellm.annotation",
+    },  # arrays in, arrays out
     "_keys": {"torch", "anndata", "scanpy"},
 }
 

@@ -16,6 +16,7 @@ NAMESPACES = {
     "pl": "Figures of what the tools wrote",
     "get": "Tables of what the tools wrote",
     "models": "Weights with their configuration, genes and provenance",
+    "drugs": "Drug response without AnnData: compounds, models, their fit",
     "datasets": "Cells to try things on",
     "data": "Genes and tokens, without AnnData",
     "nn": "The encoder and its parts: tensors in, tensors out",

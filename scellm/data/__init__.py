@@ -2,7 +2,6 @@
 
 from ._batches import Batch, Sampler, shard
 from ._corpus import Corpus
-from ._drugs import descriptors, find_drugs, fingerprints, read_smiles, structure_kernel, tanimoto
 from ._match import GeneMatch, gene_names, match_genes
 from ._pack import pack
 from ._profiles import draw_counts
@@ -24,10 +23,7 @@ __all__ = [
     "ValueReport",
     "check_finite",
     "describe_values",
-    "descriptors",
     "draw_counts",
-    "find_drugs",
-    "fingerprints",
     "gene_counts",
     "gene_names",
     "log_normalize",
@@ -35,10 +31,7 @@ __all__ = [
     "open_matrix",
     "open_store",
     "pack",
-    "read_smiles",
     "row_blocks",
     "shard",
-    "structure_kernel",
-    "tanimoto",
     "tokenize",
 ]

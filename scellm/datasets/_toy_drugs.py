@@ -24,15 +24,15 @@ def toy_drug_screen(
     missing: float = 0.2,
     rng: np.random.Generator | int = 0,
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Draw a small screen of eight drugs on cell lines of four kinds, for `train.fit_drug_response`.
+    """Draw a small screen of eight drugs on cell lines of four kinds, for `drugs.fit_drug_response`.
 
-    Lines of a kind express the markers of one of the four cell types of `toy_cells`, and respond to the two drugs of one
-    class more than the others do; some lines are sensitive to everything. Far simpler than real lines.
+    Cell lines of a kind express the markers of one of the four cell types of `toy_cells`, and respond to the two drugs of one
+    class more than the others do; some cell lines are sensitive to everything. Far simpler than real ones.
 
     Parameters
     ----------
     n_lines
-        Number of lines.
+        Number of cell lines.
     n_genes
         Number of genes, the 40 named ones of `toy_cells` among them.
     missing
@@ -47,12 +47,12 @@ def toy_drug_screen(
     responses
         Columns `line`, `drug`, `ln_ic50` (ln uM).
     drugs
-        Eight drugs, with the columns that `train.fit_drug_response` needs.
+        Eight drugs, with the columns that `drugs.fit_drug_response` needs.
 
     Raises
     ------
     ValueError
-        Fewer than 4 lines, fewer than 40 genes, or `missing` is not below 1.
+        Fewer than 4 cell lines, fewer than 40 genes, or `missing` is not below 1.
 
     Examples
     --------
@@ -65,7 +65,7 @@ def toy_drug_screen(
     named = sorted({gene for genes in MARKERS.values() for gene in genes} | set(HOUSEKEEPING))
     if n_lines < 4 or not len(named) <= n_genes <= len(vocabulary) or not 0 <= missing < 1:
         msg = (
-            f"n_lines={n_lines}, n_genes={n_genes}, missing={missing}: need at least 4 lines, {len(named)} to "
+            f"n_lines={n_lines}, n_genes={n_genes}, missing={missing}: need at least 4 cell lines, {len(named)} to "
             f"{len(vocabulary)} genes and a share below 1."
         )
         raise ValueError(msg)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
 from .._keys import DRUG_RESPONSE, RANK_DRUGS
+from .._obs import read_groups
+from ..drugs._record import DrugRecord, RankRecord
 
 
 def drug_response(adata: AnnData, *, key: str = DRUG_RESPONSE, groupby: str | None = None) -> pd.DataFrame:
@@ -31,6 +35,10 @@ def drug_response(adata: AnnData, *, key: str = DRUG_RESPONSE, groupby: str | No
     ------
     KeyError
         No results under `key`, or no such column.
+    TypeError
+        `groupby` of measurements.
+    ValueError
+        Two columns have the name `groupby`.
 
     Examples
     --------
@@ -42,21 +50,17 @@ def drug_response(adata: AnnData, *, key: str = DRUG_RESPONSE, groupby: str | No
     >>> scellm.get.drug_response(adata)["cell_type"].nunique()
     4
     """
-    record = adata.uns.get(key)
-    if key not in adata.obsm or not isinstance(record, dict) or "drugs" not in record:
+    if key not in adata.obsm or not DrugRecord.is_in(adata.uns.get(key)):
         added = "" if key == DRUG_RESPONSE else f", key_added={key!r}"
         msg = f"There are no drug responses under {key!r}. Run scellm.tl.drug_response(adata{added}) first."
         raise KeyError(msg)
-    groupby = groupby or record["groupby"] or None
-    if groupby is not None and groupby not in adata.obs:
-        msg = f"groupby={groupby!r} is no column of `adata.obs`, which has {[str(c) for c in adata.obs.columns]}."
-        raise KeyError(msg)
+    record = DrugRecord.from_uns(adata.uns[key])
+    groupby = groupby or record.groupby or None
     mean, std = (np.asarray(adata.obsm[name], dtype=np.float64) for name in (key, f"{key}_std"))
     applicability = adata.obs[f"{key}_applicability"].to_numpy(np.float64)
     names, what, counts = adata.obs_names.to_numpy(), "cell", None
     if groupby is not None:
-        labels = adata.obs[groupby]
-        groups = pd.Categorical(labels.astype(object).where(labels.notna(), None))
+        groups = read_groups(adata, groupby)
         counts = np.bincount(groups.codes[groups.codes >= 0], minlength=len(groups.categories))
         by = pd.Series(groups.codes)
         mean, std, applicability = (
@@ -65,25 +69,27 @@ def drug_response(adata: AnnData, *, key: str = DRUG_RESPONSE, groupby: str | No
         )
         names, what, applicability = np.asarray(groups.categories), groupby, applicability[:, 0]
     n, n_drugs = mean.shape
-    drugs = {name: np.tile(np.asarray(record[field]), n) for name, field in _PER_DRUG.items()}
     table = {
         what: np.repeat(names, n_drugs),
-        "drug": drugs.pop("drug"),
+        "drug": np.tile(record.drugs, n),
         "ln_ic50": mean.ravel(),
         "std": std.ravel(),
         "applicability": np.repeat(applicability, n_drugs),
-        **drugs,
+        "drug_class": np.tile(record.drug_class, n),
+        "target": np.tile(record.target, n),
+        "pearson": np.tile(record.pearson, n),
     }
     if counts is not None:
         table["n_cells"] = np.repeat(counts, n_drugs)
     return pd.DataFrame(table)
 
 
-_PER_DRUG = {"drug": "drugs", "drug_class": "drug_class", "target": "target", "pearson": "pearson"}
-
-
 def rank_drugs(
-    adata: AnnData, *, group: str | None = None, key: str = RANK_DRUGS, max_p_adjusted: float | None = None
+    adata: AnnData,
+    *,
+    groups: str | Sequence[str] | None = None,
+    key: str = RANK_DRUGS,
+    max_p_adjusted: float | None = None,
 ) -> pd.DataFrame:
     """Ranked drugs as a tidy table: one row per group and drug, most sensitive first.
 
@@ -91,8 +97,8 @@ def rank_drugs(
     ----------
     adata
         Cells that `tl.rank_drugs` has seen.
-    group
-        One group only.
+    groups
+        Groups to list, in this order; `None` lists all.
     key
         Key of the results.
     max_p_adjusted
@@ -106,31 +112,15 @@ def rank_drugs(
     Raises
     ------
     KeyError
-        No results under `key`, or no such group.
+        No results under `key`, or a group was not ranked.
+    ValueError
+        No group is named.
     """
-    record = adata.uns.get(key)
-    if not isinstance(record, dict) or "effect" not in record:
+    if not RankRecord.is_in(adata.uns.get(key)):
         msg = f"There are no ranked drugs under {key!r}. Run scellm.tl.rank_drugs(adata, groupby) first."
         raise KeyError(msg)
-    groups = [str(name) for name in np.atleast_1d(record["groups"])]
-    if group is not None and group not in groups:
-        msg = f"group={group!r} was not ranked; there are {groups}."
-        raise KeyError(msg)
-    tables = []
-    for i, name in enumerate(groups):
-        if group is not None and name != group:
-            continue
-        columns = {field: np.asarray(record[field])[i] for field in _PER_PAIR}
-        table = pd.DataFrame(
-            {"group": name, "drug": np.asarray(record["drugs"]), **columns}
-            | {"target": np.asarray(record["target"]), "drug_class": np.asarray(record["drug_class"])}
-        )
-        table["n_samples"], table["n_reference"] = np.asarray(record["n_samples"])[i].tolist()
-        tables.append(table.sort_values("effect", kind="stable"))
-    table = pd.concat(tables, ignore_index=True)
+    record = RankRecord.from_uns(adata.uns[key])
+    table = pd.concat([record.table(group) for group in record.choose(groups)], ignore_index=True)
     if max_p_adjusted is not None:
         table = table[table["p_adjusted"] <= max_p_adjusted].reset_index(drop=True)
     return table
-
-
-_PER_PAIR = ("effect", "low", "high", "effect_sd", "p_value", "p_adjusted", "target_expressed")

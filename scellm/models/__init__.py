@@ -1,19 +1,14 @@
 """Models: saved, loaded and listed as folders of weights, configuration, genes and card."""
 
 from ._bundle import CellLM, save
-from ._drug_model import DrugModel, Panel, load_drug_model, save_drug_model
 from ._encode import choose_device, choose_precision, encode
 from ._hub import list_models, load
 from ._released import convert_openbiomed
 
 __all__ = [
     "CellLM",
-    "DrugModel",
-    "Panel",
     "convert_openbiomed",
     "list_models",
     "load",
-    "load_drug_model",
     "save",
-    "save_drug_model",
 ]

@@ -219,7 +219,7 @@ def read_bundle(folder: Path, *, remedy: str, name: str | None = None, revision:
     hashes = verify(folder, remedy=remedy)
     saved = read_config(folder, remedy=remedy)
     if saved["encoder"].get("kind") == "drug_response":
-        msg = f"`{folder}` holds a drug model: pass it to scellm.tl.drug_response, or load it with load_drug_model."
+        msg = f"`{folder}` holds a drug model: pass it to scellm.tl.drug_response, or load it with scellm.drugs.load_drug_model."
         raise ValueError(msg)
     try:
         config = CellLMConfig.from_dict(saved["encoder"])

@@ -2,7 +2,6 @@
 
 from ._bag import encode_bag
 from ._config import CellLMConfig
-from ._drug_response import apply_parts, line_kernel, solve_grid, unexplained, whitener
 from ._encoder import Encoder, Encoding
 from ._heads import CancerHead, ContrastiveHead, MaskedGeneHead, MaskedValueHead
 
@@ -14,10 +13,5 @@ __all__ = [
     "Encoding",
     "MaskedGeneHead",
     "MaskedValueHead",
-    "apply_parts",
     "encode_bag",
-    "line_kernel",
-    "solve_grid",
-    "unexplained",
-    "whitener",
 ]

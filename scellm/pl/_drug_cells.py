@@ -30,7 +30,7 @@ def draw_umap(
     ax: Axes | None,
     note: str,
 ) -> list[Axes]:
-    """A panel per drug, paler where less certain, and one with the distance to the training lines."""
+    """A panel per drug, paler where less certain, and one with the distance to the training cell lines."""
     if "X_umap" not in adata.obsm:
         msg = (
             "There is no UMAP in `adata.obsm['X_umap']`. Run scellm.tl.embed(adata), "
@@ -104,7 +104,7 @@ def draw_violins(
     what = f"{label}: lower = more sensitive"
     what += "\nshape: cells; dot: median; bar: ± standard deviation of a prediction"
     if any(fraction > 0 for fraction in outside):
-        what += "\noutside: fraction of cells unlike all training lines"
+        what += "\noutside: fraction of cells unlike all training cell lines"
     if ax:
         ax.set_xlabel(what, fontsize=8)
     else:
@@ -149,7 +149,7 @@ def _bar(panel: Axes, cmap: Colormap, norm: object, label: str) -> None:
 def _draw_applicability(
     panel: Axes, xy: np.ndarray, applicability: np.ndarray, shuffled: np.ndarray, size: float
 ) -> None:
-    """Distance to the training lines; the colours change at 1, where the cells leave them."""
+    """Distance to the training cell lines; the colours change at 1, where the cells leave them."""
     import matplotlib as mpl
     from matplotlib.colors import ListedColormap, Normalize
 
@@ -165,7 +165,7 @@ def _draw_applicability(
     panel.set_title(
         f"applicability\n{100 * fraction_outside(applicability):.0f} % of cells outside", fontsize=10
     )
-    _bar(panel, cmap, norm, "distance to training lines, > 1: outside")
+    _bar(panel, cmap, norm, "distance to training cell lines, > 1: outside")
 
 
 def _draw_violin(panel: Axes, y: int, values: np.ndarray, std: np.ndarray) -> None:

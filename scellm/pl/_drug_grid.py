@@ -139,14 +139,14 @@ def _fit(ax: Axes) -> None:
 
 
 def _frame(ax: Axes, summary: Summary, ylabel: str, *, by_cell: bool, note: str) -> None:
-    """Names, the classes of drugs above, and beside each row how much of it is unlike the training lines."""
+    """Names, the classes of drugs above, and beside each row how much of it is unlike the training cell lines."""
     n_rows, n_drugs = len(summary.rows), len(summary.drugs)
     labels = [short(name) for name in summary.drugs]
     ticks = list(range(n_drugs))
     if np.isfinite(summary.outside).any():
         _draw_outside(ax, summary, by_cell=by_cell)
         ticks.append(n_drugs + 0.6)
-        what = "cells outside\ntraining lines"
+        what = "cells outside\ntraining cell lines"
         labels.append(what[6:] if by_cell else "applicability\n(> 1: outside)" if summary.as_one else what)
     ax.set_xticks(ticks, labels, rotation=90, fontsize=8)
     ax.tick_params(which="both", length=0)
@@ -198,7 +198,7 @@ def _legend_columns(n_drugs: int) -> int:
 
 
 def _draw_outside(ax: Axes, summary: Summary, *, by_cell: bool) -> None:
-    """Fraction of cells beyond the training lines: a number per group, a mark per cell."""
+    """Fraction of cells beyond the training cell lines: a number per group, a mark per cell."""
     x = len(summary.drugs) + 0.6
     if by_cell:
         marks = np.where(summary.outside == 1, 0.1, 0.92)[:, None, None].repeat(3, 2)

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 
 from .._keys import DRUG_RESPONSE
+from .._obs import has_column
 from ._drug_cells import draw_umap, draw_violins
 from ._drug_grid import draw_dots, draw_heatmap
 from ._drug_table import (
     Responses,
     Summary,
     centred,
-    find_drugs,
+    choose_drugs,
     group_codes,
     most_different,
     read_responses,
@@ -36,8 +37,8 @@ N_DRUGS = {"heatmap": 50, "dotplot": 50, "umap": 5, "violin": 8}
 
 def drug_response(
     adata: AnnData,
-    *,
     drugs: str | Sequence[str] | None = None,
+    *,
     n_drugs: int | None = None,
     groupby: str | None = None,
     kind: Kind = "heatmap",
@@ -47,7 +48,7 @@ def drug_response(
     cmap: str | Colormap | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
-    return_fig: bool = False,
+    return_fig: bool | None = None,
 ) -> Axes | list[Axes] | Figure | None:
     """Draw predicted drug responses, as `tl.drug_response` wrote them.
 
@@ -64,8 +65,9 @@ def drug_response(
     adata
         Cells with results of `tl.drug_response`.
     drugs
-        Names of drugs, or of a drug class for all drugs of it. `None` draws all of them, or if there are more than
-        `n_drugs`, those that differ most between groups, and says so.
+        Names, synonyms, targets or classes of drugs, as `tl.drug_response` takes them; a target or class is all drugs
+        of it. `None` draws all of them, or if there are more than `n_drugs`, those that differ most between groups, and
+        says so.
     n_drugs
         Most drugs drawn where none are named; `None` is 50, 5 for `"umap"` and 8 for `"violin"`.
     groupby
@@ -99,7 +101,7 @@ def drug_response(
         Nothing of `tl.drug_response` is under `key`; a drug is none of those predicted; no such column of `obs`; no
         UMAP. The message says what to run or which names are near.
     TypeError
-        `adata` is no AnnData, or `groupby` names measurements.
+        `adata` is no AnnData, a drug's name is no text, or `groupby` names measurements.
     ValueError
         Unknown `kind`, `n_drugs` below 1, no cells, no drugs named, or one `ax` for several drugs.
     """
@@ -140,7 +142,7 @@ def drug_response(
 
 def _recorded_groups(adata: AnnData, responses: Responses) -> str | None:
     """The groups the predictions were made by, if their column is still there."""
-    return responses.groupby if responses.groupby in adata.obs else None
+    return responses.groupby if responses.groupby and has_column(adata, responses.groupby) else None
 
 
 def _choose(
@@ -148,7 +150,7 @@ def _choose(
 ) -> tuple[Responses, str]:
     """The drugs to draw, and what to say if these are not all."""
     if drugs is not None:
-        return responses[find_drugs(responses, drugs)], ""
+        return responses[choose_drugs(responses, drugs)], ""
     n_drugs = len(responses.drugs)
     if n_drugs <= most:
         return responses, ""

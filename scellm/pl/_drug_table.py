@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -10,32 +9,43 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from .._obs import read_groups
 from .._warn import warn
+from ..drugs._names import find_drugs
+from ..drugs._record import DrugRecord
 
 
 @dataclass(frozen=True, kw_only=True)
 class Responses:
     """Predictions of some drugs for all cells."""
 
-    drugs: list[str]
+    table: pd.DataFrame
+    """A row for each drug, as `DrugRecord.table` makes it."""
     values: np.ndarray
     """(n_obs, n_drugs) ln IC50, NaN where not predictable."""
     std: np.ndarray
     """(n_obs, n_drugs); NaN where it is not known."""
-    classes: list[str]
-    """Class of each drug, "" where it is not known."""
     applicability: np.ndarray
-    """(n_obs,) distance to the training lines, above 1 outside; NaN where it is not known."""
+    """(n_obs,) distance to the training cell lines, above 1 outside; NaN where it is not known."""
     groupby: str | None
     """Column of `obs` that the predictions were made by; `None` if cell by cell."""
+
+    @property
+    def drugs(self) -> list[str]:
+        """Their names."""
+        return self.table["name"].tolist()
+
+    @property
+    def classes(self) -> list[str]:
+        """Class of each drug, "" where it is not known."""
+        return self.table["drug_class"].tolist()
 
     def __getitem__(self, columns: np.ndarray) -> Responses:
         """Some of the drugs."""
         return Responses(
-            drugs=[self.drugs[i] for i in columns],
+            table=self.table.iloc[columns],
             values=self.values[:, columns],
             std=self.std[:, columns],
-            classes=[self.classes[i] for i in columns],
             applicability=self.applicability,
             groupby=self.groupby,
         )
@@ -53,9 +63,9 @@ class Summary:
     std: np.ndarray
     """(n_rows, n_drugs) mean standard deviation of a cell's prediction."""
     outside: np.ndarray
-    """(n_rows,) fraction of the cells that lie outside of the training lines; NaN where it is not known."""
+    """(n_rows,) fraction of the cells that lie outside of the training cell lines; NaN where it is not known."""
     applicability: np.ndarray
-    """(n_rows,) mean distance to the training lines."""
+    """(n_rows,) mean distance to the training cell lines."""
     as_one: bool
     """Whether the cells of a group were predicted together."""
 
@@ -88,74 +98,44 @@ def read_responses(adata: AnnData, key: str) -> Responses:
     if not isinstance(adata, AnnData):
         msg = f"Need an AnnData object, found {type(adata).__name__}."
         raise TypeError(msg)
-    record = adata.uns.get(key)
-    if key not in adata.obsm or not isinstance(record, dict) or "drugs" not in record:
-        others = [name for name, value in adata.uns.items() if isinstance(value, dict) and "drugs" in value]
-        others = [name for name in others if name in adata.obsm]
+    if key not in adata.obsm or not DrugRecord.is_in(adata.uns.get(key)):
+        others = [name for name, value in adata.uns.items() if DrugRecord.is_in(value) and name in adata.obsm]
         found = f" There are responses under {others}: pass key=." if others else ""
         msg = f"There are no drug responses under {key!r}. Run scellm.tl.drug_response(adata) first.{found}"
         raise KeyError(msg)
+    record = DrugRecord.from_uns(adata.uns[key])
     values = np.asarray(adata.obsm[key], dtype=np.float64)
-    drugs = [str(name) for name in np.atleast_1d(record["drugs"])]
-    if values.ndim != 2 or values.shape[1] != len(drugs):
+    if values.ndim != 2 or values.shape[1] != len(record.drugs):
         msg = (
-            f"`adata.uns[{key!r}]` names {len(drugs)} drugs, `adata.obsm[{key!r}]` has the shape {values.shape}. "
+            f"`adata.uns[{key!r}]` names {len(record.drugs)} drugs, `adata.obsm[{key!r}]` has the shape {values.shape}. "
             "Run scellm.tl.drug_response(adata) again."
         )
         raise ValueError(msg)
     unknown = np.full(values.shape, np.nan)
-    classes = np.atleast_1d(record.get("drug_class", np.array([""] * len(drugs))))
     applicability = adata.obs.get(f"{key}_applicability", np.full(adata.n_obs, np.nan))
     return Responses(
-        drugs=drugs,
+        table=record.table(),
         values=values,
         std=np.asarray(adata.obsm.get(f"{key}_std", unknown), dtype=np.float64),
-        classes=["" if name in ("", "nan", "None") else name for name in map(str, classes)],
         applicability=np.asarray(applicability, dtype=np.float64),
-        groupby=str(record.get("groupby", "")) or None,
+        groupby=record.groupby or None,
     )
 
 
-def find_drugs(responses: Responses, drugs: str | Iterable[str]) -> np.ndarray:
-    """Columns of drugs by name or class, in any case, in the order asked for.
+def choose_drugs(responses: Responses, drugs: str | Iterable[str]) -> np.ndarray:
+    """Columns of what `tl.drug_response` takes too: names, synonyms, targets or classes, in the order asked for.
 
     Raises
     ------
     KeyError
-        No drug and no class has such a name.
+        Nothing that was predicted is called so.
+    TypeError
+        A name is no text.
     ValueError
         No drug is named.
     """
-    names = [drugs] if isinstance(drugs, str) else [str(name) for name in drugs]
-    if not names:
-        msg = "drugs= is empty; name at least one drug, or leave it out for all."
-        raise ValueError(msg)
-    by_name: dict[str, list[int]] = {}
-    for i, drug in enumerate(responses.drugs):
-        by_name.setdefault(drug.casefold(), []).append(i)
-    by_class: dict[str, list[int]] = {}
-    for i, drug_class in enumerate(responses.classes):
-        by_class.setdefault(drug_class.casefold(), []).append(i)
-    by_class.pop("", None)
-    found: list[int] = []
-    for name in names:
-        exact = [i for i, drug in enumerate(responses.drugs) if drug == name]
-        columns = exact or by_name.get(name.casefold()) or by_class.get(name.casefold())
-        if not columns:
-            raise KeyError(_unknown(name, responses, [*by_name, *by_class]))
-        found += columns
-    return np.array(list(dict.fromkeys(found)))
-
-
-def _unknown(name: str, responses: Responses, known: list[str]) -> str:
-    """What to say of a name that is none of the drugs."""
-    spelled = {text.casefold(): text for text in [*responses.classes, *responses.drugs]}
-    near = [spelled[text] for text in difflib.get_close_matches(name.casefold(), known, n=3)]
-    hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-    return (
-        f"{name!r} is none of the {len(responses.drugs)} predicted drugs, and no class of them.{hint} "
-        f"There are {', '.join(responses.drugs[:5])}{', ...' if len(responses.drugs) > 5 else '.'}"
-    )
+    remedy = "for others run scellm.tl.drug_response(adata, drugs) with them"
+    return find_drugs(responses.table, drugs, known="There are predictions of", remedy=remedy)
 
 
 def group_codes(adata: AnnData, groupby: str | None) -> tuple[np.ndarray, list[str]]:
@@ -172,17 +152,7 @@ def group_codes(adata: AnnData, groupby: str | None) -> tuple[np.ndarray, list[s
     """
     if groupby is None:
         return np.zeros(adata.n_obs, dtype=int), ["all cells"]
-    if groupby not in adata.obs:
-        columns = [name for name in adata.obs if adata.obs[name].dtype.kind not in "fc"]
-        msg = f"`adata.obs` has no column {groupby!r}. Columns with groups: {columns}."
-        raise KeyError(msg)
-    column = adata.obs[groupby]
-    if column.dtype.kind in "fcmM":
-        msg = (
-            f"obs[{groupby!r}] holds {column.dtype} numbers, not groups. Name a column of clusters or labels."
-        )
-        raise TypeError(msg)
-    groups = pd.Categorical(column).remove_unused_categories()
+    groups = read_groups(adata, groupby)
     if not len(groups.categories):
         msg = f"No cell has a value in obs[{groupby!r}]."
         raise ValueError(msg)

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from .._keys import RANK_DRUGS
+from ..drugs._record import RankRecord
 from ._figure import finish, short
 from ._results import check_adata
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -34,7 +35,7 @@ def rank_drugs(
     key: str = RANK_DRUGS,
     ax: Axes | None = None,
     show: bool | None = None,
-    return_fig: bool = False,
+    return_fig: bool | None = None,
 ) -> list[Axes] | Figure | None:
     """Draw the drugs that each group of cells is predicted to be most sensitive to, compared with the others.
 
@@ -78,39 +79,21 @@ def rank_drugs(
     if n_drugs < 1:
         msg = f"n_drugs={n_drugs!r} must be at least 1."
         raise ValueError(msg)
-    record = adata.uns.get(key)
-    if not isinstance(record, dict) or "effect" not in record:
+    if not RankRecord.is_in(adata.uns.get(key)):
         msg = f"There are no ranked drugs under {key!r}. Run scellm.tl.rank_drugs(adata, groupby) first."
         raise KeyError(msg)
-    ranked = [str(name) for name in np.atleast_1d(record["groups"])]
-    chosen = ranked if groups is None else [groups] if isinstance(groups, str) else [str(g) for g in groups]
-    if unknown := [name for name in chosen if name not in ranked]:
-        msg = f"{unknown} were not ranked; there are the groups {ranked}."
-        raise KeyError(msg)
-    if not chosen:
-        msg = f"groups= is empty; name at least one of {ranked}, or leave it out for all."
-        raise ValueError(msg)
+    record = RankRecord.from_uns(adata.uns[key])
+    chosen = record.choose(groups)
     if ax is not None and len(chosen) > 1:
         msg = f"ax= takes one group, found {len(chosen)}; name one in groups=, or leave ax= out."
         raise ValueError(msg)
-    n_drugs = min(n_drugs, len(np.atleast_1d(record["drugs"])))
+    n_drugs = min(n_drugs, len(record.drugs))
     axes = [ax] if ax is not None else _panels(len(chosen), n_drugs)
     for panel, group in zip(axes, chosen, strict=True):
-        _draw(panel, _table(record, ranked.index(group)).head(n_drugs))
+        _draw(panel, record.table(group).head(n_drugs))
         panel.set_title(short(group), fontsize=10)
     _explain(axes, record)
     return finish(axes, is_ours=ax is None, show=show, return_fig=return_fig)
-
-
-def _table(record: dict, row: int) -> pd.DataFrame:
-    """Drugs of one group, most sensitive first; those without an effect last."""
-    fields = ("effect", "low", "high", "p_adjusted", "target_expressed")
-    columns = {name: np.asarray(record[name], dtype=np.float64)[row] for name in fields}
-    names = {
-        column: [str(name) for name in np.atleast_1d(record[field])]
-        for column, field in (("drug", "drugs"), ("target", "target"))
-    }
-    return pd.DataFrame(names | columns).sort_values("effect", kind="stable", ignore_index=True)
 
 
 def _panels(n: int, n_drugs: int) -> list[Axes]:
@@ -175,14 +158,13 @@ def _targets(target: str, share: float) -> str:
     return name if np.isnan(share) else f"{name}: {100 * share:.0f} %"
 
 
-def _explain(axes: list[Axes], record: dict) -> None:
+def _explain(axes: list[Axes], record: RankRecord) -> None:
     """Units and what dots mean, once for the figure."""
     from matplotlib.lines import Line2D
 
-    reference = "other cells" if record.get("reference", "rest") == "rest" else str(record["reference"])
-    over = "samples" if record.get("resampled") == "samples" else "cells"
-    label = f"difference of ln IC50 from {reference}, ln µM: lower = more sensitive\n95 % interval over {over}, error of the model not included"
-    if np.isfinite(np.asarray(record["p_adjusted"], dtype=np.float64)).any():
+    reference = "other cells" if record.reference == "rest" else record.reference
+    label = f"difference of ln IC50 from {reference}, ln µM: lower = more sensitive\n95 % interval over {record.resampled}, error of the model not included"
+    if np.isfinite(record.p_adjusted).any():
         label += "; * adjusted p < 0.05"
     handles = [
         Line2D([], [], marker="o", ls="", mfc=face, mec=edge, ms=6, mew=1.3, label=text)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,23 +13,25 @@ import scipy.sparse as sp
 from anndata import AnnData
 from tqdm.auto import tqdm
 
-from .._checks import check_free, check_key, get_matrix
+from .._checks import check_key, get_matrix
 from .._keys import DRUG_RESPONSE
-from .._version import __version__
+from .._obs import read_groups
 from .._warn import warn
 from ..data import (
     GeneMatch,
     ValueReport,
     check_finite,
     describe_values,
-    find_drugs,
     gene_counts,
     match_genes,
-    read_smiles,
     row_blocks,
 )
-from ..models import DrugModel, Panel, load_drug_model
-from ..models._line_reader import DEEP
+from ..drugs import DrugModel, Panel, load_drug_model
+from ..drugs._choose import choose_panel
+from ..drugs._predict import Prediction, predict_cells, predict_groups
+from ..drugs._record import DrugRecord
+from ._drug_doubts import report
+from ._drug_results import check_columns, check_places, column_name, write_response
 
 ROWS_PER_BLOCK = 2048
 """Cells read at once."""
@@ -36,18 +39,13 @@ PROGRESS_FROM = 5_000
 """Cells from which a progress bar is shown by default."""
 FEW_DRUGS = 8
 """Requested drugs up to which each gets a column of `obs`."""
-SHALLOW = 300
-"""Counts over the model's genes below which single cells say little; see the card of the model."""
-WEAK = 0.2
-"""Correlation over left-out lines below which a drug counts as hardly predictable."""
-UNITS = "ln IC50, ln uM: lower = more sensitive"
 
 
 def drug_response(
     adata: AnnData,
+    drugs: str | Iterable[str] | None = None,
     *,
     model: DrugModel | str | os.PathLike[str] = "scellm-drug",
-    drugs: str | Iterable[str] | None = None,
     smiles: str | Iterable[str] | Mapping[str, str] | None = None,
     groupby: str | None = None,
     layer: str | None = None,
@@ -72,11 +70,11 @@ def drug_response(
     ----------
     adata
         Human cells: counts or log1p values.
-    model
-        A drug model, its name or folder.
     drugs
         Names, synonyms, targets (`"EGFR"`) or classes (`"MAPK"` is none, `"ERK MAPK signaling"` is); `None` takes the
         model's panel, or with `smiles` no other.
+    model
+        A drug model, its name or folder.
     smiles
         SMILES of compounds the model does not know, with names if it is a mapping. Needs RDKit (extra `drug`). Even
         their mean must be guessed from similar structures, so take differences between cells, not the level.
@@ -104,15 +102,16 @@ def drug_response(
     `adata.obsm[key_added]` : array of shape (n_obs, n_drugs), float32
         Predicted ln IC50 in ln uM; NaN for cells that express none of the model's genes.
     `adata.obsm[f"{key_added}_std"]` : array of shape (n_obs, n_drugs), float32
-        Standard deviation: mean ± 1.645 of them held 90 % of the measurements of left-out lines.
+        Standard deviation: mean ± 1.645 of them held 90 % of the measurements of left-out cell lines.
     `adata.obs[f"{key_added}_applicability"]` : float32
-        Distance to the training lines, above 1 is outside: the larger of the distance to the nearest line, in units of
-        that of the most lonely tenth of lines, and of the way from the mean line to mean normal tissue, of which 60 % is
-        1. Groups are told from normal tissue far better than single cells. It is no test of malignancy.
+        Distance to the training cell lines, above 1 is outside. The larger of two: the distance to the nearest cell
+        line, in units of that of the cell lines least similar to any other (lowest 10 %); and the way from the mean cell
+        line to mean normal tissue, of which 60 % is 1. Groups are told from normal tissue far better than single cells.
+        It is no test of malignancy.
     `adata.uns[key_added]` : dict
-        `drugs`, `drug_class`, `target`, `smiles`, `pearson` (correlation over left-out lines; NaN for new
-        compounds), `spread` of ln IC50 over lines, `units`, `groupby` ("" for cell by cell), `model`, `sha256`, `scellm_version`, `matrix`, `values`,
-        `n_genes`, `median_counts`, `notes`, `columns` written to `obs`.
+        `drugs`, `synonyms`, `drug_class`, `target`, `smiles`, `pearson` (correlation over left-out cell lines; NaN for
+        new compounds), `spread` of ln IC50 over cell lines, `units`, `groupby` ("" for cell by cell), `model`, `sha256`,
+        `scellm_version`, `matrix`, `values`, `n_genes`, `median_counts`, `notes`, `columns` written to `obs`.
 
     Of up to 8 drugs that were asked for, the predictions also go to columns of `obs` that are named
     `drug_response:Erlotinib`, after `key_added` and the drug (`/` in a name becomes `|`).
@@ -140,24 +139,68 @@ def drug_response(
     >>> import warnings
     >>> with warnings.catch_warnings():  # toy cells are no cancer
     ...     warnings.simplefilter("ignore")
-    ...     scellm.tl.drug_response(adata, drugs=["Erlotinib", "Dabrafenib"], groupby="cell_type")
+    ...     scellm.tl.drug_response(adata, ["Erlotinib", "Dabrafenib"], groupby="cell_type")
     >>> adata.obsm["drug_response"].shape
     (24, 2)
     """
     check_key(key_added)
-    if not 0 <= min_overlap <= 1:
-        msg = f"min_overlap={min_overlap!r} is a fraction of the model's genes; it must be between 0 and 1."
-        raise ValueError(msg)
-    X, var, where = get_matrix(adata, layer, use_raw)
-    places = [("obsm", key_added), ("obsm", f"{key_added}_std"), ("obs", f"{key_added}_applicability")]
-    check_free(adata, key_added, *places, of="tl.drug_response", field="drugs")
+    _, _, where = get_matrix(adata, layer, use_raw)
+    check_places(adata, key_added)
     groups = None if groupby is None else _groups(adata, groupby)
     if not isinstance(model, DrugModel):
         model = load_drug_model(model)
     panel, notes = choose_panel(model, drugs, smiles)
     in_obs = (drugs is not None or smiles is not None) and len(panel.names) <= FEW_DRUGS
-    columns = [_column(key_added, name) for name in panel.names] if in_obs else []
-    _check_columns(adata, key_added, columns)
+    columns = [column_name(key_added, name) for name in panel.names] if in_obs else []
+    check_columns(adata, key_added, columns)
+    cells = _read_expression(adata, model, layer, use_raw, gene_key, min_overlap)
+    found = _predict(cells, model, panel, groups, show_progress)
+    report(found, panel, groups, notes, groupby=groupby, asked=drugs is not None)
+    record = DrugRecord(
+        model=model.name,
+        sha256=model.sha256,
+        drugs=panel.names,
+        synonyms=panel.synonyms,
+        drug_class=panel.drug_class,
+        target=panel.target,
+        smiles=panel.smiles,
+        columns=columns,
+        pearson=panel.pearson,
+        spread=panel.scale,
+        groupby=groupby or "",
+        matrix=where,
+        values=cells.values.message,
+        n_genes=cells.match.n_genes,
+        median_counts=float(np.median(found.depth)),
+        notes=" ".join(notes),
+    )
+    adata = adata.copy() if copy else adata
+    write_response(adata, key_added, found, record, None if groups is None else groups.codes)
+    return adata if copy else None
+
+
+@dataclass(frozen=True)
+class _Expression:
+    """A matrix, which of its columns are the model's genes, and what its values are."""
+
+    X: Any
+    match: GeneMatch
+    values: ValueReport
+
+
+def _read_expression(
+    adata: AnnData,
+    model: DrugModel,
+    layer: str | None,
+    use_raw: bool | None,
+    gene_key: str | None,
+    min_overlap: float,
+) -> _Expression:
+    """The matrix a caller means, checked; raises as `drug_response` does."""
+    if not 0 <= min_overlap <= 1:
+        msg = f"min_overlap={min_overlap!r} is a fraction of the model's genes; it must be between 0 and 1."
+        raise ValueError(msg)
+    X, var, where = get_matrix(adata, layer, use_raw)
     holder = "adata.raw" if use_raw else "adata"
     raw_var = None if adata.raw is None else adata.raw.var
     match = match_genes(
@@ -176,205 +219,62 @@ def drug_response(
             "use_raw=; scellm.pp.check_input(adata) shows what is where."
         )
         raise ValueError(msg)
-    mean, std, distance, depth = _predict(X, match, values, model, panel, groups, show_progress)
-    _report(distance, depth, panel, groups, notes, groupby=groupby, asked=drugs is not None)
-    record = {
-        "scellm_version": __version__,
-        "model": model.name,
-        "sha256": model.sha256,
-        "drugs": np.array(panel.names, dtype=str),
-        "drug_class": np.array(panel.drug_class, dtype=str),
-        "target": np.array(panel.target, dtype=str),
-        "smiles": np.array(panel.smiles, dtype=str),
-        "columns": np.array(columns, dtype=str),
-        "pearson": np.asarray(panel.pearson, dtype=np.float32),
-        "spread": np.asarray(panel.scale, dtype=np.float32),
-        "units": UNITS,
-        "groupby": groupby or "",
-        "matrix": where,
-        "values": values.message,
-        "n_genes": match.n_genes,
-        "median_counts": float(np.median(depth)),
-        "notes": " ".join(notes),
-    }
-    adata = adata.copy() if copy else adata
-    _remove_old(adata, key_added)
-    rows = slice(None) if groups is None else groups.codes
-    adata.obsm[key_added] = _take(mean, rows)
-    adata.obsm[f"{key_added}_std"] = _take(std, rows)
-    adata.obs[f"{key_added}_applicability"] = _take(distance, rows)
-    for i, column in enumerate(columns):
-        adata.obs[column] = adata.obsm[key_added][:, i]
-    adata.uns[key_added] = record
-    return adata if copy else None
+    return _Expression(X, match, values)
 
 
-def choose_panel(
+def _linear_blocks(
+    cells: _Expression, n_genes: int, present: np.ndarray, show_progress: bool | None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Linear expression of the present genes, block by block (B, P), and what one count became there, (B,)."""
+    X, match, values = cells.X, cells.match, cells.values
+    show = X.shape[0] >= PROGRESS_FROM if show_progress is None else show_progress
+    with tqdm(total=X.shape[0], desc="drug response", unit="cell", disable=not show) as progress:
+        for start, block in row_blocks(X, ROWS_PER_BLOCK):
+            check_finite(block, start)
+            counts = gene_counts(block, match.ids, n_genes, values.linearize)
+            linear = counts.toarray()[:, present]
+            yield linear, np.ones(len(linear)) if values.holds_counts else values.linearize(_smallest(block))
+            progress.update(len(linear))
+
+
+def _predict(
+    cells: _Expression,
     model: DrugModel,
-    drugs: str | Iterable[str] | None,
-    smiles: str | Iterable[str] | Mapping[str, str] | None,
-) -> tuple[Panel, list[str]]:
-    """Drugs that were asked for, by name and by structure, and notes about them."""
-    parts, notes = [], []
-    if drugs is not None:
-        parts.append(model.panel(find_drugs(model.drugs, drugs)))
-    elif smiles is None:
-        parts.append(model.panel(np.flatnonzero(model.drugs["panel"].to_numpy(bool))))
-    if smiles is not None:
-        read = {name: read_smiles(text) for name, text in _compounds(smiles)}
-        notes += [f"{name}: {structure.note}." for name, structure in read.items() if structure.note]
-        for name, structure in read.items():
-            known = model.drugs.loc[model.drugs["inchikey"] == structure.inchikey, "name"]
-            if len(known):
-                notes.append(f"{name} is {known.iloc[0]}, which the model knows: ask for it by name.")
-        structures = [structure.smiles for structure in read.values()]
-        parts.append(model.compounds(list(read), structures))
-    panel = parts[0] if len(parts) == 1 else _join(parts)
-    places = [_column("", name) for name in panel.names]
-    if len(set(places)) < len(places):
-        twice = sorted(
-            {name for name, place in zip(panel.names, places, strict=True) if places.count(place) > 1}
-        )
-        msg = f"{twice} would name two columns; give the compounds of smiles= other names."
-        raise ValueError(msg)
-    return panel, notes
-
-
-def _compounds(smiles: str | Iterable[str] | Mapping[str, str]) -> list[tuple[str, str]]:
-    """Names and SMILES; without names, or with row numbers for names, each is named by its SMILES.
-
-    Raises
-    ------
-    TypeError
-        Neither text nor several.
-    ValueError
-        None is given, or a name is empty or given twice.
-    """
-    if isinstance(smiles, pd.Series) and pd.api.types.is_integer_dtype(smiles.index):
-        smiles = smiles.tolist()
-    if isinstance(smiles, str):
-        smiles = [smiles]
-    if not isinstance(smiles, Iterable):
-        msg = f"smiles= takes SMILES, or a mapping of names to SMILES; found {smiles!r} ({type(smiles).__name__})."
-        raise TypeError(msg)
-    named = isinstance(smiles, Mapping | pd.Series)
-    items = smiles.items() if named else ((text, text) for text in smiles)
-    pairs = [(str(name), text) for name, text in items]
-    if not pairs:
-        msg = "smiles= is empty; pass at least one SMILES, or leave it out."
-        raise ValueError(msg)
-    names = [name for name, _ in pairs]
-    if named and not all(name.strip() for name in names):
-        msg = f"A compound of smiles= has an empty name: {dict(pairs)}."
-        raise ValueError(msg)
-    if named and len(set(names)) < len(names):
-        twice = sorted({name for name in names if names.count(name) > 1})
-        msg = f"{twice} would name two columns; give the compounds of smiles= other names."
-        raise ValueError(msg)
-    return pairs
-
-
-def _join(parts: list[Panel]) -> Panel:
-    """Several panels side by side."""
-    joined: dict[str, Any] = {}
-    for field in ("names", "drug_class", "target", "smiles"):
-        joined[field] = [value for part in parts for value in getattr(part, field)]
-    for field in ("response", "mean", "scale", "error", "extra", "pearson"):
-        joined[field] = np.concatenate([getattr(part, field) for part in parts], axis=-1)
-    return Panel(**joined)
+    panel: Panel,
+    groups: pd.Categorical | None,
+    show_progress: bool | None,
+) -> Prediction:
+    """Predictions of all cells, or of all groups."""
+    present = np.unique(cells.match.ids[cells.match.ids >= 0])
+    projector = model.projector(present)
+    blocks = _linear_blocks(cells, len(model.vocabulary), present, show_progress)
+    if groups is None:
+        return predict_cells((linear for linear, _ in blocks), model, projector, panel)
+    return predict_groups(blocks, groups.codes, model, projector, panel)
 
 
 def _groups(adata: AnnData, groupby: str) -> pd.Categorical:
-    """The groups of a column, those that have cells.
+    """The groups of a column, those that have cells; raises as `read_groups` does.
 
     Raises
     ------
-    KeyError
-        No such column.
-    TypeError
-        The column holds measurements, or its name is no text.
     ValueError
         No cell has a group.
     """
-    if not isinstance(groupby, str):
-        msg = f"groupby= names one column of `adata.obs`, found {groupby!r} ({type(groupby).__name__})."
-        raise TypeError(msg)
-    if groupby not in adata.obs:
-        msg = f"groupby={groupby!r} is no column of `adata.obs`, which has {[str(c) for c in adata.obs.columns]}."
-        raise KeyError(msg)
-    labels = adata.obs[groupby]
-    if labels.dtype.kind in "fcmM" and labels.notna().any():
-        msg = f"`adata.obs[{groupby!r}]` holds {labels.dtype} numbers, not groups; name a column of clusters or labels."
-        raise TypeError(msg)
-    groups = pd.Categorical(labels.astype(object).where(labels.notna(), None))
+    groups = read_groups(adata, groupby)
     if not len(groups.categories):
         msg = f"No cell has a group in `adata.obs[{groupby!r}]`: all {adata.n_obs} entries are missing."
         raise ValueError(msg)
+    labels = adata.obs[groupby]
     if isinstance(labels.dtype, pd.CategoricalDtype):
-        empty = [str(name) for name in labels.cat.categories if name not in set(groups.categories)]
+        used = set(labels.cat.remove_unused_categories().cat.categories)
+        empty = [str(name) for name in labels.cat.categories if name not in used]
         if empty:
             warn(
                 f"{len(empty)} groups of `adata.obs[{groupby!r}]` have no cell and no prediction: "
                 f"{', '.join(empty[:5])}."
             )
     return groups
-
-
-def _predict(
-    X: Any,
-    match: GeneMatch,
-    values: ValueReport,
-    model: DrugModel,
-    panel: Panel,
-    groups: pd.Categorical | None,
-    show_progress: bool | None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Mean, standard deviation (n, D), distance and depth (n,) of all cells, or of all groups."""
-    present = np.unique(match.ids[match.ids >= 0])
-    reader = model.reader(present)
-    n = X.shape[0] if groups is None else len(groups.categories)
-    mean, std = (np.full((n, len(panel.names)), np.nan, dtype=np.float32) for _ in range(2))
-    distance, depth = np.full(n, np.nan, dtype=np.float32), np.zeros(n)
-    sums = None if groups is None else np.zeros((n, len(present)))
-    n_cells, n_bulk = np.zeros(n), np.zeros(n)
-
-    def predict(linear: np.ndarray, rows: slice, is_bulk: np.ndarray | None = None) -> None:
-        similarity, distance[rows], depth[rows] = reader.read(linear, is_bulk)
-        mean[rows], std[rows] = model.predict(similarity, panel)
-
-    show = X.shape[0] >= PROGRESS_FROM if show_progress is None else show_progress
-    with tqdm(total=X.shape[0], desc="drug response", unit="cell", disable=not show) as progress:
-        for start, block in row_blocks(X, ROWS_PER_BLOCK):
-            check_finite(block, start)
-            counts = gene_counts(block, match.ids, len(model.vocabulary), values.linearize)
-            linear = counts.toarray()[:, present]
-            if groups is None:
-                predict(linear, slice(start, start + len(linear)))
-            else:
-                codes = groups.codes[start : start + len(linear)]
-                kept = np.flatnonzero(codes >= 0)
-                member = sp.csr_array((np.ones(len(kept)), (codes[kept], kept)), shape=(n, len(linear)))
-                one = np.ones(len(linear)) if values.holds_counts else values.linearize(_smallest(block))
-                counts, is_bulk = _as_counts(linear, one)
-                sums += member @ counts
-                n_cells += member.sum(1)
-                n_bulk += member @ is_bulk
-            progress.update(len(linear))
-    if sums is not None:
-        predict(sums, slice(None), n_bulk > n_cells / 2)
-    return mean, std, distance, depth
-
-
-def _as_counts(linear: np.ndarray, one: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows (B, P) as they were counted, to be added up, and which are bulk; `one` (B,) is what one count became.
-
-    Bulk profiles weigh the same.
-    """
-    total = linear.sum(1, dtype=np.float64)
-    smallest = np.where(linear > 0, linear, np.inf).min(axis=1, initial=np.inf)
-    is_bulk = (total > 0) & (total >= DEEP * smallest)
-    unit = np.where(is_bulk, total / DEEP, one)
-    return np.where(total[:, None] > 0, linear / np.where(total > 0, unit, 1.0)[:, None], 0.0), is_bulk
 
 
 def _smallest(block: sp.csr_array) -> np.ndarray:
@@ -385,89 +285,3 @@ def _smallest(block: sp.csr_array) -> np.ndarray:
     if len(filled):
         found[filled] = np.minimum.reduceat(positive, block.indptr[filled])
     return np.where(np.isfinite(found), found, 1.0)
-
-
-def _take(values: np.ndarray, rows: slice | np.ndarray) -> np.ndarray:
-    """Rows of groups for their cells; NaN for a code of -1."""
-    if isinstance(rows, slice):
-        return values
-    taken = values[rows]
-    taken[rows < 0] = np.nan
-    return taken
-
-
-def _report(
-    distance: np.ndarray,
-    depth: np.ndarray,
-    panel: Panel,
-    groups: pd.Categorical | None,
-    notes: list[str],
-    *,
-    groupby: str | None,
-    asked: bool,
-) -> None:
-    """Warn of what should not be believed."""
-    what = "cells" if groups is None else "groups"
-    for note in notes:
-        warn(note)
-    if groups is not None and (n := int((groups.codes < 0).sum())):
-        warn(f"{n} cells have no group in `adata.obs[{groupby!r}]`; their rows are NaN.")
-    if n := int(np.isnan(distance).sum()):
-        names = (
-            "" if groups is None else f" ({', '.join(map(str, groups.categories[np.isnan(distance)][:5]))})"
-        )
-        warn(f"{n} of {len(distance)} {what}{names} express none of the model's genes; their rows are NaN.")
-    outside = distance > 1
-    n, of = int(outside.sum()), int(np.isfinite(distance).sum())
-    if n > (0.5 * of if groups is None else 0):
-        if groups is None:
-            share = f"{100 * n / of:.0f} % of the cells"
-        else:
-            names = ", ".join(map(str, groups.categories[outside][:5]))
-            share = f"{n} of {of} groups ({names}{', ...' if n > 5 else ''})"
-        warn(
-            f"{share} are unlike any cancer cell line the model has seen (applicability above 1): normal cells, or data of "
-            "another kind. Do not rely on their predictions."
-        )
-    if groups is None and np.median(depth) < SHALLOW:
-        warn(
-            f"Half of the cells have fewer than {np.median(depth):.0f} counts over the model's genes: their predictions stay near "
-            "each drug's mean. Pass groupby= with clusters or samples, whose counts are added up."
-        )
-    weak = [name for name, r in zip(panel.names, panel.pearson, strict=True) if r < WEAK]
-    if weak and asked:
-        warn(
-            f"Hardly predictable from expression (correlation over left-out lines below {WEAK}): {', '.join(weak)}."
-        )
-
-
-def _column(key: str, name: str) -> str:
-    """Name of a drug's column in `obs`; files take `/` for folders."""
-    return f"{key}:{name.replace('/', '|')}"
-
-
-def _remove_old(adata: AnnData, key: str) -> None:
-    """Columns of drugs that an earlier call wrote and this one may not write again."""
-    for column in _written(adata, key):
-        if column in adata.obs:
-            del adata.obs[column]
-
-
-def _written(adata: AnnData, key: str) -> list[str]:
-    """Columns of drugs in `obs` that an earlier call wrote; records of before 'columns' was kept name few drugs."""
-    record = adata.uns.get(key, {})
-    if "columns" in record:
-        return [str(column) for column in np.atleast_1d(record["columns"])]
-    names = np.atleast_1d(record.get("drugs", []))
-    return [_column(key, str(name)) for name in names] if len(names) <= FEW_DRUGS else []
-
-
-def _check_columns(adata: AnnData, key: str, columns: list[str]) -> None:
-    """Refuse columns of drugs that an earlier call has not written."""
-    known = _written(adata, key)
-    if taken := [column for column in columns if column in adata.obs and column not in known]:
-        msg = (
-            f"`adata.obs[{taken[0]!r}]` is there already and is not of tl.drug_response; it is not overwritten. Pass "
-            "key_added= with another key, or delete it."
-        )
-        raise ValueError(msg)

@@ -12,9 +12,10 @@ from .._checks import check_key
 from .._keys import DRUG_RESPONSE, DRUG_SIMILARITY
 from .._version import __version__
 from .._warn import warn
-from ..data import fingerprints, tanimoto
-from ..models import DrugModel, load_drug_model
-from ._rank_drugs import read_response
+from ..drugs import DrugModel, load_drug_model
+from ..drugs._record import DrugRecord
+from ..drugs._similarity import similar_response, similar_structure
+from ._drug_results import read_response
 
 
 def drug_similarity(
@@ -28,7 +29,7 @@ def drug_similarity(
     """Compare the predicted drugs with one another, by structure and by response.
 
     Structure: Tanimoto similarity of Morgan fingerprints. Response: correlation over the model's cell lines of what is
-    predicted for them, each drug's mean and the lines' general sensitivity taken away; drugs of one target
+    predicted for them, each drug's mean and the cell lines' general sensitivity taken away; drugs of one target
     are close there even if they look different.
 
     Parameters
@@ -70,7 +71,7 @@ def drug_similarity(
     >>> adata = scellm.datasets.toy_cells(8, n_vars=19315)
     >>> with warnings.catch_warnings():  # toy cells are no cancer
     ...     warnings.simplefilter("ignore")
-    ...     scellm.tl.drug_response(adata, drugs=["Erlotinib", "Gefitinib", "Dabrafenib"])
+    ...     scellm.tl.drug_response(adata, ["Erlotinib", "Gefitinib", "Dabrafenib"])
     >>> scellm.tl.drug_similarity(adata)
     >>> alike = adata.uns["drug_similarity"]["response"]
     >>> bool(alike[0, 1] > alike[0, 2])  # two inhibitors of EGFR, one of BRAF
@@ -87,53 +88,22 @@ def drug_similarity(
     if not isinstance(model, DrugModel):
         model = load_drug_model(model)
     _check_model(record, model)
-    names = [str(name) for name in np.atleast_1d(record["drugs"])]
     result: dict[str, Any] = {
         "scellm_version": __version__,
-        "drugs": np.array(names),
-        "structure": _structure(model, names, [str(text) for text in np.atleast_1d(record["smiles"])]),
-        "response": _response(model, names),
+        "drugs": np.array(record.drugs, dtype=str),
+        "structure": similar_structure(model, record.drugs, record.smiles),
+        "response": similar_response(model, record.drugs),
     }
     adata = adata.copy() if copy else adata
     adata.uns[key_added] = result
     return adata if copy else None
 
 
-def _check_model(record: dict[str, Any], model: DrugModel) -> None:
+def _check_model(record: DrugRecord, model: DrugModel) -> None:
     """Warn if another model made the results; one that was never saved has no checksum."""
-    name, sha256 = str(record.get("model", model.name)), str(record.get("sha256", ""))
+    name, sha256 = record.model or model.name, record.sha256
     if name != model.name or (sha256 and model.sha256 and sha256 != model.sha256):
         warn(
             f"The responses were predicted by the model {name!r} ({sha256[:8] or 'not saved'}), and are compared by "
             f"{model.name!r} ({model.sha256[:8] or 'not saved'}). Pass model= with the one that made them."
         )
-
-
-def _rows(model: DrugModel, names: list[str]) -> np.ndarray:
-    """Row of each drug in the model, -1 for compounds it does not know."""
-    row_of = {name: row for row, name in reversed(list(enumerate(model.drugs["name"])))}
-    return np.array([row_of.get(name, -1) for name in names])
-
-
-def _structure(model: DrugModel, names: list[str], smiles: list[str]) -> np.ndarray:
-    """Tanimoto similarities; NaN where a structure is not known."""
-    rows = _rows(model, names)
-    bits = np.unpackbits(model.tensors["fingerprints"][np.maximum(rows, 0)], axis=1).astype(bool)
-    new = np.flatnonzero(rows < 0)
-    if len(new):
-        bits[new] = fingerprints([smiles[i] for i in new])
-    alike = tanimoto(bits, bits)
-    unknown = ~bits.any(1)
-    alike[unknown], alike[:, unknown] = np.nan, np.nan
-    return alike
-
-
-def _response(model: DrugModel, names: list[str]) -> np.ndarray:
-    """Correlation over lines of what is special to a drug; NaN for compounds the model does not know."""
-    rows = _rows(model, names)
-    known = np.flatnonzero(rows >= 0)
-    alike = np.full((len(names), len(names)), np.nan, dtype=np.float32)
-    special = model.tensors["response"] - model.tensors["response"].mean(1, keepdims=True)
-    profiles = model._kernel().numpy() @ special[:, rows[known]]
-    alike[np.ix_(known, known)] = np.atleast_2d(np.corrcoef(profiles.T))
-    return alike

@@ -3,7 +3,6 @@
 from ._batch import TrainingBatch, draw_batch
 from ._distributed import World, processes
 from ._divide_and_conquer import DivideAndConquer, Encoded, StepReport
-from ._drug_response import DrugResponseConfig, fit_drug_response
 from ._gene_directions import bag_values, gene_discriminants, gene_loadings
 from ._info_nce import info_nce, nt_xent, supervised_contrastive
 from ._loop import train
@@ -14,7 +13,6 @@ from ._views import ViewConfig, draw_view
 
 __all__ = [
     "DivideAndConquer",
-    "DrugResponseConfig",
     "Encoded",
     "PretrainConfig",
     "StepReport",
@@ -25,7 +23,6 @@ __all__ = [
     "bag_values",
     "draw_batch",
     "draw_view",
-    "fit_drug_response",
     "gene_discriminants",
     "gene_gain",
     "gene_loadings",

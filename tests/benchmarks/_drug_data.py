@@ -33,7 +33,7 @@ def lines(index: pd.Index, data: Path = DATA) -> pd.DataFrame:
 
 
 def drugs(data: Path = DATA) -> pd.DataFrame:
-    """All drugs, with the columns of `scellm.data._drugs.DRUG_COLUMNS`, by drug id."""
+    """All drugs, with the columns of `scellm.drugs._names.DRUG_COLUMNS`, by drug id."""
     table = pd.read_parquet(data / "drug" / "drugs.parquet")
     text = {
         column: table[column].astype(object).where(table[column].notna(), "").astype(str)

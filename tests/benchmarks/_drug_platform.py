@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from scellm.models._line_reader import _fractions, _log_fractions
+from scellm.drugs._profiles import fractions, log_fractions
 
 PRIOR_LINES = 1.0
 """Lines without any difference that are counted in."""
@@ -35,7 +35,7 @@ def differences(
         log2(TPM + 1), lines x genes.
     """
     linear = np.exp2(log2_tpm) - 1
-    mean = _fractions(linear.to_numpy()).mean(0)
+    mean = fractions(linear.to_numpy()).mean(0)
     rows, index = [], []
     for name, line, present, cells in found:
         if line in log2_tpm.index:
@@ -45,7 +45,7 @@ def differences(
                 linear.loc[[line]].to_numpy()[:, present],
             )
             row = np.full(log2_tpm.shape[1], np.nan)
-            row[present] = (_log_fractions(sums, share) - _log_fractions(bulk, share))[0]
+            row[present] = (log_fractions(sums, share) - log_fractions(bulk, share))[0]
             rows.append(row)
             index.append((study(name), line))
     return pd.DataFrame(

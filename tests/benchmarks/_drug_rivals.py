@@ -17,10 +17,13 @@ from sklearn.linear_model import Ridge
 from torch import Tensor, nn
 
 import scellm
+from scellm.drugs import DrugResponseConfig
+from scellm.drugs._fit_projection import fit_projector
+from scellm.drugs._grid import ResponseGrid
+from scellm.drugs._projection import CellLineProjector
+from scellm.drugs._solve import solve_response
 from scellm.models import CellLM
-from scellm.models._line_reader import LineReader, fit_reader
 from scellm.nn import Encoder, encode_bag
-from scellm.train._drug_response import DrugResponseConfig, ResponseGrid, solve_response
 
 EPOCHS = 30
 
@@ -135,7 +138,7 @@ def gaussian_process(
 def expression_similarity(problem: Problem) -> np.ndarray:
     """(L, L) cosines as the drug model has them, components fitted on lines with training pairs."""
     known = problem.measured.any(1)
-    reader = LineReader(fit_reader(problem.expression[known]))
+    reader = CellLineProjector(fit_projector(problem.expression[known]))
     similarity = np.eye(len(known))
     vectors = np.zeros((len(known), reader.lines.shape[1]))
     vectors[known] = reader.lines
@@ -146,12 +149,12 @@ def expression_similarity(problem: Problem) -> np.ndarray:
     return similarity
 
 
-def _read_bulk(reader: LineReader, log2_tpm: np.ndarray) -> np.ndarray:
+def _read_bulk(reader: CellLineProjector, log2_tpm: np.ndarray) -> np.ndarray:
     """Unit vectors of bulk profiles."""
-    from scellm.models._line_reader import DEPTHS, _log_fractions, _unit
+    from scellm.drugs._profiles import DEPTHS, log_fractions, to_unit
 
-    logged = _log_fractions(np.exp2(log2_tpm) - 1, 1.0)
-    return _unit(reader._vectors(logged, len(DEPTHS))[0])
+    logged = log_fractions(np.exp2(log2_tpm) - 1, 1.0)
+    return to_unit(reader._vectors(logged, len(DEPTHS))[0])
 
 
 def embedding_similarity(problem: Problem, model: CellLM) -> np.ndarray:

@@ -10,7 +10,6 @@ import _drug_data as source
 import anndata as ad
 import numpy as np
 import pandas as pd
-import torch
 from _drug_platform import differences, platform, study
 from _drug_rivals import random_like
 from scipy import sparse as sp
@@ -21,11 +20,15 @@ from sklearn.model_selection import StratifiedShuffleSplit
 
 import scellm
 from scellm.data import GeneVocabulary, describe_values, gene_counts, match_genes
-from scellm.data._drugs import shared_targets, structure_kernel
+from scellm.drugs import DrugResponseConfig, cell_line_kernel, structure_kernel
+from scellm.drugs._fit_projection import fit_projector
+from scellm.drugs._grid import ResponseGrid
+from scellm.drugs._names import shared_targets
+from scellm.drugs._profiles import Platform
+from scellm.drugs._projection import CellLineProjector
+from scellm.drugs._solve import solve_response
+from scellm.drugs._structures import structures
 from scellm.models import CellLM
-from scellm.models._line_reader import LineReader, Platform, fit_reader
-from scellm.nn import line_kernel
-from scellm.train._drug_response import DrugResponseConfig, ResponseGrid, solve_response, structures
 from scellm.train._few_labels import FewLabelsConfig, fit_few_labels
 
 SETS = (
@@ -90,8 +93,8 @@ def transfer(data: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     grid = ResponseGrid.from_table(table[table["line"].isin(train)], train, pd.Index(drugs.index))
     bits, numbers, _, _ = structures(drugs["smiles"].tolist())
     known = log2_tpm.loc[train].to_numpy(np.float64)
-    plainly = fit_reader(known)
-    reader = LineReader(plainly)
+    plainly = fit_projector(known)
+    reader = CellLineProjector(plainly)
     structure = structure_kernel((bits, numbers), (bits, numbers))
     action = shared_targets(drugs).astype(np.float64)
     fit = solve_response(reader.kernel_similarity, grid, structure, action, DrugResponseConfig())
@@ -101,8 +104,8 @@ def transfer(data: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         linear: np.ndarray, present: np.ndarray | None, statistics: dict[str, np.ndarray]
     ) -> np.ndarray:
         """Predicted ln IC50 less the drug's mean, (B, D)."""
-        similarity = torch.from_numpy(LineReader(statistics, present).read(linear)[0])
-        return fit.scale * (line_kernel(similarity).double().numpy() @ fit.response)
+        similarity = CellLineProjector(statistics, present).project(linear)[0]
+        return fit.scale * (cell_line_kernel(similarity).astype(np.float64) @ fit.response)
 
     readers: dict[tuple[str, str], dict[str, np.ndarray]] = {}
 
@@ -111,7 +114,7 @@ def transfer(data: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         if (line, study(name)) not in readers:
             seen = platform(both_ways, but_line=line, but_study=study(name))
             seen = Platform(seen["factor"].to_numpy(), seen["spread"].to_numpy())
-            readers[line, study(name)] = fit_reader(known, platform=seen)
+            readers[line, study(name)] = fit_projector(known, platform=seen)
         return readers[line, study(name)]
 
     measured = pd.read_parquet(data / "drug" / "response_long.parquet")

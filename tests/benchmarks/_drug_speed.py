@@ -59,7 +59,7 @@ def main(path: str, n_cells: int, n_drugs: int) -> None:
     adata = real[np.arange(n_cells) % real.n_obs].copy()  # more than there are: again from the first
     del real
     adata.obs_names_make_unique()
-    names = scellm.models.load_drug_model().drugs["name"].tolist()[:n_drugs]
+    names = scellm.drugs.load_drug_model().drugs["name"].tolist()[:n_drugs]
     warnings.simplefilter("ignore")
     small = adata[:100].copy()
     scellm.tl.drug_response(small, drugs=names, show_progress=False)  # libraries are loaded

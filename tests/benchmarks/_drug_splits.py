@@ -12,9 +12,9 @@ import pandas as pd
 from scipy import stats
 from sklearn.model_selection import GroupKFold
 
-from scellm.data import structure_kernel
-from scellm.data._drugs import shared_targets
-from scellm.train._drug_response import structures
+from scellm.drugs import structure_kernel
+from scellm.drugs._names import shared_targets
+from scellm.drugs._structures import structures
 
 FEWEST = 10
 """Pairs a drug or line needs for a correlation of its own."""

@@ -18,8 +18,7 @@ from _drug_single_cells import line_sets
 
 import scellm
 from scellm.data import GeneVocabulary
-from scellm.models import DrugModel, save_drug_model
-from scellm.train import fit_drug_response
+from scellm.drugs import DrugModel, fit_drug_response, save_drug_model
 
 OUT = Path(scellm.__file__).parent / "models" / "weights" / "scellm-drug"
 PROVENANCE = {
@@ -60,7 +59,7 @@ scellm.tl.drug_response(adata, groupby="cluster")  # adata.obsm["drug_response"]
 ## What is in it
 
 {n_drugs} drugs ({n_panel} of the GDSC2 panel, the default; the others from GDSC1), {n_lines} cell lines, {n_genes} genes,
-{n_pairs:,} measured pairs. A Gaussian process on the grid of lines x drugs (`scellm.nn.solve_grid`): drug mean +
+{n_pairs:,} measured pairs. A Gaussian process on the grid of cell lines x drugs (`scellm.drugs.kron_cg`): drug mean +
 sensitivity of the line to everything + sensitivity to this drug, shared between lines of similar expression and drugs
 of similar structure and action. `docs/dev/decisions.md` says why it is no deep network.
 

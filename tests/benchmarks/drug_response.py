@@ -22,7 +22,6 @@ import _drug_data as source
 import _drug_rivals as rivals
 import numpy as np
 import pandas as pd
-import torch
 from _drug_single_cells import applicability, few_shot, labelled, transfer, zero_shot
 from _drug_speed import measure as measure_sizes
 from _drug_splits import Problem, behind, problem, score, splits, widened
@@ -31,10 +30,13 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import KFold
 
 import scellm
+from scellm.drugs import DrugResponseConfig, cell_line_kernel, inv_cholesky, posterior_variance
+from scellm.drugs._calibrate import calibrate
+from scellm.drugs._fit_projection import fit_projector
+from scellm.drugs._grid import ResponseGrid
+from scellm.drugs._projection import CellLineProjector
+from scellm.drugs._solve import solve_response
 from scellm.models import CellLM
-from scellm.models._line_reader import LineReader, fit_reader
-from scellm.nn import line_kernel, unexplained, whitener
-from scellm.train._drug_response import DrugResponseConfig, ResponseGrid, calibrate, solve_response
 
 PARTS = ("splits", "calibration", "biology", "transfer", "applicability", "few_shot", "speed")
 STATE = DOCS / "drug_response.json"
@@ -181,14 +183,14 @@ def measure_calibration(state: dict[str, Any], _: CellLM, data: Path) -> None:
     grid = ResponseGrid(task.values[known], task.measured[known])
     config = DrugResponseConfig()
     settings, error, _ = calibrate(task.expression[known], grid, task.structure, task.action, config)
-    reader = LineReader(fit_reader(task.expression[known]))
+    reader = CellLineProjector(fit_projector(task.expression[known]))
     fit = solve_response(reader.kernel_similarity, grid, task.structure, task.action, config)
     new = np.flatnonzero(~known)
-    similarity = reader.read((np.exp2(task.expression[new]) - 1) * 1e6)[0]
-    cross = line_kernel(torch.from_numpy(similarity)).double()
-    white = whitener(line_kernel(torch.from_numpy(reader.kernel_similarity)), config.noise)
-    variance = settings["variance_base"] + settings["variance_slope"] * unexplained(white, cross).numpy()
-    mean = fit.mean + fit.scale * (cross.numpy() @ fit.response)
+    similarity = reader.project((np.exp2(task.expression[new]) - 1) * 1e6)[0]
+    cross = cell_line_kernel(similarity).astype(np.float64)
+    inverse = inv_cholesky(cell_line_kernel(reader.kernel_similarity), config.noise)
+    variance = settings["variance_base"] + settings["variance_slope"] * posterior_variance(inverse, cross)
+    mean = fit.mean + fit.scale * (cross @ fit.response)
     std = np.sqrt(variance)[:, None] * fit.scale * error
     rows = pd.Index(new).get_indexer(task.rows)
     missed = np.abs(task.truth - mean[rows, task.columns]) / std[rows, task.columns]

@@ -10,8 +10,8 @@ import pytest
 import scipy.sparse as sp
 
 import scellm
-from scellm.models._line_reader import thin
-from scellm.train import DrugResponseConfig, fit_drug_response
+from scellm.drugs import DrugResponseConfig, fit_drug_response
+from scellm.drugs._profiles import downsample
 
 KEY = "drug_response"
 NAMES = ["BRAF-inhibitor a", "EGFR-inhibitor b"]
@@ -32,7 +32,7 @@ def model(screen):
 def cells(screen) -> ad.AnnData:
     """Four cells of each of ten lines, with counts."""
     log2_tpm = screen[0].iloc[:10]
-    counts = thin(np.exp2(log2_tpm.to_numpy()) - 1, 3_000, repeats=4, rng=3)
+    counts = downsample(np.exp2(log2_tpm.to_numpy()) - 1, 3_000, repeats=4, rng=3)
     obs = pd.DataFrame({"line": pd.Categorical(log2_tpm.index.tolist() * 4), "donor": np.arange(40) // 10})
     obs.index = [f"cell{i}" for i in range(40)]
     return ad.AnnData(
@@ -159,9 +159,9 @@ def test_two_keys_live_side_by_side(cells, model):
         ({"smiles": {"x/y": "CCO", "x|y": "CCN"}}, ValueError, "two columns"),
         ({"smiles": pd.Series(["CCO", "CCN"], ["x", "x"])}, ValueError, "two columns"),
         ({"drugs": 3}, TypeError, "drugs= takes a name or several"),
-        ({"groupby": ["line", "donor"]}, TypeError, "groupby= names one column"),
+        ({"groupby": ["line", "donor"]}, TypeError, "is named by text"),
         ({"drugs": NAMES, "smiles": {NAMES[0]: "CCO"}}, ValueError, "two columns"),
-        ({"groupby": "nothing"}, KeyError, "no column of `adata.obs`"),
+        ({"groupby": "nothing"}, KeyError, "is not in `adata.obs`"),
         ({"layer": "nothing"}, KeyError, "not in `adata.layers`"),
         ({"key_added": "a/b"}, ValueError, "cannot be written"),
         ({"min_overlap": 2}, ValueError, "is a fraction of the model's genes"),
@@ -258,7 +258,7 @@ def test_names_of_a_series_of_smiles_are_kept(cells, model, index):
 
 def test_measurements_are_no_groups(cells, model):
     cells.obs["size"] = np.linspace(0, 1, cells.n_obs)
-    with pytest.raises(TypeError, match=r"holds float64 numbers, not groups"):
+    with pytest.raises(TypeError, match=r"holds float64 numbers, not labels"):
         scellm.tl.drug_response(cells, model=model, groupby="size")
 
 
@@ -270,12 +270,12 @@ def test_an_overlap_is_a_fraction(cells, model, overlap):
 
 @pytest.mark.parametrize("suffix", ["h5ad", "zarr"])
 def test_groups_and_compounds_of_odd_names_survive_files(cells, model, tmp_path, suffix):
-    cells.obs["g/x"] = pd.Categorical(np.array(["T cell/CD4+", "a:b", "ü "])[np.arange(cells.n_obs) % 3])
+    cells.obs["g/x"] = pd.Categorical(np.array(["T cell/CD4+", "a:b", "ü"])[np.arange(cells.n_obs) % 3])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # mixtures of kinds are unlike all lines
         scellm.tl.drug_response(cells, model=model, drugs=NAMES, groupby="g/x")
     del cells.obs["g/x"]  # files take a name with / for folders; values may hold anything
-    cells.obs["g"] = pd.Categorical(np.array(["T cell/CD4+", "a:b", "ü "])[np.arange(cells.n_obs) % 3])
+    cells.obs["g"] = pd.Categorical(np.array(["T cell/CD4+", "a:b", "ü"])[np.arange(cells.n_obs) % 3])
     cells.uns[KEY]["groupby"] = "g"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the zarr format
@@ -283,7 +283,7 @@ def test_groups_and_compounds_of_odd_names_survive_files(cells, model, tmp_path,
         back = getattr(ad, f"read_{suffix}")(tmp_path / f"cells.{suffix}")
     table, again = scellm.get.drug_response(cells), scellm.get.drug_response(back)
     pd.testing.assert_frame_equal(table, again, check_dtype=False)
-    assert set(again["g"]) == {"T cell/CD4+", "a:b", "ü "}
+    assert set(again["g"]) == {"T cell/CD4+", "a:b", "ü"}
 
 
 def test_a_model_of_cells_is_refused(cells):
@@ -314,7 +314,7 @@ def test_cells_without_counts_are_nan_and_said(cells, model):
 
 
 def test_shallow_cells_are_said(screen, cells, model):
-    counts = thin(np.exp2(screen[0].to_numpy()[:10]) - 1, 60, repeats=4, rng=3)
+    counts = downsample(np.exp2(screen[0].to_numpy()[:10]) - 1, 60, repeats=4, rng=3)
     cells.X = sp.csr_matrix(counts, dtype=np.float32)
     with pytest.warns(UserWarning, match="Pass groupby="):
         scellm.tl.drug_response(cells, model=model)
@@ -372,21 +372,22 @@ def test_groups_of_normalised_cells_add_up_like_their_counts(cells, model):
 
 
 def test_sums_of_cells_are_not_read_as_bulk_and_sums_of_bulk_are(screen, model, monkeypatch):
-    from scellm.models._line_reader import DEEP, LineReader
+    from scellm.drugs._profiles import DEEP
+    from scellm.drugs._projection import CellLineProjector
 
     passed = []
-    original = LineReader.read
+    original = CellLineProjector.project
 
-    def read(self, values, is_bulk=None):
+    def project(self, values, is_bulk=None):
         passed.append(is_bulk)
         return original(self, values, is_bulk)
 
-    monkeypatch.setattr(LineReader, "read", read)
+    monkeypatch.setattr(CellLineProjector, "project", project)
     log2_tpm = screen[0].iloc[[0] * 60]
     deep = np.exp2(log2_tpm.to_numpy()) - 1
     deep *= 2 * DEEP / deep.sum(1, keepdims=True)
     deep[:, 0] = 1.0
-    for profiles in (thin(deep, 20_000, rng=0), deep.round()):
+    for profiles in (downsample(deep, 20_000, rng=0), deep.round()):
         obs = pd.DataFrame({"g": "all"}, index=[f"cell{i}" for i in range(60)])
         adata = ad.AnnData(profiles.astype(np.float32), obs=obs, var=pd.DataFrame(index=log2_tpm.columns))
         assert adata.X.sum() > DEEP
@@ -394,3 +395,33 @@ def test_sums_of_cells_are_not_read_as_bulk_and_sums_of_bulk_are(screen, model, 
             warnings.simplefilter("ignore")
             scellm.tl.drug_response(adata, model=model, groupby="g")
     assert [is_bulk.tolist() for is_bulk in passed] == [[False], [True]]
+
+
+def test_drugs_come_second(cells, model):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scellm.tl.drug_response(cells, "BRAF", model=model)
+    assert cells.uns[KEY]["drugs"].tolist() == ["BRAF-inhibitor a", "BRAF-inhibitor b"]
+
+
+@pytest.mark.parametrize(
+    "wanted", ["EGFR", ["EGFR"], "toy 0", "egfr inhibitor-A", ["Mitosis", "BRAF"]], ids=str
+)
+def test_what_the_tool_takes_the_figure_takes(cells, model, wanted):
+    respond(cells, model, key_added="all")
+    respond(cells, model, key_added="some", drugs=wanted)
+    ax = scellm.pl.drug_response(cells, wanted, key="all", groupby="line", sort=False, show=False)
+    drawn = [text.get_text() for text in ax.get_xticklabels()]
+    drugs = cells.uns["some"]["drugs"].tolist()
+    assert drawn[: len(drugs)] == drugs
+
+
+def test_texts_for_no_group_are_gaps_and_blanks_do_not_count(cells, model):
+    cells.obs["g"] = np.array(["nan", "Unknown", "tumour", "tumour ", "stroma"], dtype=object)[
+        np.arange(40) % 5
+    ]
+    with pytest.warns(UserWarning, match="16 cells have no group"):
+        scellm.tl.drug_response(cells, model=model, groupby="g")
+    assert np.isfinite(cells.obsm[KEY][:, 0]).sum() == 24
+    assert len(np.unique(cells.obsm[KEY][np.isfinite(cells.obsm[KEY][:, 0]), 0])) == 2
+    assert set(scellm.get.drug_response(cells)["g"]) == {"tumour", "stroma"}

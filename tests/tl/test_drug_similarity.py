@@ -39,7 +39,7 @@ def test_what_to_run_first_is_said(cells):
 
 
 def test_another_model_than_the_one_that_predicted_is_said(cells):
-    model = scellm.models.load_drug_model("scellm-drug")
+    model = scellm.drugs.load_drug_model("scellm-drug")
     for other in ({"name": "mine"}, {"sha256": "0" * 64}):
         with pytest.warns(UserWarning, match="Pass model= with the one that made them"):
             scellm.tl.drug_similarity(cells, model=dataclasses.replace(model, **other))

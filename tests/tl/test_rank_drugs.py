@@ -61,7 +61,7 @@ def test_most_sensitive_first_and_filtered(cells):
     table = rank(cells)
     assert table["group"].tolist() == ["A"] * 3 + ["B"] * 3
     assert table["drug"][0] == "braf"
-    only = scellm.get.rank_drugs(cells, group="A", max_p_adjusted=0.05)
+    only = scellm.get.rank_drugs(cells, groups="A", max_p_adjusted=0.05)
     assert only["drug"].tolist() == ["braf"]
 
 
@@ -138,12 +138,12 @@ def test_results_survive_a_file(cells, tmp_path):
     ("change", "options", "error", "text"),
     [
         (lambda a: a.obsm.pop("drug_response"), {}, KeyError, "Run scellm.tl.drug_response"),
-        (lambda a: a.obs.pop("kind"), {}, KeyError, "groupby='kind' is no column"),
+        (lambda a: a.obs.pop("kind"), {}, KeyError, "'kind' is not in `adata.obs`"),
         (
             lambda a: a.obs.pop("donor"),
             {},
             KeyError,
-            "sample_key='donor' is no column",
+            "'donor' is not in `adata.obs`",
         ),
         (lambda a: a.obs.__setitem__("kind", "A"), {}, ValueError, "at least two"),
         (lambda a: None, {"reference": "C"}, KeyError, "reference='C' is no group"),
@@ -168,8 +168,8 @@ def test_tables_say_what_to_run_first(cells):
     with pytest.raises(KeyError, match="Run scellm.tl.rank_drugs"):
         scellm.get.rank_drugs(cells)
     rank(cells)
-    with pytest.raises(KeyError, match="was not ranked"):
-        scellm.get.rank_drugs(cells, group="C")
+    with pytest.raises(KeyError, match="were not ranked"):
+        scellm.get.rank_drugs(cells, groups="C")
 
 
 @pytest.mark.filterwarnings("ignore:Without sample_key")
@@ -210,7 +210,7 @@ def test_samples_that_are_not_compared_are_not_counted(cells):
 
 
 def test_cells_without_a_sample_are_counted(cells):
-    cells.obs["donor"] = cells.obs["donor"].astype(float).where(np.arange(120) >= 10)
+    cells.obs["donor"] = cells.obs["donor"].astype(str).where(np.arange(120) >= 10, "unknown")
     with pytest.warns(UserWarning, match="10 cells have no sample"):
         scellm.tl.rank_drugs(cells, "kind", sample_key="donor", n_bootstraps=20)
     cells.obs["donor"] = np.nan
@@ -220,5 +220,54 @@ def test_cells_without_a_sample_are_counted(cells):
 
 def test_measurements_are_no_groups(cells):
     cells.obs["score"] = np.linspace(0, 1, 120)
-    with pytest.raises(TypeError, match="numbers, not groups"):
+    with pytest.raises(TypeError, match="numbers, not labels"):
         scellm.tl.rank_drugs(cells, "score")
+
+
+def test_some_groups_are_ranked_against_all_others(cells):
+    cells.obs["kind"] = cells.obs["kind"].where(cells.obs["donor"] < 3, cells.obs["kind"] + "2")
+    everything = rank(cells)
+    some = rank(cells, groups=["B", "A"])
+    assert some["group"].unique().tolist() == ["B", "A"]
+    assert rank(cells, groups="B")["group"].unique().tolist() == ["B"]
+    expected = everything.set_index(["group", "drug"])["effect"]
+    np.testing.assert_allclose(
+        some.set_index(["group", "drug"])["effect"], expected.loc[some.set_index(["group", "drug"]).index]
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"groups": "C"}, KeyError, r"\['C'\] of groups= are no groups of `adata.obs\['kind'\]`"),
+        ({"groups": []}, ValueError, "groups= is empty; name at least one of"),
+        ({"groups": ["A", "B"], "reference": "B"}, ValueError, "holds the reference 'B'"),
+    ],
+    ids=["unknown", "empty", "reference"],
+)
+def test_groups_that_cannot_be_ranked_are_refused(cells, options, error, text):
+    with pytest.raises(error, match=text):
+        scellm.tl.rank_drugs(cells, "kind", sample_key="donor", **options)
+
+
+def test_predictions_by_groups_are_compared_at_once_and_in_silence_of_scipy(cells):
+    """No resampling of cells that share one prediction, and the only warning is ours."""
+    cells.uns["drug_response"]["groupby"] = "kind"
+    for kind in ("A", "B"):
+        cells.obsm["drug_response"][cells.obs["kind"] == kind] = cells.obsm["drug_response"][
+            cells.obs["kind"] == kind
+        ][0]
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        scellm.tl.rank_drugs(cells, "kind", n_bootstraps=10**9)  # would take days
+    assert len(said) == 1
+    assert "Run tl.drug_response cell by cell" in str(said[0].message)
+    assert np.isfinite(cells.uns["rank_drugs"]["effect"]).all()
+    assert np.isnan(cells.uns["rank_drugs"]["low"]).all()
+
+
+def test_progress_is_shown_when_asked_for(cells, capsys):
+    rank(cells, show_progress=True)
+    assert "rank drugs" in capsys.readouterr().err
+    rank(cells)
+    assert "rank drugs" not in capsys.readouterr().err

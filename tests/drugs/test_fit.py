@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 
 import scellm
-from scellm.train import DrugResponseConfig, fit_drug_response
-from scellm.train._drug_response import ResponseGrid, solve_response
+from scellm.drugs import DrugResponseConfig, fit_drug_response
+from scellm.drugs._grid import ResponseGrid
+from scellm.drugs._solve import solve_response
 
 CONFIG = DrugResponseConfig(folds=4)
 
@@ -23,7 +24,7 @@ def model(screen):
 
 def predict(model, log2_tpm):
     values = (np.exp2(log2_tpm[model.vocabulary.symbols].to_numpy()) - 1) * 1e6
-    return model.predict(model.reader(None).read(values)[0], model.panel(np.arange(len(model.drugs))))
+    return model.predict(model.projector().project(values)[0], model.panel(np.arange(len(model.drugs))))
 
 
 def test_new_lines_are_predicted_better_than_by_the_mean(screen, model):

@@ -1,8 +1,4 @@
-"""How far a cell lies on the way from cancer lines to normal tissue.
-
-The nearest line does not tell: normal blood is more like a leukaemia than a lung cancer is like another. So there is an
-axis along which lines and normal tissues differ most for their spread (linear discriminant, ridge), one for each depth.
-"""
+"""Fit the axis from cancer cell lines to normal tissue, at each depth and for bulk."""
 
 from __future__ import annotations
 
@@ -10,15 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ._line_reader import DEPTHS, SCALE, Platform, _fractions, _unpack, thin
+from ._profiles import DEPTHS, SCALE, Platform, downsample, fractions, unpack_symmetric
 
 PENALTY = 10.0
 """Ridge penalty, in units of the mean variance of a gene."""
-FARTHEST = 0.6
-"""Way to normal tissue from which a cell is outside: between groups of cancer cells and of normal tissue of labelled sets
-of the training corpus (`docs/dev/decisions.md`)."""
-LEAST = 0.1
-"""Part of the axis that the genes at hand must hold for it to be used."""
 
 
 def fit_normal_axis(
@@ -34,20 +25,20 @@ def fit_normal_axis(
     Parameters
     ----------
     log2_tpm
-        (L, G) log2(TPM + 1) of lines.
+        (L, G) log2(TPM + 1) of cell lines.
     normal
         (N, G) linear expression of normal tissues or cell types as bulk sees it, whatever its scale; each array weighs the
         same.
     statistics
-        What `fit_reader` learnt from the lines.
+        What `fit_projector` learnt from the cell lines.
     platform
-        As of `fit_reader`.
+        As of `fit_projector`.
     rng
-        Seed of the thinning.
+        Seed of the downsampling.
 
     Returns
     -------
-    `normal_axis` (K, G), the weight of each gene, and `normal_shift` (K, G), how normal tissue differs from the lines; the
+    `normal_axis` (K, G), the weight of each gene, and `normal_shift` (K, G), how normal tissue differs from the cell lines; the
     sum of their products is 1.
 
     Raises
@@ -72,7 +63,7 @@ def fit_normal_axis(
             spreads.append(logged)
         shift = np.mean(means, axis=0)
         between = np.mean([(rows - shift).T @ (rows - shift) / len(rows) for rows in spreads], axis=0)
-        within = _unpack(statistics["gram"][i], n_genes) if depth else lines.T @ lines / len(lines)
+        within = unpack_symmetric(statistics["gram"][i], n_genes) if depth else lines.T @ lines / len(lines)
         both = (within + between) / 2
         both.flat[:: n_genes + 1] += PENALTY * np.trace(both) / n_genes + 1e-9
         axis = np.linalg.solve(both, shift)
@@ -85,24 +76,6 @@ def fit_normal_axis(
 
 
 def _logged(linear: np.ndarray, depth: float | None, rng: int) -> np.ndarray:
-    """log2(1 + counts per `SCALE`) of profiles, thinned to a depth."""
-    thinned = linear if depth is None else thin(linear, depth, rng=rng)
-    return np.log2(1 + _fractions(thinned) * SCALE)
-
-
-def way_to_normal(
-    centered: np.ndarray, axis: np.ndarray, shift: np.ndarray, present: np.ndarray
-) -> np.ndarray | None:
-    """Where cells lie between the mean line (0) and mean normal tissue (1), (B,); `None` if too few genes tell.
-
-    Parameters
-    ----------
-    centered
-        (B, P) log fractions of the present genes, less those of the mean line.
-    axis, shift
-        (G,) of the depth of the cells.
-    present
-        (P,) which of the G genes the data hold.
-    """
-    length = float(axis[present] @ shift[present])
-    return None if length < LEAST else centered @ axis[present] / length
+    """log2(1 + counts per `SCALE`) of profiles, downsampled to a depth."""
+    counts = linear if depth is None else downsample(linear, depth, rng=rng)
+    return np.log2(1 + fractions(counts) * SCALE)

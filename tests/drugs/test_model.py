@@ -6,20 +6,19 @@ import numpy as np
 import pytest
 
 import scellm
-from scellm.models import load_drug_model, save_drug_model
-from scellm.train import fit_drug_response
+from scellm.drugs import fit_drug_response, load_drug_model, save_drug_model
 
 
 @pytest.fixture(scope="module")
 def model():
     return fit_drug_response(
-        *scellm.datasets.toy_drug_screen(), config=scellm.train.DrugResponseConfig(folds=4)
+        *scellm.datasets.toy_drug_screen(), config=scellm.drugs.DrugResponseConfig(folds=4)
     )
 
 
 def read(model, n=6):
     log2_tpm = scellm.datasets.toy_drug_screen()[0][model.vocabulary.symbols].to_numpy()
-    return model.reader(None).read((np.exp2(log2_tpm[:n]) - 1) * 1e6)[0]
+    return model.projector().project((np.exp2(log2_tpm[:n]) - 1) * 1e6)[0]
 
 
 def test_saved_and_loaded_it_predicts_the_same(model, tmp_path):
@@ -103,7 +102,7 @@ def test_a_new_compound_is_predicted_as_in_the_screen_of_the_panel(model):
 
 def test_the_shipped_model_is_small_and_knows_textbook_drugs():
     model = load_drug_model()
-    folder = scellm.models._drug_model.shipped_folder() / "scellm-drug"
+    folder = scellm.drugs._files.shipped_folder() / "scellm-drug"
     assert sum(path.stat().st_size for path in folder.iterdir()) < 15e6
     targets = model.drugs.set_index("name")["target"]
     assert "BRAF" in targets["Dabrafenib"]
@@ -115,3 +114,28 @@ def test_the_shipped_model_is_small_and_knows_textbook_drugs():
 
 def test_the_shipped_model_is_listed():
     assert "scellm-drug" in scellm.models.list_models()["name"].tolist()
+
+
+@pytest.mark.parametrize("change", ["genes", "drugs", "nan", "missing"])
+def test_files_that_are_not_of_one_model_are_refused(model, tmp_path, change, monkeypatch):
+    """As a folder looks whose files were put together by hand, checksums made anew."""
+    tensors = dict(model.tensors)
+    if change == "genes":
+        some = model.vocabulary.subset(model.vocabulary.symbols[:100])
+        broken, text = (
+            dataclasses.replace(model, vocabulary=some),
+            r"'mean_fraction' has the shape \(200,\), where 100 genes",
+        )
+    elif change == "drugs":
+        broken, text = dataclasses.replace(model, drugs=model.drugs.iloc[:5]), "'response' has the shape"
+    elif change == "nan":
+        tensors["scale"] = np.full(8, np.inf, dtype=np.float32)
+        monkeypatch.setattr(np, "isfinite", lambda array: np.ones(np.shape(array), dtype=bool))
+        broken, text = dataclasses.replace(model, tensors=tensors), "'scale' holds values that are not finite"
+    else:
+        del tensors["dual"]
+        broken, text = dataclasses.replace(model, tensors=tensors), "the weights lack 'dual'"
+    folder = save_drug_model(broken, tmp_path / "mine")
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match=f"are not of one model: .*{text}.*Save the model again"):
+        load_drug_model(folder)

@@ -1,10 +1,12 @@
-"""Reading cells of any depth against lines: known lines are found again, shallow cells stay near the average."""
+"""Cells of any depth projected to cell lines: known cell lines are found again, shallow cells stay near the average."""
 
 import numpy as np
 import pytest
 
 import scellm
-from scellm.models._line_reader import DEEP, DEPTHS, LineReader, Platform, _pack, _unpack, fit_reader, thin
+from scellm.drugs._fit_projection import fit_projector
+from scellm.drugs._profiles import DEEP, DEPTHS, Platform, downsample, pack_symmetric, unpack_symmetric
+from scellm.drugs._projection import CellLineProjector
 
 
 @pytest.fixture(scope="module")
@@ -14,7 +16,7 @@ def log2_tpm() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def statistics(log2_tpm) -> dict[str, np.ndarray]:
-    return fit_reader(log2_tpm)
+    return fit_projector(log2_tpm)
 
 
 def linear(log2_tpm: np.ndarray) -> np.ndarray:
@@ -22,8 +24,8 @@ def linear(log2_tpm: np.ndarray) -> np.ndarray:
 
 
 def test_a_bulk_profile_is_its_own_line(statistics, log2_tpm):
-    reader = LineReader(statistics)
-    similarity, _, depth = reader.read(linear(log2_tpm) * 1e6)
+    reader = CellLineProjector(statistics)
+    similarity, _, depth = reader.project(linear(log2_tpm) * 1e6)
     assert (similarity.argmax(1) == np.arange(48)).all()
     is_bulk = depth >= DEEP  # others lack the barely expressed genes that tell bulk from counts
     assert is_bulk.sum() > 10
@@ -32,17 +34,17 @@ def test_a_bulk_profile_is_its_own_line(statistics, log2_tpm):
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4], ids="times{:g}".format)
 def test_the_scale_of_the_values_does_not_matter(statistics, log2_tpm, scale):
-    counts = thin(linear(log2_tpm), 3_000)
-    reader = LineReader(statistics)
-    first, again = reader.read(counts), reader.read(counts * scale)
+    counts = downsample(linear(log2_tpm), 3_000)
+    reader = CellLineProjector(statistics)
+    first, again = reader.project(counts), reader.project(counts * scale)
     for a, b in zip(first, again, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
 def test_fewer_counts_say_less_of_a_line(statistics, log2_tpm):
-    reader = LineReader(statistics)
+    reader = CellLineProjector(statistics)
     own = [
-        np.diag(reader.read(thin(linear(log2_tpm), depth, rng=1))[0]).mean()
+        np.diag(reader.project(downsample(linear(log2_tpm), depth, rng=1))[0]).mean()
         for depth in (30, 300, 3_000, 30_000)
     ]
     assert own == sorted(own)
@@ -50,17 +52,17 @@ def test_fewer_counts_say_less_of_a_line(statistics, log2_tpm):
 
 
 def test_a_cell_does_not_depend_on_its_company(statistics, log2_tpm):
-    reader = LineReader(statistics)
-    counts = np.concatenate([thin(linear(log2_tpm), depth) for depth in (40, 900, 20_000)])
-    together, alone = reader.read(counts)[0], reader.read(counts[70:71])[0]
+    reader = CellLineProjector(statistics)
+    counts = np.concatenate([downsample(linear(log2_tpm), depth) for depth in (40, 900, 20_000)])
+    together, alone = reader.project(counts)[0], reader.project(counts[70:71])[0]
     np.testing.assert_allclose(together[70:71], alone, atol=1e-5)
 
 
 def test_missing_genes_cost_little_while_enough_remain(statistics, log2_tpm):
     present = np.sort(np.random.default_rng(0).choice(200, 120, replace=False))
-    counts = thin(linear(log2_tpm), 10_000)
-    whole = LineReader(statistics).read(counts)
-    part = LineReader(statistics, present).read(counts[:, present])
+    counts = downsample(linear(log2_tpm), 10_000)
+    whole = CellLineProjector(statistics).project(counts)
+    part = CellLineProjector(statistics, present).project(counts[:, present])
     kinds = part[0].argmax(1) % 4 == np.arange(48) % 4
     assert kinds.mean() > 0.9
     assert np.corrcoef(whole[0].ravel(), part[0].ravel())[0, 1] > 0.8
@@ -69,12 +71,12 @@ def test_missing_genes_cost_little_while_enough_remain(statistics, log2_tpm):
 def test_what_a_platform_does_to_genes_is_read_through(statistics, log2_tpm):
     """Cells of another platform are as similar to the lines as their bulk is, if the reader was told, and less else."""
     platform = Platform(np.exp2(np.random.default_rng(3).normal(0, 1.5, 200)), np.full(200, 0.3))
-    counts = thin(platform.see(linear(log2_tpm), rng=4), 10_000)
-    truth = LineReader(statistics).kernel_similarity
+    counts = downsample(platform.simulate(linear(log2_tpm), rng=4), 10_000)
+    truth = CellLineProjector(statistics).kernel_similarity
     off = ~np.eye(48, dtype=bool)
 
     def fidelity(known):
-        similarity = LineReader(fit_reader(log2_tpm, platform=known)).read(counts)[0]
+        similarity = CellLineProjector(fit_projector(log2_tpm, platform=known)).project(counts)[0]
         return np.corrcoef(similarity[off], truth[off])[0, 1]
 
     assert fidelity(platform) > 0.8
@@ -83,40 +85,40 @@ def test_what_a_platform_does_to_genes_is_read_through(statistics, log2_tpm):
 
 def test_sums_of_cells_are_read_as_cells_however_deep(log2_tpm):
     platform = Platform(np.exp2(np.random.default_rng(0).normal(0, 1.5, 200)), np.full(200, 0.3))
-    reader = LineReader(fit_reader(log2_tpm, platform=platform))
-    sums = thin(platform.see(linear(log2_tpm), rng=1), 3_000_000)
-    is_deep = reader.read(sums)[2] >= DEEP
+    reader = CellLineProjector(fit_projector(log2_tpm, platform=platform))
+    sums = downsample(platform.simulate(linear(log2_tpm), rng=1), 3_000_000)
+    is_deep = reader.project(sums)[2] >= DEEP
     assert is_deep.any()
     off = ~np.eye(48, dtype=bool)[is_deep]
 
     def fidelity(is_bulk):
-        similarity = reader.read(sums[is_deep], is_bulk)[0]
+        similarity = reader.project(sums[is_deep], is_bulk)[0]
         return np.corrcoef(similarity[off], reader.kernel_similarity[is_deep][off])[0, 1]
 
     assert fidelity(np.zeros(is_deep.sum(), dtype=bool)) > fidelity(None) + 0.03
 
 
 def test_bulk_is_read_the_same_whatever_the_platform(statistics, log2_tpm):
-    aware = LineReader(fit_reader(log2_tpm, platform=Platform(np.full(200, 3.0), np.ones(200))))
+    aware = CellLineProjector(fit_projector(log2_tpm, platform=Platform(np.full(200, 3.0), np.ones(200))))
     values = linear(log2_tpm) * 1e6
-    is_bulk = LineReader(statistics).read(values)[2] >= DEEP
-    similarity = LineReader(statistics).read(values[is_bulk])[0]
-    np.testing.assert_allclose(aware.read(values[is_bulk])[0], similarity, atol=1e-5)
+    is_bulk = CellLineProjector(statistics).project(values)[2] >= DEEP
+    similarity = CellLineProjector(statistics).project(values[is_bulk])[0]
+    np.testing.assert_allclose(aware.project(values[is_bulk])[0], similarity, atol=1e-5)
 
 
 def test_cells_unlike_all_lines_lie_further(statistics, log2_tpm):
-    reader = LineReader(statistics)
-    counts = thin(linear(log2_tpm), 10_000)
+    reader = CellLineProjector(statistics)
+    counts = downsample(linear(log2_tpm), 10_000)
     shuffled = counts[:, np.random.default_rng(0).permutation(200)]
-    near, far = reader.read(counts)[1], reader.read(shuffled)[1]
+    near, far = reader.project(counts)[1], reader.project(shuffled)[1]
     assert (near < 1).mean() > 0.85
     assert np.median(far) > np.median(near)
 
 
 def test_a_cell_without_counts_is_unknown(statistics, log2_tpm):
-    counts = thin(linear(log2_tpm[:3]), 500)
+    counts = downsample(linear(log2_tpm[:3]), 500)
     counts[1] = 0
-    similarity, distance, depth = LineReader(statistics).read(counts)
+    similarity, distance, depth = CellLineProjector(statistics).project(counts)
     assert np.isnan(similarity).any(1).tolist() == [False, True, False]
     assert np.isnan(distance).tolist() == [False, True, False]
     assert depth[1] == 0
@@ -125,7 +127,7 @@ def test_a_cell_without_counts_is_unknown(statistics, log2_tpm):
 def test_triangles_are_packed_without_loss():
     matrix = np.arange(25.0).reshape(5, 5)
     symmetric = matrix + matrix.T
-    np.testing.assert_array_equal(_unpack(_pack(symmetric), 5), symmetric)
+    np.testing.assert_array_equal(unpack_symmetric(pack_symmetric(symmetric), 5), symmetric)
 
 
 def test_the_statistics_hold_no_profiles(statistics):

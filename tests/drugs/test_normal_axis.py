@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 
 import scellm
-from scellm.models._line_reader import DEPTHS, LineReader, fit_reader, thin
-from scellm.models._normal_axis import fit_normal_axis, way_to_normal
+from scellm.drugs._fit_normal_axis import fit_normal_axis
+from scellm.drugs._fit_projection import fit_projector
+from scellm.drugs._normal_axis import position_on_axis
+from scellm.drugs._profiles import DEPTHS, downsample
+from scellm.drugs._projection import CellLineProjector
 
 CORPUS = Path(__file__).parents[3] / "shared" / "data" / "corpus"
 
@@ -29,19 +32,19 @@ def normal(lines) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def statistics(lines, normal) -> dict[str, np.ndarray]:
-    reader = fit_reader(lines)
+    reader = fit_projector(lines)
     return reader | fit_normal_axis(lines, [normal], reader)
 
 
 def cells(profiles: np.ndarray, depth: int) -> np.ndarray:
-    return thin(profiles, depth, rng=5)
+    return downsample(profiles, depth, rng=5)
 
 
 @pytest.mark.parametrize("depth", [300, 3_000, 100_000])
 def test_normal_cells_lie_outside_and_lines_inside(statistics, lines, normal, depth):
-    reader = LineReader(statistics)
-    of_lines = reader.read(cells(np.exp2(lines) - 1, depth))[1]
-    of_normal = reader.read(cells(normal, depth))[1]
+    reader = CellLineProjector(statistics)
+    of_lines = reader.project(cells(np.exp2(lines) - 1, depth))[1]
+    of_normal = reader.project(cells(normal, depth))[1]
     assert (of_normal > 1).mean() > 0.9
     assert (of_lines < 1).mean() > 0.75  # a tenth is outside by what outside means
 
@@ -49,7 +52,7 @@ def test_normal_cells_lie_outside_and_lines_inside(statistics, lines, normal, de
 def test_control_without_the_axis_normal_cells_lie_inside(statistics, normal):
     """Else the axis is not what the test above is about."""
     plain = {key: value for key, value in statistics.items() if not key.startswith("normal_")}
-    assert (LineReader(plain).read(cells(normal, 3_000))[1] > 1).mean() < 0.6
+    assert (CellLineProjector(plain).project(cells(normal, 3_000))[1] > 1).mean() < 0.6
 
 
 def test_the_mean_of_normal_tissue_is_at_one_and_of_lines_at_zero(statistics):
@@ -57,23 +60,25 @@ def test_the_mean_of_normal_tissue_is_at_one_and_of_lines_at_zero(statistics):
     for i in range(len(DEPTHS) + 1):
         axis, shift = statistics["normal_axis"][i], statistics["normal_shift"][i]
         for step in (0.0, 1.0, 0.4):
-            assert way_to_normal(step * shift[None], axis, shift, every) == pytest.approx(step, abs=1e-4)
+            assert position_on_axis(step * shift[None], axis, shift, every) == pytest.approx(step, abs=1e-4)
             half = every[::2]
-            assert way_to_normal(step * shift[None, half], axis, shift, half) == pytest.approx(step, abs=1e-4)
+            assert position_on_axis(step * shift[None, half], axis, shift, half) == pytest.approx(
+                step, abs=1e-4
+            )
 
 
 def test_too_few_genes_say_nothing(statistics, lines):
     axis, shift = statistics["normal_axis"][0], statistics["normal_shift"][0]
     useless = np.argsort(axis * shift)[:20]
-    assert way_to_normal(np.zeros((3, 20)), axis, shift, np.sort(useless)) is None
+    assert position_on_axis(np.zeros((3, 20)), axis, shift, np.sort(useless)) is None
     present = np.sort(useless)
-    distance = LineReader(statistics, present).read(cells(np.exp2(lines[:, present]), 3_000))[1]
+    distance = CellLineProjector(statistics, present).project(cells(np.exp2(lines[:, present]), 3_000))[1]
     assert np.isfinite(distance).all()
 
 
 def test_sources_weigh_the_same(lines, normal):
     """Ten copies of a table do not count more than one."""
-    reader = fit_reader(lines)
+    reader = fit_projector(lines)
     other = normal[:, ::-1]
     once = fit_normal_axis(lines, [normal, other], reader)
     often = fit_normal_axis(lines, [np.tile(normal, (10, 1)), other], reader)
@@ -85,9 +90,9 @@ def test_profiles_that_are_none(lines, normal, bad):
     normal = normal.copy()
     normal[0, 0] = bad
     with pytest.raises(ValueError, match="Profiles of normal tissue are linear expression"):
-        fit_normal_axis(lines, [normal], fit_reader(lines))
+        fit_normal_axis(lines, [normal], fit_projector(lines))
     with pytest.raises(ValueError, match="each with an expressed gene"):
-        fit_normal_axis(lines, [np.zeros((2, 200))], fit_reader(lines))
+        fit_normal_axis(lines, [np.zeros((2, 200))], fit_projector(lines))
 
 
 # The shipped model on real cells of the training corpus

@@ -1,0 +1,144 @@
+"""Gaussian process over cell lines and drugs: kernels, the incomplete grid of measurements, what is left uncertain.
+
+The response of cell line l to drug d, in units of the drug's spread around its mean, is modelled as
+
+    f(l, d) = m(l) + g(l, d),    Cov[f(l, d), f(l', d')] = M(l, l') + G(l, l') D(d, d')
+
+m is what makes a cell line sensitive to everything, g what makes it sensitive to this drug and drugs like it. M and G are
+mixtures of the identity (a cell line is itself) and of the kernel of expression; D mixes identity, structure and targets.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.linalg import solve_triangular
+from scipy.sparse.linalg import LinearOperator, cg
+
+
+def cell_line_kernel(similarity: np.ndarray) -> np.ndarray:
+    """exp(s - 1) of cosine similarities s of expression, any shape: 1 for the same profile.
+
+    Parameters
+    ----------
+    similarity
+        Cosines.
+
+    Returns
+    -------
+    The kernel, of the same shape and type.
+    """
+    return np.exp(similarity - 1)
+
+
+def kron_cg(
+    values: np.ndarray,
+    measured: np.ndarray,
+    parts: list[tuple[np.ndarray, np.ndarray]],
+    *,
+    noise: float,
+    tolerance: float = 1e-5,
+    max_steps: int = 400,
+) -> np.ndarray:
+    """Solve a Gaussian process on an incomplete grid by conjugate gradients.
+
+    Solves (sum of A W B over `parts` + noise W) = values on the measured pairs: the covariance of all pairs is a sum of
+    Kronecker products, which are never made.
+
+    Parameters
+    ----------
+    values
+        (L, D) what was measured; anything elsewhere.
+    measured
+        (L, D) bool.
+    parts
+        Pairs (A, B) of covariances of cell lines (L, L) and drugs (D, D), both symmetric.
+    noise
+        Variance of a measurement.
+    tolerance
+        Relative residual at which to stop.
+    max_steps
+        Steps after which to stop in any case.
+
+    Returns
+    -------
+    The weights W, (L, D), zero where nothing was measured.
+
+    Raises
+    ------
+    RuntimeError
+        `max_steps` were not enough.
+    """
+
+    def covariance(weights: np.ndarray) -> np.ndarray:
+        return kron_matvec(parts, _on_grid(weights, measured))[measured] + noise * weights.ravel()
+
+    wanted = values[measured].astype(np.float64)
+    system = LinearOperator((len(wanted), len(wanted)), matvec=covariance, dtype=np.float64)
+    weights, failed = cg(system, wanted, rtol=tolerance, maxiter=max_steps)
+    if failed:
+        residual = np.linalg.norm(wanted - covariance(weights)) / np.linalg.norm(wanted)
+        msg = f"The Gaussian process was not solved in {max_steps} steps (relative residual {residual:.2g})."
+        raise RuntimeError(msg)
+    return _on_grid(weights, measured)
+
+
+def _on_grid(weights: np.ndarray, measured: np.ndarray) -> np.ndarray:
+    """Weights of the measured pairs on the grid, (L, D), zero elsewhere."""
+    grid = np.zeros(measured.shape)
+    grid[measured] = weights.ravel()
+    return grid
+
+
+def kron_matvec(parts: list[tuple[np.ndarray, np.ndarray]], weights: np.ndarray) -> np.ndarray:
+    """Sum of A W B: a sum of Kronecker products times a vector, on the grid.
+
+    Parameters
+    ----------
+    parts
+        Pairs (A, B), (L, L) and (D, D).
+    weights
+        W, (L, D).
+
+    Returns
+    -------
+    The sum, (L, D).
+    """
+    return np.sum([left @ weights @ right for left, right in parts], axis=0)
+
+
+def inv_cholesky(kernel: np.ndarray, noise: float) -> np.ndarray:
+    """Inverse of the Cholesky factor of K + noise I, for `posterior_variance`.
+
+    Parameters
+    ----------
+    kernel
+        (L, L) kernel K of the known cell lines.
+    noise
+        Variance of a measurement.
+
+    Returns
+    -------
+    The lower triangle, (L, L).
+    """
+    eye = np.eye(len(kernel), dtype=kernel.dtype)
+    return solve_triangular(np.linalg.cholesky(kernel + noise * eye), eye, lower=True)
+
+
+def posterior_variance(inv_cholesky: np.ndarray, cross: np.ndarray) -> np.ndarray:
+    """Share of the prior variance of a new cell line that the known ones leave, (B,) in [0, 1].
+
+    1 - c (K + noise I)^-1 c' for the cross kernel c of a cell whose own kernel is 1: the posterior variance if every
+    cell line had been measured once.
+
+    Parameters
+    ----------
+    inv_cholesky
+        (L, L) of `inv_cholesky`.
+    cross
+        (B, L) kernel of new cell lines with the known ones.
+
+    Returns
+    -------
+    The shares, (B,).
+    """
+    return np.clip(1 - np.square(cross @ inv_cholesky.T).sum(1), 0, 1)

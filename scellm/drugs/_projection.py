@@ -1,0 +1,126 @@
+"""How similar cells and cell lines are, whatever the depth of the cells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ._normal_axis import FARTHEST, position_on_axis
+from ._profiles import DEEP, DEPTHS, at_most_unit, log_fractions, to_unit, unpack_symmetric
+
+PENALTY = 0.3
+"""Ridge penalty of a projection, in units of the mean variance of a gene."""
+
+
+class CellLineProjector:
+    """Cosine similarity of cells to cell lines, estimated from however few counts a cell has.
+
+    A cell line is a vector of unit length: its centred log profile, genes weighted by spread ** -0.5, in principal
+    components. A cell with few counts shows such a profile through so much noise that its cosines mean little, so it
+    is projected by ridge regression, fitted on cell lines downsampled to the cell's depth, as single-cell sequencing would see them.
+    What cannot be known from that many counts shrinks towards the average cell line. Genes the data lack are left out of the regression.
+
+    Parameters
+    ----------
+    statistics
+        What `fit_projector` learnt.
+    present
+        (P,) which of the G genes the data hold; `None` for all.
+    """
+
+    def __init__(self, statistics: Mapping[str, np.ndarray], present: np.ndarray | None = None) -> None:
+        self._of = statistics
+        n_genes = len(statistics["mean_fraction"])
+        self.present = np.arange(n_genes) if present is None else np.asarray(present)
+        self.is_whole = len(self.present) == n_genes
+        self.lines = statistics["line_vectors"].astype(np.float64)  # (L, R)
+        self._share = float(statistics["mean_fraction"][self.present].sum(dtype=np.float64))
+        self._maps: dict[int, tuple[np.ndarray, float]] = {}
+
+    @property
+    def kernel_similarity(self) -> np.ndarray:
+        """(L, L) cosines between the cell lines themselves."""
+        return np.clip(self.lines @ self.lines.T, -1, 1)
+
+    def project(
+        self, values: np.ndarray, is_bulk: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Similarity to the cell lines, distance from them, and depth.
+
+        Parameters
+        ----------
+        values
+            (B, P) linear expression of the present genes, whatever its scale.
+        is_bulk
+            (B,) which rows are of bulk sequencing; `None` takes those of `DEEP` counts or more. Sums of single cells are
+            none, however deep.
+
+        Returns
+        -------
+        similarity
+            (B, L) float32, NaN for a cell without counts.
+        distance
+            (B,) float32, the larger of two: 1 for a cell as far from its nearest cell line as the cell lines least similar
+            to any other (lowest 10 %) are, at its depth; and 1 for a cell 60 % of the way from the mean cell line to
+            mean normal tissue.
+        depth
+            (B,) counts, or what would have been counts: the sum in units of the smallest value.
+        """
+        values = np.asarray(values, dtype=np.float32)
+        total = values.sum(1, dtype=np.float64)
+        smallest = np.where(values > 0, values, np.inf).min(axis=1, initial=np.inf)
+        depth = np.divide(total, smallest, out=np.zeros(len(values)), where=np.isfinite(smallest))
+        logged = log_fractions(values, self._share)
+        similarity = np.full((len(values), len(self.lines)), np.nan, dtype=np.float32)
+        distance = np.full(len(values), np.nan, dtype=np.float32)
+        bins = np.abs(np.log(np.maximum(depth, 1))[:, None] - np.log(DEPTHS)).argmin(1)
+        is_bulk = depth >= DEEP if is_bulk is None else is_bulk
+        if self.is_whole:
+            bins[is_bulk] = len(DEPTHS)
+        for i in np.unique(bins[depth > 0]).tolist():
+            rows = np.flatnonzero((bins == i) & (depth > 0))
+            vectors, edge = self._vectors(logged[rows], i)
+            similarity[rows] = np.clip(vectors @ self.lines.T.astype(np.float32), -1, 1)
+            distance[rows] = (1 - similarity[rows].max(1)) / (1 - edge)
+            if (way := self._normal_position(logged[rows], i)) is not None:
+                distance[rows] = np.maximum(distance[rows], way)
+        return similarity, distance, depth
+
+    def _vectors(self, logged: np.ndarray, i: int) -> tuple[np.ndarray, float]:
+        """Vectors of profiles at the depth of bin i, (B, R), and the edge there."""
+        if i == len(DEPTHS):
+            centered = (logged - self._of["center"][i]) * self._of["gene_weight"]
+            return to_unit(centered) @ self._of["loadings"], float(self._of["edge"][i])
+        if i not in self._maps:
+            self._maps[i] = self._solve(i)
+        linear_map, edge = self._maps[i]
+        return at_most_unit((logged - self._of["center"][i][self.present]) @ linear_map), edge
+
+    def _normal_position(self, logged: np.ndarray, i: int) -> np.ndarray | None:
+        """Way to normal tissue, (B,), 1 where outside begins; `None` for a model fitted without normal tissue."""
+        if "normal_axis" not in self._of:
+            return None
+        centered = logged - self._of["center"][i][self.present]
+        way = position_on_axis(
+            centered, self._of["normal_axis"][i], self._of["normal_shift"][i], self.present
+        )
+        return None if way is None else way / FARTHEST
+
+    def _solve(self, i: int) -> tuple[np.ndarray, float]:
+        """Map from the present genes to vectors, (P, R), and the edge, lower by what the missing genes cost."""
+        gram = unpack_symmetric(self._of["gram"][i], len(self._of["mean_fraction"]))
+        cross = self._of["cross"][i].astype(np.float64)
+        linear_map, length = ridge(gram[np.ix_(self.present, self.present)], cross[self.present])
+        edge = float(self._of["edge"][i])
+        if not self.is_whole:
+            edge *= length / ridge(gram, cross)[1]
+        return linear_map.astype(np.float32), edge
+
+
+def ridge(gram: np.ndarray, cross: np.ndarray) -> tuple[np.ndarray, float]:
+    """Ridge regression from moments, (P, R), and the root mean square length of what it predicts."""
+    penalised = gram.copy()
+    penalised.flat[:: len(gram) + 1] += PENALTY * np.trace(gram) / len(gram) + 1e-9
+    linear_map = np.linalg.solve(penalised, cross)
+    return linear_map, float(np.sqrt(max(np.sum(linear_map * (gram @ linear_map)), 1e-12)))

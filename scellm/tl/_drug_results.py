@@ -1,0 +1,93 @@
+"""Where predicted drug responses stand in an AnnData: checked, written, read."""
+
+from __future__ import annotations
+
+import numpy as np
+from anndata import AnnData
+
+from .._checks import check_free
+from .._keys import DRUG_RESPONSE
+from ..drugs._choose import column_text
+from ..drugs._predict import Prediction
+from ..drugs._record import DrugRecord
+
+
+def column_name(key: str, drug: str) -> str:
+    """Name of a drug's column in `obs`."""
+    return f"{key}:{column_text(drug)}"
+
+
+def check_places(adata: AnnData, key: str) -> None:
+    """That the places of the results hold nothing else; raises ValueError."""
+    places = [("obsm", key), ("obsm", f"{key}_std"), ("obs", f"{key}_applicability")]
+    check_free(adata, key, *places, of="tl.drug_response", field="drugs")
+
+
+def check_columns(adata: AnnData, key: str, columns: list[str]) -> None:
+    """Refuse columns of drugs that an earlier call has not written.
+
+    Raises
+    ------
+    ValueError
+        One is there and is not ours.
+    """
+    known = _written(adata, key)
+    if taken := [column for column in columns if column in adata.obs and column not in known]:
+        msg = (
+            f"`adata.obs[{taken[0]!r}]` is there already and is not of tl.drug_response; it is not overwritten. Pass "
+            "key_added= with another key, or delete it."
+        )
+        raise ValueError(msg)
+
+
+def write_response(
+    adata: AnnData, key: str, found: Prediction, record: DrugRecord, codes: np.ndarray | None
+) -> None:
+    """Write predictions, those of groups to each of their cells, and replace what an earlier call wrote.
+
+    `codes` (n_obs,) are the group of each cell, -1 for none; `None` if predictions are of cells.
+    """
+    for column in _written(adata, key):
+        if column in adata.obs:
+            del adata.obs[column]
+    adata.obsm[key] = _of_cells(found.mean, codes)
+    adata.obsm[f"{key}_std"] = _of_cells(found.std, codes)
+    adata.obs[f"{key}_applicability"] = _of_cells(found.distance, codes)
+    for i, column in enumerate(record.columns):
+        adata.obs[column] = adata.obsm[key][:, i]
+    adata.uns[key] = record.to_uns()
+
+
+def read_response(adata: AnnData, key: str) -> tuple[np.ndarray, DrugRecord]:
+    """Predictions (n_obs, n_drugs) float64 and their record.
+
+    Raises
+    ------
+    KeyError
+        There are none under `key`.
+    TypeError
+        `adata` is no AnnData.
+    """
+    if not isinstance(adata, AnnData):
+        msg = f"Need an AnnData object, found {type(adata).__name__}."
+        raise TypeError(msg)
+    if key not in adata.obsm or not DrugRecord.is_in(adata.uns.get(key)):
+        added = "" if key == DRUG_RESPONSE else f", key_added={key!r}"
+        msg = f"There are no drug responses under {key!r}. Run scellm.tl.drug_response(adata{added}) first."
+        raise KeyError(msg)
+    return np.asarray(adata.obsm[key], dtype=np.float64), DrugRecord.from_uns(adata.uns[key])
+
+
+def _of_cells(values: np.ndarray, codes: np.ndarray | None) -> np.ndarray:
+    """Rows of groups for their cells; NaN for a code of -1."""
+    if codes is None:
+        return values
+    taken = values[codes]
+    taken[codes < 0] = np.nan
+    return taken
+
+
+def _written(adata: AnnData, key: str) -> list[str]:
+    """Columns of drugs in `obs` that an earlier call wrote."""
+    record = adata.uns.get(key)
+    return DrugRecord.from_uns(record).columns if DrugRecord.is_in(record) else []
