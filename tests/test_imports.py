@@ -17,11 +17,13 @@ LAYER = {
     "_checks": 0,
     "_warn": 0,
     "_version": 0,
+    "_obs": 0.5,
     "data": 1,
     "nn": 1,
     "metrics": 1,
     "datasets": 2,
     "models": 2,
+    "annotation": 2.5,
     "train": 3,
     "get": 4,
     "pl": 4,
@@ -37,6 +39,7 @@ LAYER = {
 FORBIDDEN = {
     "nn": {"anndata", "scanpy", "pandas", "h5py", "pathlib", "os", "io"},  # never sees AnnData or a path
     "pl": {"torch", "scellm.nn", "scellm.models", "scellm.train", "scellm.tl"},  # reads keys
+    "annotation": {"anndata", "scanpy", "scellm.drugs"},  # arrays in, arrays out
     "_keys": {"torch", "anndata", "scanpy"},
 }
 

@@ -7,6 +7,7 @@ import pandas as pd
 from anndata import AnnData
 
 from .._keys import DRUG_RESPONSE, RANK_DRUGS
+from .._obs import read_groups
 
 
 def drug_response(adata: AnnData, *, key: str = DRUG_RESPONSE, groupby: str | None = None) -> pd.DataFrame:
@@ -48,15 +49,11 @@ def drug_response(adata: AnnData, *, key: str = DRUG_RESPONSE, groupby: str | No
         msg = f"There are no drug responses under {key!r}. Run scellm.tl.drug_response(adata{added}) first."
         raise KeyError(msg)
     groupby = groupby or record["groupby"] or None
-    if groupby is not None and groupby not in adata.obs:
-        msg = f"groupby={groupby!r} is no column of `adata.obs`, which has {[str(c) for c in adata.obs.columns]}."
-        raise KeyError(msg)
     mean, std = (np.asarray(adata.obsm[name], dtype=np.float64) for name in (key, f"{key}_std"))
     applicability = adata.obs[f"{key}_applicability"].to_numpy(np.float64)
     names, what, counts = adata.obs_names.to_numpy(), "cell", None
     if groupby is not None:
-        labels = adata.obs[groupby]
-        groups = pd.Categorical(labels.astype(object).where(labels.notna(), None))
+        groups = read_groups(adata, groupby)
         counts = np.bincount(groups.codes[groups.codes >= 0], minlength=len(groups.categories))
         by = pd.Series(groups.codes)
         mean, std, applicability = (

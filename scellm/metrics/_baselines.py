@@ -43,7 +43,7 @@ class Comparison:
         F1 of each class (columns) by method (rows); NaN for classes that are not among the test cells.
     probabilities
         (n_test, K) of each method, columns as in `per_class`.
-    verdict
+    summary
         Who won, in a sentence.
     left_out
         Methods that could not be run, and why.
@@ -52,7 +52,7 @@ class Comparison:
     table: pd.DataFrame
     per_class: pd.DataFrame
     probabilities: dict[str, np.ndarray]
-    verdict: str
+    summary: str
     left_out: dict[str, str]
 
 
@@ -151,7 +151,7 @@ def compare_baselines(
         {name: f1_by_class(found, y["test"]) for name, found in probabilities.items()}, index=classes
     ).T.loc[table.index]
     ours = list(predictions or {})
-    return Comparison(table, per_class, probabilities, verdict(table, ours), left_out)
+    return Comparison(table, per_class, probabilities, summary(table, ours), left_out)
 
 
 def scores(probabilities: np.ndarray, truth: np.ndarray) -> dict[str, float]:
@@ -178,7 +178,7 @@ def f1_by_class(probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return f1
 
 
-def verdict(table: pd.DataFrame, ours: Sequence[str]) -> str:
+def summary(table: pd.DataFrame, ours: Sequence[str]) -> str:
     """Who won, and whether a baseline did better than the predictions handed in."""
     best, score = str(table.index[0]), float(table["macro_f1"].iloc[0])
     text = f"Best macro-F1 on the test cells: {NAMES.get(best, best)} ({score:.3f})."

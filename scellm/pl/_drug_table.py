@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from anndata import AnnData
 
+from .._obs import read_groups
 from .._warn import warn
 
 
@@ -172,17 +172,7 @@ def group_codes(adata: AnnData, groupby: str | None) -> tuple[np.ndarray, list[s
     """
     if groupby is None:
         return np.zeros(adata.n_obs, dtype=int), ["all cells"]
-    if groupby not in adata.obs:
-        columns = [name for name in adata.obs if adata.obs[name].dtype.kind not in "fc"]
-        msg = f"`adata.obs` has no column {groupby!r}. Columns with groups: {columns}."
-        raise KeyError(msg)
-    column = adata.obs[groupby]
-    if column.dtype.kind in "fcmM":
-        msg = (
-            f"obs[{groupby!r}] holds {column.dtype} numbers, not groups. Name a column of clusters or labels."
-        )
-        raise TypeError(msg)
-    groups = pd.Categorical(column).remove_unused_categories()
+    groups = read_groups(adata, groupby)
     if not len(groups.categories):
         msg = f"No cell has a value in obs[{groupby!r}]."
         raise ValueError(msg)

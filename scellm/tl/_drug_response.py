@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from .._checks import check_free, check_key, get_matrix
 from .._keys import DRUG_RESPONSE
+from .._obs import as_groups, get_column
 from .._version import __version__
 from .._warn import warn
 from ..data import (
@@ -296,22 +297,13 @@ def _groups(adata: AnnData, groupby: str) -> pd.Categorical:
     ValueError
         No cell has a group.
     """
-    if not isinstance(groupby, str):
-        msg = f"groupby= names one column of `adata.obs`, found {groupby!r} ({type(groupby).__name__})."
-        raise TypeError(msg)
-    if groupby not in adata.obs:
-        msg = f"groupby={groupby!r} is no column of `adata.obs`, which has {[str(c) for c in adata.obs.columns]}."
-        raise KeyError(msg)
-    labels = adata.obs[groupby]
-    if labels.dtype.kind in "fcmM" and labels.notna().any():
-        msg = f"`adata.obs[{groupby!r}]` holds {labels.dtype} numbers, not groups; name a column of clusters or labels."
-        raise TypeError(msg)
-    groups = pd.Categorical(labels.astype(object).where(labels.notna(), None))
+    labels = get_column(adata, groupby)
+    groups = as_groups(labels, groupby)
     if not len(groups.categories):
         msg = f"No cell has a group in `adata.obs[{groupby!r}]`: all {adata.n_obs} entries are missing."
         raise ValueError(msg)
     if isinstance(labels.dtype, pd.CategoricalDtype):
-        empty = [str(name) for name in labels.cat.categories if name not in set(groups.categories)]
+        empty = [str(name) for name in labels.cat.categories if str(name) not in set(groups.categories)]
         if empty:
             warn(
                 f"{len(empty)} groups of `adata.obs[{groupby!r}]` have no cell and no prediction: "

@@ -20,18 +20,18 @@ from .._checks import check_choice, check_free, check_key
 from .._keys import FINE_TUNE
 from .._version import __version__
 from .._warn import warn
+from ..annotation._annotator import Annotator
+from ..annotation._few_labels import FewLabelsConfig
+from ..annotation._fit import MAX_EXEMPLARS, keep_exemplars
+from ..annotation._fit import calibrate as calibrate_annotator
+from ..annotation._split import Split, split_cells
 from ..data import Tokens, check_finite, describe_values, match_genes, row_blocks, tokenize
 from ..metrics._baselines import Comparison, compare_baselines
 from ..metrics._calibration import softmax
 from ..metrics._conformal import balance
 from ..models import CellLM, choose_device, encode, load
-from ..models._annotator import Annotator
 from ..models._parts import Parts
-from ..train._few_labels import FewLabelsConfig
 from ..train._fine_tune import FineTuneConfig, FineTuned, fine_tune_encoder
-from ..train._fit_annotator import MAX_EXEMPLARS, keep_exemplars
-from ..train._fit_annotator import calibrate as calibrate_annotator
-from ..train._split import Split, split_cells
 from ._embed import ROWS_PER_BLOCK, _check_values, _source
 from ._fine_tune_genes import fit_on_genes, measured
 from ._read_labels import Labels, read_groups, read_labels, warn_of_groups
@@ -174,10 +174,10 @@ def fine_tune(
     The fine-tuned model, with its `history` for `pl.training_history`. Sets, when all is done:
 
     `adata.uns[key_added]` : dict
-        `classes`, `settings`, `n_train`, `n_val`, `n_test`, `set_aside`; under `test` (or, without test cells, under
+        `classes`, `settings`, `n_train`, `n_val`, `n_test`, `excluded_classes`; under `test` (or, without test cells, under
         `val`, which is too good, as these chose the epoch) macro-F1, accuracy, balanced accuracy, calibration error
         before and after, F1 and number of cells of each class, and coverage of the prediction sets at target errors
-        `target_errors`; under `baselines` the same scores for each method in `methods`; `verdict` in words; the split
+        `target_errors`; under `baselines` the same scores for each method in `methods`; `summary` in words; the split
         as `split`, (n_obs,) text "train", "val", "test" or "". With `strategy="genes"` also `n_unlabelled`,
         `n_held_out`, `n_folds`, `baseline_is_better` and "unlabelled" in `split`; without test cells the scores are under
         `held_out`.
@@ -261,9 +261,9 @@ def fine_tune(
         result = _own(model, copy.deepcopy(model.encoder), name or f"{model.name or 'model'}-{labels}")
         _give_head(result, model, adata, annotator, report, config)
         adata.uns[key_added] = report
-        logger.info(report["verdict"])
+        logger.info(report["summary"])
         if report["baseline_is_better"]:
-            warn(report["verdict"])
+            warn(report["summary"])
         return result
     cells = _split(adata, read, rows, val_by, test_by or val_by, val_size, test_size, rng)
     _check_classes(task, labels, cells.classes)
@@ -301,9 +301,9 @@ def fine_tune(
     _give_head(result, model, adata, annotator, report, config)
     result.history = pd.DataFrame(tuned.history)
     adata.uns[key_added] = report
-    logger.info(report["verdict"])
-    if comparison is not None and "better here" in comparison.verdict:
-        warn(comparison.verdict)
+    logger.info(report["summary"])
+    if comparison is not None and "better here" in comparison.summary:
+        warn(comparison.summary)
     return result
 
 
@@ -327,7 +327,7 @@ def _give_head(
         "trained_from": model.name,
         "strategy": report["settings"]["strategy"],
     }
-    annotator.report |= {"verdict": report["verdict"]}
+    annotator.report |= {"summary": report["summary"]}
     result.parts = Parts({"cell_type": annotator.to_part()})  # others are of the old embedding
     result.provenance = _provenance(model, adata, report["labels"], report, config)
 
@@ -453,7 +453,7 @@ def _annotator(
             annotator,
             logits["val"],
             cells.codes[split.val],
-            annotator.strangeness(vectors[split.val]),
+            annotator.outlier_score(vectors[split.val]),
             cells.weights,
         )
         annotator.report["held_out"] = "validation cells"
@@ -528,10 +528,10 @@ def _report(
         "n_test": len(split.test),
         "n_unlabelled": read.n_unlabelled,
         "n_class_not_in_training": cells.n_without_training,
-        "set_aside": np.array(sorted(read.set_aside), dtype=object),
+        "excluded_classes": np.array(sorted(read.excluded_classes), dtype=object),
         "best_epoch": int(tuned.best_epoch),
         "seconds": float(tuned.seconds),
-        "judged_on": judged,
+        "evaluated_on": judged,
         "split": of_cell,
         judged: measured(annotator, logits[judged], cells.codes[getattr(split, judged)]),
     }
@@ -541,13 +541,13 @@ def _report(
         table["methods"] = np.array(comparison.table.index, dtype=object)
         table["f1_by_class"] = comparison.per_class.to_numpy(dtype=float)
     mine = report[judged]
-    report["verdict"] = (
-        comparison.verdict
+    report["summary"] = (
+        comparison.summary
         if comparison is not None
         else f"Macro-F1 {mine['macro_f1']:.3f} on the {judged} cells; no baseline was trained beside it."
     )
     if judged == "val":
-        report["verdict"] += (
+        report["summary"] += (
             " Measured on the validation cells, which chose the epoch: too good for new cells."
         )
     return report | ({"baselines": table} if table else {})
@@ -557,11 +557,11 @@ def _provenance(
     model: CellLM, adata: AnnData, labels: str, report: dict[str, Any], config: FineTuneConfig
 ) -> dict[str, Any]:
     """What the model card says."""
-    judged = report["judged_on"]
+    judged = report["evaluated_on"]
     return {
         "description": (
             f"{model.name or 'A model'} fine-tuned on {report['n_train']} cells for {len(report['classes'])} classes of "
-            f"{labels!r}. {report['verdict']}"
+            f"{labels!r}. {report['summary']}"
         ),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "classes": [str(name) for name in report["classes"]],

@@ -10,24 +10,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from anndata import AnnData
 
+from .._obs import read_text
 from .._version import __version__
 from .._warn import warn
+from ..annotation._annotator import Annotator
+from ..annotation._few_labels import BASELINES, MIN_CALIBRATION, FewLabels, FewLabelsConfig, fit_few_labels
+from ..annotation._fit import draw_evenly
+from ..annotation._records import REPORTED_ERRORS
+from ..annotation._split import split_cells
 from ..data import Tokens
 from ..metrics._baselines import CLOSE, f1_by_class, scores
 from ..metrics._calibration import expected_calibration_error, softmax
 from ..models import CellLM, encode
-from ..models._annotator import Annotator
-from ..train._few_labels import BASELINES, MIN_CALIBRATION, FewLabels, FewLabelsConfig, fit_few_labels
-from ..train._fit_annotator import REPORTED_ERRORS, draw_evenly
-from ..train._split import split_cells
-from ._read_labels import Labels, read_column, read_groups, warn_of_groups
+from ._read_labels import Labels, read_groups, warn_of_groups
 from ._vectors import log_expression
 
 if TYPE_CHECKING:
     import torch
 
 NAMES = {"logistic": "logistic regression on all genes", "embedding": "logistic regression on the embedding"}
-"""What the baselines are called in the verdict; both see the labelled cells alone."""
+"""What the baselines are called in the summary; both see the labelled cells alone."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,14 +142,14 @@ def _parts(
         raise ValueError(msg)
     is_free = is_full & (read.codes < 0)
     if by_test is not None:
-        is_free &= ~np.isin(read_column(adata, test_by, name="adata"), np.unique(by_test[split.test]))
+        is_free &= ~np.isin(read_text(adata, test_by), np.unique(by_test[split.test]))
     return Rows(
         rows[train],
         codes[train],
         rows[split.test],
         codes[split.test],
         np.flatnonzero(is_free),
-        None if val_by is None else read_column(adata, val_by, name="adata"),
+        None if val_by is None else read_text(adata, val_by),
         np.concatenate([train, split.test]),
     )
 
@@ -185,13 +187,13 @@ def _report(
         "n_unlabelled": len(parts.unlabelled),
         "n_held_out": len(fitted.held_out),
         "n_folds": fitted.n_folds,
-        "set_aside": np.array(sorted(read.set_aside), dtype=object),
-        "judged_on": judged,
+        "excluded_classes": np.array(sorted(read.excluded_classes), dtype=object),
+        "evaluated_on": judged,
         "split": of_cell,
         judged: found,
     }
     probabilities = {name: softmax(scores_of) for name, scores_of in logits.items()}
-    report["verdict"], report["baseline_is_better"] = _verdict(probabilities, truth, parts, fitted, judged)
+    report["summary"], report["baseline_is_better"] = _summary(probabilities, truth, parts, fitted, judged)
     if methods:
         names = list(probabilities)
         rows = [scores(probabilities[name], truth) for name in names]
@@ -216,7 +218,7 @@ def _by_other_folds(report: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _verdict(
+def _summary(
     probabilities: dict[str, np.ndarray], truth: np.ndarray, parts: Rows, fitted: FewLabels, judged: str
 ) -> tuple[str, bool]:
     """Whether it was worth it, in words, and whether a baseline is better by more than chance."""

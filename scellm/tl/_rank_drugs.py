@@ -12,6 +12,7 @@ from scipy import stats
 
 from .._checks import check_free, check_key, get_matrix
 from .._keys import DRUG_RESPONSE, RANK_DRUGS
+from .._obs import read_groups, read_text
 from .._version import __version__
 from .._warn import warn
 from ..data import GeneVocabulary, gene_names
@@ -111,8 +112,8 @@ def rank_drugs(
         raise ValueError(msg)
     values, record = read_response(adata, key)
     check_free(adata, key_added, of="tl.rank_drugs", field="effect")
-    groups = _column(adata, groupby, "groupby")
-    samples = None if sample_key is None else _column(adata, sample_key, "sample_key")
+    groups = read_groups(adata, groupby)
+    samples = None if sample_key is None else read_groups(adata, sample_key)
     names = [name for name in groups.categories.tolist() if name != reference]
     if len(groups.categories) < 2:
         msg = f"`adata.obs[{groupby!r}]` has {len(groups.categories)} groups with cells; need at least two to compare."
@@ -196,18 +197,6 @@ def read_response(adata: AnnData, key: str) -> tuple[np.ndarray, dict[str, Any]]
     return np.asarray(adata.obsm[key], dtype=np.float64), record
 
 
-def _column(adata: AnnData, name: str, argument: str) -> pd.Categorical:
-    """A column of `obs` as categories that all have cells; missing entries have none."""
-    if name not in adata.obs:
-        msg = f"{argument}={name!r} is no column of `adata.obs`, which has {[str(c) for c in adata.obs.columns]}."
-        raise KeyError(msg)
-    labels = adata.obs[name]
-    if argument == "groupby" and labels.dtype.kind in "fcmM" and labels.notna().any():
-        msg = f"`adata.obs[{name!r}]` holds {labels.dtype} numbers, not groups; name a column of clusters or labels."
-        raise TypeError(msg)
-    return pd.Categorical(labels.astype(object).where(labels.notna(), None))
-
-
 def _check_samples(samples: pd.Categorical, used: np.ndarray, sample_key: str) -> None:
     """Count the cells, of those `used`, that have no sample.
 
@@ -231,7 +220,7 @@ def _are_replicates(adata: AnnData, record: dict[str, Any], samples: pd.Categori
         return True
     if samples is None or groupby not in adata.obs:
         return False
-    predicted_by = adata.obs[groupby].to_numpy(dtype=object)
+    predicted_by = read_text(adata, groupby)
     return bool((pd.Series(samples.codes).groupby(predicted_by).nunique() <= 1).all())
 
 

@@ -21,6 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..annotation._fit import logistic_regression, macro_f1
+from ..annotation._split import Split
 from ..data import Tokens
 from ..models import CellLM, encode
 from ..models._encode import BAG_POSITIONS_PER_BATCH
@@ -28,9 +30,7 @@ from ..nn import encode_bag
 from ..nn._lora import add_lora, merge_lora
 from ._checkpoint import Checkpoint, differences, load_checkpoint, newest_checkpoint, save_checkpoint
 from ._divide_and_conquer import DivideAndConquer, Encoded
-from ._fit_annotator import logistic_regression, macro_f1
 from ._info_nce import supervised_contrastive
-from ._split import Split
 
 PENALTIES = (0.01, 0.1, 1.0)
 """C of the logistic regression that the validation cells choose from."""

@@ -34,11 +34,11 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import train_test_split
 
 import scellm
+from scellm.annotation._align import align_cells
+from scellm.annotation._fit import fit_annotator
 from scellm.metrics._calibration import softmax
 from scellm.models import CellLM
-from scellm.tl._align import align_cells
 from scellm.tl._annotate import MAX_SHIFT
-from scellm.train._fit_annotator import fit_annotator
 
 Row = dict[str, Any]
 SEEDS = 5

@@ -20,13 +20,13 @@ from sklearn.metrics import f1_score, roc_auc_score
 from sklearn.model_selection import StratifiedShuffleSplit
 
 import scellm
+from scellm.annotation._few_labels import FewLabelsConfig, fit_few_labels
 from scellm.data import GeneVocabulary, describe_values, gene_counts, match_genes
 from scellm.data._drugs import shared_targets, structure_kernel
 from scellm.models import CellLM
 from scellm.models._line_reader import LineReader, Platform, fit_reader
 from scellm.nn import line_kernel
 from scellm.train._drug_response import DrugResponseConfig, ResponseGrid, solve_response, structures
-from scellm.train._few_labels import FewLabelsConfig, fit_few_labels
 
 SETS = (
     "corpus/li2017_cell_lines",

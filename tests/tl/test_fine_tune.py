@@ -80,9 +80,9 @@ def test_model_with_a_head(adata, tune, bag_model, strategy, tmp_path):
     np.testing.assert_allclose(
         *(x.obsm["scellm_cell_type_probabilities"] for x in results), rtol=1e-4, atol=1e-5
     )
-    assert results[0].uns["scellm_cell_type"]["way"] == "fine-tuned"
+    assert results[0].uns["scellm_cell_type"]["mode"] == "fine-tuned"
     assert "fine-tuned on" in loaded.card
-    assert report["verdict"] in loaded.card
+    assert report["summary"] in loaded.card
 
 
 @pytest.mark.parametrize("strategy", ["lora", "full"])
@@ -329,15 +329,15 @@ def test_baseline_that_wins_is_said(adata, bag_model):
         UserWarning, match=r"A simple baseline is better here: logistic regression .*method='logistic'"
     ):
         fine_tune(adata, model=weak, **{**QUICK, "baseline": ["logistic"]}, strategy="head")
-    assert "A simple baseline is better here" in adata.uns[KEY]["verdict"]
+    assert "A simple baseline is better here" in adata.uns[KEY]["summary"]
 
 
 def test_without_test_cells_the_report_says_so(adata, tune):
     tune(adata, strategy="head", test_size=0)
     report = adata.uns[KEY]
-    assert report["judged_on"] == "val"
+    assert report["evaluated_on"] == "val"
     assert "test" not in report
-    assert "too good for new cells" in report["verdict"]
+    assert "too good for new cells" in report["summary"]
 
 
 # -- options --------------------------------------------------------------------------------------------------
@@ -375,7 +375,7 @@ def test_classes_too_small_are_set_aside_and_named(adata, tune):
     assert re.search(r"fewer than 5 cells was set aside: 'rare/one' \(3\)", texts)
     assert re.search(r"2 of 240 cells in `adata` have no label", texts)
     report = adata.uns[KEY]
-    assert report["set_aside"].tolist() == ["rare/one"]
+    assert report["excluded_classes"].tolist() == ["rare/one"]
     assert (np.asarray(report["split"])[:5] == "").all()
 
 
@@ -503,13 +503,13 @@ def test_few_labelled_cells_are_enough(few, bag_model):
     truth = np.where(sensitive[~is_labelled], "sensitive", "resistant")
     assert (found == truth).mean() > 0.95
     assert report["settings"]["strategy"] == "genes"
-    assert report["judged_on"] == "held_out"
+    assert report["evaluated_on"] == "held_out"
     assert report["held_out"]["macro_f1"] > 0.9
     assert (
         report["n_train"] == report["n_held_out"] == is_labelled.sum() == (report["split"] == "train").sum()
     )
     assert report["n_unlabelled"] == (~is_labelled).sum() == (report["split"] == "unlabelled").sum()
-    assert "No encoder is used" in report["verdict"]
+    assert "No encoder is used" in report["summary"]
     assert set(adata.uns) - set(before.uns) == {KEY}
     del adata.uns[KEY]
     pd.testing.assert_frame_equal(adata.obs, before.obs)
@@ -534,8 +534,8 @@ def test_head_on_genes_is_saved_and_loaded(few, bag_model, tmp_path):
     for key in ("scellm_cell_type_probabilities", "scellm_cell_type_set"):
         np.testing.assert_array_equal(*(cells.obsm[key] for cells in found))
     record = found[1].uns["scellm_cell_type"]
-    assert (record["way"], record["method"]) == ("fine-tuned", "logistic")
-    assert adata.uns[KEY]["verdict"] in loaded.card
+    assert (record["mode"], record["method"]) == ("fine-tuned", "logistic")
+    assert adata.uns[KEY]["summary"] in loaded.card
     assert loaded.parts["cell_type"].meta["space"] == "genes"
     assert loaded.parts["cell_type"].meta["facts"]["strategy"] == "genes"
     same = {name: x.numpy() for name, x in bag_model.encoder.state_dict().items()}
@@ -602,7 +602,7 @@ def test_five_cells(few, bag_model):
     adata = with_labels(adata, sensitive, rows)
     with pytest.warns(UserWarning, match=r"5 labelled cells are few to calibrate on.*Label 20 or more"):
         model = respond(adata, bag_model, val_by=None, baseline=True)
-    assert "too few to tell which is better" in adata.uns[KEY]["verdict"]
+    assert "too few to tell which is better" in adata.uns[KEY]["summary"]
     found, cells = annotated(adata, model, target_error=0.05)
     assert (cells.obsm["scellm_cell_type_set"]).all()  # five cells cannot promise 5 %
     assert set(found) == {"unassigned"}
@@ -630,7 +630,7 @@ def test_test_donors_play_no_part(few, bag_model):
     adata, _ = few
     one = respond(adata, bag_model, test_by="donor")
     report = adata.uns[KEY]
-    assert report["judged_on"] == "test"
+    assert report["evaluated_on"] == "test"
     assert report["n_test"] > 0
     is_test = adata.obs["donor"].isin(adata.obs["donor"][report["split"] == "test"]).to_numpy()
     assert set(report["split"][is_test]) == {"test", ""}
@@ -667,7 +667,7 @@ def test_baselines_of_few_cells_are_of_the_same_folds(few, bag_model, tmp_path):
     adata.obs["response"] = adata.obs["response"].astype("category")
     adata.write_h5ad(tmp_path / "a.h5ad")
     back = ad.read_h5ad(tmp_path / "a.h5ad").uns[KEY]
-    assert back["verdict"] == adata.uns[KEY]["verdict"]
+    assert back["summary"] == adata.uns[KEY]["summary"]
     with pytest.raises(
         ValueError, match=r"Unknown baselines \['pca_knn'\]; with strategy='genes' choose from"
     ):

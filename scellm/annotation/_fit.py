@@ -16,7 +16,8 @@ from ..metrics._conformal import (
     prediction_sets,
     score_quantiles,
 )
-from ..models._annotator import Annotator, spread_of
+from ._annotator import Annotator, spread_of, unit
+from ._records import REPORTED_ERRORS
 
 Method = Literal["auto", "linear", "prototype", "knn"]
 METHODS = ("linear", "prototype", "knn")
@@ -30,8 +31,6 @@ MAX_EXEMPLARS = 5_000
 """Cells kept to measure distances to."""
 PENALTY = 0.1
 """C of logistic regression on standardised features (ours: chosen on labelled sets of the training corpus)."""
-REPORTED_ERRORS = (0.05, 0.1, 0.2)
-"""Target errors whose coverage is reported."""
 
 
 def fit_annotator(
@@ -97,7 +96,7 @@ def fit_annotator(
                 name, vectors[train], codes[train], classes, space=space, max_exemplars=max_exemplars
             )
             held_out[name][test] = fitted.logits(vectors[test])
-        strange[test] = fitted.strangeness(vectors[test])
+        strange[test] = fitted.outlier_score(vectors[test])
     if not is_known.any():
         msg = "Every class is in one group alone, so none can be held out: leave val_by out, or name a finer column."
         raise ValueError(msg)
@@ -149,7 +148,7 @@ def calibrate(
     codes
         (n,) their classes.
     strange
-        (n,) their strangeness.
+        (n,) their outlier_score.
     weights
         (n,) weights that sum to n.
     parts
@@ -299,8 +298,6 @@ def logistic_regression(
 
 def _prototypes(vectors: np.ndarray, codes: np.ndarray, n_classes: int) -> np.ndarray:
     """(K, F) unit mean of the unit vectors of each class; zeros without cells."""
-    from ..models._annotator import unit
-
     sphere = unit(vectors)
     means = [
         sphere[codes == code].mean(axis=0) if (codes == code).any() else np.zeros(vectors.shape[1])
