@@ -39,13 +39,11 @@ LEARNING_RATES = {"lora": 1e-3, "full": 3e-4}
 
 
 @dataclass(frozen=True, kw_only=True)
-class FineTuneConfig:
-    """How a head is trained.
+class FineTuneOptions:
+    """How long and how strongly `tl.fine_tune` trains.
 
     Parameters
     ----------
-    strategy
-        `"head"`: the encoder stays. `"lora"`: low-rank changes of its layers. `"full"`: all its weights.
     class_weight
         `"balanced"`: each class weighs the same. `None`: each cell does.
     max_epochs, patience
@@ -64,11 +62,15 @@ class FineTuneConfig:
         Weight of a supervised contrastive loss between two such draws of each cell; 0 leaves it out.
     temperature
         Of that loss.
-    seed
-        Of everything that is drawn.
+    min_cells
+        Classes with fewer cells are excluded, with a warning.
+
+    Raises
+    ------
+    ValueError
+        A value out of range.
     """
 
-    strategy: Literal["head", "lora", "full"] = "lora"
     class_weight: Literal["balanced"] | None = "balanced"
     max_epochs: int = 30
     patience: int = 5
@@ -79,14 +81,14 @@ class FineTuneConfig:
     gene_dropout: float = 0.2
     contrastive: float = 0.0
     temperature: float = 0.1
-    seed: int = 0
+    min_cells: int = 5
 
     def __post_init__(self) -> None:
-        for name, choices in (("strategy", ("head", "lora", "full")), ("class_weight", ("balanced", None))):
+        for name, choices in (("class_weight", ("balanced", None)),):
             if getattr(self, name) not in choices:
                 msg = f"{name}={getattr(self, name)!r} is unknown; choose one of {list(choices)}."
                 raise ValueError(msg)
-        for name in ("max_epochs", "patience", "batch_size", "lora_rank"):
+        for name in ("max_epochs", "patience", "batch_size", "lora_rank", "min_cells"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
                 msg = f"{name}={value!r} must be a whole number of at least 1."
@@ -100,6 +102,39 @@ class FineTuneConfig:
         if self.learning_rate is not None and not self.learning_rate > 0:
             msg = f"learning_rate={self.learning_rate!r} must be positive."
             raise ValueError(msg)
+
+    def check_acts(self, strategy: str) -> None:
+        """Refuse options that have no effect with a strategy.
+
+        Raises
+        ------
+        ValueError
+            One differs from its default and would do nothing.
+        """
+        acting = {"class_weight", "min_cells"}
+        idle = {
+            "head": {field.name for field in dataclasses.fields(FineTuneOptions)} - acting,
+            "full": {"lora_rank"},
+        }.get(strategy, set())
+        if not self.contrastive:
+            idle = idle | {"temperature"}
+        named = [
+            f"{field.name}={getattr(self, field.name)!r}"
+            for field in dataclasses.fields(FineTuneOptions)
+            if field.name in idle and getattr(self, field.name) != field.default
+        ]
+        if named:
+            why = f"strategy={strategy!r}" if strategy != "lora" else "contrastive=0"
+            msg = f"{', '.join(named)} {'has' if len(named) == 1 else 'have'} no effect with {why}; leave out what does nothing."
+            raise ValueError(msg)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTuneConfig(FineTuneOptions):
+    """The options, what is trained (`"head"` alone, `"lora"`: low-rank changes, `"full"`: all weights), and the seed."""
+
+    strategy: Literal["head", "lora", "full"] = "lora"
+    seed: int = 0
 
 
 @dataclass
@@ -165,6 +200,8 @@ def fine_tune_encoder(
 
     Raises
     ------
+    FileExistsError
+        `resume="never"` with a checkpoint.
     FileNotFoundError
         `resume="must"` without a checkpoint.
     ValueError
@@ -300,7 +337,10 @@ class _Run:
 
     def restore(self, folder: Path | None, resume: Literal["auto", "never", "must"]) -> None:
         """Go on from the newest checkpoint, if there is one and it is of this run."""
-        newest = None if folder is None or resume == "never" else newest_checkpoint(folder)
+        newest = None if folder is None else newest_checkpoint(folder)
+        if newest is not None and resume == "never":
+            msg = f"resume='never', but {folder} holds {newest.name}. Choose another checkpoint_dir, or delete it."
+            raise FileExistsError(msg)
         if newest is None:
             if resume == "must":
                 msg = f"resume='must', but there is no checkpoint in {folder}."
@@ -310,7 +350,7 @@ class _Run:
         if changed := differences(saved.state["run"], self._identity()):
             msg = (
                 f"{newest} is of another run ({'; '.join(changed)}). Pass the same cells, labels and settings, another "
-                "checkpoint_dir, or resume='never' to begin anew."
+                "checkpoint_dir, or delete it to begin anew."
             )
             raise ValueError(msg)
         self.epoch = int(saved.state["step"])

@@ -394,12 +394,6 @@ def test_class_in_one_group_alone_is_named(adata, reference, run):
         ),
         ({}, {"target_error": 1.0}, ValueError, r"target_error=1.0 is a share"),
         ({}, {"novelty_error": 5}, ValueError, r"novelty_error=5 is a share"),
-        (
-            {},
-            {"novelty_shift": 0.5},
-            ValueError,
-            r"novelty_shift=0.5 must be 'auto' or a number of at least 1",
-        ),
         ({}, {"min_confidence": 2}, ValueError, r"min_confidence=2 is a probability"),
         ({}, {"layer": "counts"}, KeyError, r"'counts' is not in `adata.layers`"),
         ({}, {"reference_layer": "raw"}, KeyError, r"'raw' is not in `adata.layers`"),

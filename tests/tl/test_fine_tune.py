@@ -19,13 +19,28 @@ import torch
 import scellm
 from scellm.datasets._toy import MARKERS
 from scellm.models import load, save
-from scellm.tl import _fine_tune as adapter_file
-from scellm.tl import annotate, fine_tune
+from scellm.tl import annotate, few_shot
+from scellm.train import FineTuneOptions
 from scellm.train import _fine_tune as loop_file
 
 KEY = "scellm_fine_tune"
 CELLS = scellm.datasets.toy_cells(240, n_vars=2000, n_donors=6)
 QUICK = {"labels": "cell_type", "val_by": "donor", "max_epochs": 3, "baseline": False, "batch_size": 64}
+
+
+OF_TRAINING = {field.name for field in dataclasses.fields(FineTuneOptions)}
+
+
+def fine_tune(adata, **options):
+    """`tl.fine_tune` with the options of training beside the others; those of `QUICK` only where there are epochs."""
+    if options.get("strategy") == "head":
+        options = {
+            name: value
+            for name, value in options.items()
+            if (name, value) not in QUICK.items() or name not in OF_TRAINING
+        }
+    training = {name: options.pop(name) for name in OF_TRAINING & set(options)}
+    return scellm.tl.fine_tune(adata, training=FineTuneOptions(**training), **options)
 
 
 @pytest.fixture
@@ -275,8 +290,8 @@ if {kill}:
             os.kill(os.getpid(), signal.SIGKILL)
     loop._Run._save = save_and_die
 adata = scellm.datasets.toy_cells(160, n_vars=2000, n_donors=4)
-model = scellm.tl.fine_tune(adata, labels="cell_type", model=bag_of_genes(), val_by="donor", max_epochs=3, patience=9,
-    baseline=False, checkpoint_dir={folder!r})
+model = scellm.tl.fine_tune(adata, labels="cell_type", model=bag_of_genes(), val_by="donor",
+    training=scellm.train.FineTuneOptions(max_epochs=3, patience=9), baseline=False, checkpoint_dir={folder!r})
 scellm.models.save(model, {out!r})
 """
 
@@ -305,7 +320,8 @@ def test_checkpoint_of_another_run_is_refused(adata, tune, tmp_path):
     fewer = adata[:200].copy()
     with pytest.raises(ValueError, match=r"is of another run \(cells: "):
         tune(fewer, max_epochs=1, checkpoint_dir=tmp_path)
-    tune(fewer, max_epochs=1, checkpoint_dir=tmp_path, resume="never")
+    with pytest.raises(FileExistsError, match="resume='never', but .* holds step"):
+        tune(adata, max_epochs=1, checkpoint_dir=tmp_path, resume="never")
     with pytest.raises(FileNotFoundError, match="resume='must', but there is no checkpoint"):
         tune(adata, checkpoint_dir=tmp_path / "none", resume="must")
 
@@ -421,11 +437,15 @@ def test_class_of_held_out_groups_alone_is_named(adata, tune):
             r"shares of the cells that leave some for training",
         ),
         ({"min_cells": 0}, ValueError, r"min_cells=0 must be"),
+        ({"lora_rank": 4}, ValueError, r"lora_rank=4 has no effect with strategy='head'"),
+        ({"strategy": "full", "lora_rank": 4}, ValueError, r"lora_rank=4 has no effect with strategy='full'"),
         (
-            {"task": "age"},
+            {"strategy": "lora", "temperature": 0.5},
             ValueError,
-            r"task='age' is unknown; choose one of \['cell_type', 'drug_response'\]",
+            r"temperature=0.5 has no effect with contrastive=0",
         ),
+        ({"resume": "never"}, ValueError, r"resume='never' has no effect without checkpoint_dir="),
+        ({"checkpoint_dir": "here"}, ValueError, r"checkpoint_dir has no effect with strategy='head'"),
         ({"resume": "maybe"}, ValueError, r"resume='maybe' is unknown"),
         ({"layer": "counts"}, KeyError, r"'counts' is not in `adata.layers`"),
         ({"key_added": "theirs"}, ValueError, r"adata.uns\['theirs'\]` is there already"),
@@ -450,12 +470,11 @@ def test_facts_are_json(adata, tune):
     model = tune(adata, strategy="head")
     assert json.loads(json.dumps(model.provenance))["n_cells"]["train"] == adata.uns[KEY]["n_train"]
     assert textwrap.shorten(model.provenance["description"], 40)
-    assert adapter_file.TASKS == ("cell_type", "drug_response")
 
 
 # -- few labelled cells ---------------------------------------------------------------------------------------
 
-FEW = {"labels": "response", "task": "drug_response", "baseline": False}
+FEW = {"labels": "response", "baseline": False}
 
 
 @pytest.fixture
@@ -484,7 +503,7 @@ def with_labels(cells, sensitive, rows):
 
 
 def respond(adata, model, **options):
-    return fine_tune(adata, model=model, **{**FEW, "val_by": "donor", **options})
+    return few_shot(adata, model=model, **{**FEW, "val_by": "donor", **options})
 
 
 def annotated(cells, model, **options):
@@ -502,7 +521,7 @@ def test_few_labelled_cells_are_enough(few, bag_model):
     found, _ = annotated(adata[~is_labelled], model)
     truth = np.where(sensitive[~is_labelled], "sensitive", "resistant")
     assert (found == truth).mean() > 0.95
-    assert report["settings"]["strategy"] == "genes"
+    assert report["settings"]["strategy"] == "few_shot"
     assert report["evaluated_on"] == "held_out"
     assert report["held_out"]["macro_f1"] > 0.9
     assert (
@@ -537,7 +556,7 @@ def test_head_on_genes_is_saved_and_loaded(few, bag_model, tmp_path):
     assert (record["mode"], record["method"]) == ("fine-tuned", "logistic")
     assert adata.uns[KEY]["summary"] in loaded.card
     assert loaded.parts["cell_type"].meta["space"] == "genes"
-    assert loaded.parts["cell_type"].meta["facts"]["strategy"] == "genes"
+    assert loaded.parts["cell_type"].meta["facts"]["strategy"] == "few_shot"
     same = {name: x.numpy() for name, x in bag_model.encoder.state_dict().items()}
     for name, x in loaded.encoder.state_dict().items():
         np.testing.assert_array_equal(x.numpy(), same[name])
