@@ -365,11 +365,9 @@ def _fine_tuned(
     mine.obs.iloc[train, 0] = np.where(sensitive[train], "sensitive", "resistant")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        head = scellm.tl.fine_tune(
-            mine, labels="response", task="drug_response", model=model, min_overlap=0.01, baseline=False
-        )
+        head = scellm.tl.few_shot(mine, "response", model=model, min_overlap=0.01, baseline=False)
         others = cells[test].copy()
-        scellm.tl.annotate(others, model=head, novelty_error=None, min_overlap=0.01, show_progress=False)
+        scellm.tl.annotate(others, model=head, novelty_error=None, min_overlap=0.01)
     place = others.uns["scellm_cell_type"]["classes"].tolist().index("sensitive")
     return others.obsm["scellm_cell_type_probabilities"][:, place].astype(np.float64) - 0.5
 

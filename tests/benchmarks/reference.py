@@ -161,7 +161,7 @@ def main() -> None:
         for method in METHODS:
             fitted = fit_one(method, vectors[train], codes[train], classes, max_exemplars=N_EXEMPLARS)
             logits[method][test] = fitted.logits(vectors[test])
-        strange[test], tested[test] = fitted.strangeness(vectors[test]), True
+        strange[test], tested[test] = fitted.outlier_score(vectors[test]), True
         print(study, len(test), flush=True)
     rows = np.flatnonzero(tested)
     by_method = {
