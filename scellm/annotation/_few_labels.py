@@ -21,6 +21,7 @@ import scipy.sparse as sp
 
 from ..metrics._calibration import softmax
 from ..metrics._conformal import balance, score_quantiles
+from ..metrics._logistic import logistic_regression
 from ._annotator import ROWS_AT_ONCE, Annotator, nearest
 from ._fit import (
     MAX_EXEMPLARS,
@@ -28,7 +29,6 @@ from ._fit import (
     fit_one,
     folds,
     keep_exemplars,
-    logistic_regression,
 )
 
 BASELINES = ("logistic", "embedding")

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ..metrics._baselines import f1_by_class, scores
 from ..metrics._calibration import expected_calibration_error, softmax
+from ..metrics._scores import f1_by_class, scores
 from ._annotator import Annotator
 from ._records import REPORTED_ERRORS
 

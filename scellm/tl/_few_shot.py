@@ -23,8 +23,9 @@ from ..annotation._fit import draw_evenly
 from ..annotation._measure import measured
 from ..annotation._records import REPORTED_ERRORS
 from ..annotation._split import split_cells
-from ..metrics._baselines import CLOSE, f1_by_class, scores
+from ..metrics._baselines import CLOSE
 from ..metrics._calibration import softmax
+from ..metrics._scores import f1_by_class, scores
 from ..models import CellLM, choose_device, encode, load
 from ._fine_tuned import labelled_tokens, with_head
 from ._read_labels import Labels, read_groups, read_labels, warn_of_groups

@@ -22,7 +22,8 @@ from .._warn import warn
 from ..annotation._measure import measured
 from ..metrics._calibration import softmax
 from ..models import CellLM, choose_device, load
-from ..train._fine_tune import FineTuneConfig, FineTuneOptions, fine_tune_encoder
+from ..train._fine_tune import fine_tune_encoder
+from ..train._fine_tune_options import FineTuneConfig, FineTuneOptions
 from ._fine_tune_parts import Parts, annotator_of, compare, report_of, split_labelled
 from ._fine_tuned import labelled_tokens, with_head
 from ._read_labels import read_labels

@@ -4,7 +4,7 @@ from ._batch import TrainingBatch, draw_batch
 from ._distributed import World, processes
 from ._divide_and_conquer import DivideAndConquer, Encoded, StepReport
 from ._drug_response import DrugResponseConfig, fit_drug_response
-from ._fine_tune import FineTuneOptions
+from ._fine_tune_options import FineTuneOptions
 from ._gene_directions import bag_values, gene_discriminants, gene_loadings
 from ._info_nce import info_nce, nt_xent, supervised_contrastive
 from ._loop import train

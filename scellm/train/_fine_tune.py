@@ -21,120 +21,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..annotation._fit import logistic_regression, macro_f1
+from ..annotation._fit import macro_f1
 from ..annotation._split import Split
 from ..data import Tokens
+from ..metrics._logistic import logistic_regression
 from ..models import CellLM, encode
 from ..models._encode import BAG_POSITIONS_PER_BATCH
 from ..nn import encode_bag
 from ..nn._lora import add_lora, merge_lora
 from ._checkpoint import Checkpoint, differences, load_checkpoint, newest_checkpoint, save_checkpoint
 from ._divide_and_conquer import DivideAndConquer, Encoded
+from ._fine_tune_options import FineTuneConfig
+from ._fine_tune_rows import BatchRows, Head, cross_entropy, digest_of, thin
 from ._info_nce import supervised_contrastive
 
 PENALTIES = (0.01, 0.1, 1.0)
 """C of the logistic regression that the validation cells choose from."""
 LEARNING_RATES = {"lora": 1e-3, "full": 3e-4}
 """Defaults (ours: on labelled sets of the training corpus)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FineTuneOptions:
-    """How long and how strongly `tl.fine_tune` trains.
-
-    Parameters
-    ----------
-    class_weight
-        `"balanced"`: each class weighs the same. `None`: each cell does.
-    max_epochs, patience
-        Epochs at most, and epochs without a better validation score after which training stops.
-    batch_size
-        Cells per step.
-    learning_rate
-        Of AdamW; `None` is 1e-3 for LoRA, 3e-4 for all weights.
-    weight_decay
-        Of AdamW.
-    lora_rank
-        Rank of the changes.
-    gene_dropout
-        Share of the genes of a cell that is left out, drawn per cell between 0 and this (ours).
-    contrastive
-        Weight of a supervised contrastive loss between two such draws of each cell; 0 leaves it out.
-    temperature
-        Of that loss.
-    min_cells
-        Classes with fewer cells are excluded, with a warning.
-
-    Raises
-    ------
-    ValueError
-        A value out of range.
-    """
-
-    class_weight: Literal["balanced"] | None = "balanced"
-    max_epochs: int = 30
-    patience: int = 5
-    batch_size: int = 128
-    learning_rate: float | None = None
-    weight_decay: float = 0.01
-    lora_rank: int = 8
-    gene_dropout: float = 0.2
-    contrastive: float = 0.0
-    temperature: float = 0.1
-    min_cells: int = 5
-
-    def __post_init__(self) -> None:
-        for name, choices in (("class_weight", ("balanced", None)),):
-            if getattr(self, name) not in choices:
-                msg = f"{name}={getattr(self, name)!r} is unknown; choose one of {list(choices)}."
-                raise ValueError(msg)
-        for name in ("max_epochs", "patience", "batch_size", "lora_rank", "min_cells"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-                msg = f"{name}={value!r} must be a whole number of at least 1."
-                raise ValueError(msg)
-        if not 0 <= self.gene_dropout < 1 or self.contrastive < 0 or self.temperature <= 0:
-            msg = (
-                f"gene_dropout={self.gene_dropout!r} must be in [0, 1), contrastive={self.contrastive!r} not negative and "
-                f"temperature={self.temperature!r} positive."
-            )
-            raise ValueError(msg)
-        if self.learning_rate is not None and not self.learning_rate > 0:
-            msg = f"learning_rate={self.learning_rate!r} must be positive."
-            raise ValueError(msg)
-
-    def check_acts(self, strategy: str) -> None:
-        """Refuse options that have no effect with a strategy.
-
-        Raises
-        ------
-        ValueError
-            One differs from its default and would do nothing.
-        """
-        acting = {"class_weight", "min_cells"}
-        idle = {
-            "head": {field.name for field in dataclasses.fields(FineTuneOptions)} - acting,
-            "full": {"lora_rank"},
-        }.get(strategy, set())
-        if not self.contrastive:
-            idle = idle | {"temperature"}
-        named = [
-            f"{field.name}={getattr(self, field.name)!r}"
-            for field in dataclasses.fields(FineTuneOptions)
-            if field.name in idle and getattr(self, field.name) != field.default
-        ]
-        if named:
-            why = f"strategy={strategy!r}" if strategy != "lora" else "contrastive=0"
-            msg = f"{', '.join(named)} {'has' if len(named) == 1 else 'have'} no effect with {why}; leave out what does nothing."
-            raise ValueError(msg)
-
-
-@dataclass(frozen=True, kw_only=True)
-class FineTuneConfig(FineTuneOptions):
-    """The options, what is trained (`"head"` alone, `"lora"`: low-rank changes, `"full"`: all weights), and the seed."""
-
-    strategy: Literal["head", "lora", "full"] = "lora"
-    seed: int = 0
 
 
 @dataclass
@@ -146,20 +50,6 @@ class FineTuned:
     history: list[dict[str, float]]
     best_epoch: int
     seconds: float
-
-
-class Head(nn.Module):
-    """Scores of K classes: unit vector, minus centre, over scale, times weights, (B, D) -> (B, K)."""
-
-    def __init__(self, centre: np.ndarray, scale: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> None:
-        super().__init__()
-        self.register_buffer("centre", torch.from_numpy(np.asarray(centre, np.float32)))
-        self.register_buffer("scale", torch.from_numpy(np.asarray(scale, np.float32)))
-        self.weight = nn.Parameter(torch.from_numpy(np.asarray(weight, np.float32)))
-        self.bias = nn.Parameter(torch.from_numpy(np.asarray(bias, np.float32)))
-
-    def forward(self, cells: Tensor) -> Tensor:
-        return F.linear((F.normalize(cells, dim=1) - self.centre) / self.scale, self.weight, self.bias)
 
 
 def fine_tune_encoder(
@@ -254,7 +144,7 @@ def _fit_head(
             "epoch": 0.0,
             "step": float(number),
             "penalty": penalty,
-            "val_loss": _cross_entropy(logits, codes[split.val]),
+            "val_loss": cross_entropy(logits, codes[split.val]),
             "val_macro_f1": macro_f1(codes[split.val], logits.argmax(axis=1), n_classes),
             "seconds": time.perf_counter() - begun,
         }
@@ -284,7 +174,7 @@ class _Run:
         self.model, self.head, self.tokens, self.codes = model, head, tokens, codes
         self.split, self.n_classes, self.config, self.device = split, n_classes, config, device
         self.history: list[dict[str, float]] = []
-        self.begin_state = _digest(model.encoder.state_dict())
+        self.begin_state = digest_of(model.encoder.state_dict())
         encoder = model.encoder
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
@@ -399,8 +289,8 @@ class _Run:
         views = np.tile(rows, 2 if config.contrastive else 1)
         self.labels = torch.from_numpy(self.codes[views]).to(self.device)
         self.share = self.weights[self.labels].sum()
-        thinned = _thin(self.tokens[views], config.gene_dropout, generator)
-        return self.step(_Rows(thinned, self.device, is_packed=self.model.config.is_bag)).losses
+        thinned = thin(self.tokens[views], config.gene_dropout, generator)
+        return self.step(BatchRows(thinned, self.device, is_packed=self.model.config.is_bag)).losses
 
     def _encode(self, some: dict[str, Tensor]) -> Encoded:
         """Embedding of some rows of the batch, and their share of the weighted mean of the cross-entropy."""
@@ -430,7 +320,7 @@ class _Run:
             logits = self.head(torch.from_numpy(vectors).to(self.device)).cpu().numpy()
         row = {
             **row,
-            "val_loss": _cross_entropy(logits, self.codes[val]),
+            "val_loss": cross_entropy(logits, self.codes[val]),
             "val_macro_f1": macro_f1(self.codes[val], logits.argmax(axis=1), self.n_classes),
             "seconds": seconds,
         }
@@ -483,58 +373,6 @@ class _Run:
 
     def _n_steps(self) -> int:
         return -(-len(self.split.train) // self.config.batch_size)
-
-
-class _Rows:
-    """Cells of a batch as the divide-and-conquer step takes them apart."""
-
-    def __init__(self, tokens: Tokens, device: torch.device, *, is_packed: bool) -> None:
-        self.tokens, self.is_packed, self.device = tokens, is_packed, device
-        self.lengths = tokens.lengths
-
-    def __len__(self) -> int:
-        return len(self.tokens)
-
-    def __getitem__(self, rows: np.ndarray) -> dict[str, Tensor]:
-        if self.is_packed:
-            some = self.tokens[rows]
-            arrays = {
-                "gene_ids": some.gene_ids.astype(np.int64),
-                "values": some.values,
-                "indptr": some.indptr,
-            }
-        else:
-            arrays = dict(zip(("gene_ids", "values", "is_gene"), self.tokens.padded(rows), strict=True))
-        arrays["rows"] = rows
-        return {name: torch.from_numpy(np.ascontiguousarray(x)).to(self.device) for name, x in arrays.items()}
-
-
-def _thin(tokens: Tokens, most: float, generator: np.random.Generator) -> Tokens:
-    """Leave out a share of the genes of each cell, drawn between 0 and `most`; one gene always stays."""
-    if most == 0:
-        return tokens
-    lengths = tokens.lengths
-    share = np.repeat(generator.uniform(0, most, len(tokens)), lengths)
-    kept = generator.random(len(tokens.values)) >= share
-    kept[tokens.indptr[:-1]] |= np.add.reduceat(kept, tokens.indptr[:-1]) == 0
-    indptr = np.concatenate([[0], np.cumsum(kept)])[tokens.indptr]
-    return Tokens(tokens.gene_ids[kept], tokens.values[kept], indptr)
-
-
-def _cross_entropy(logits: np.ndarray, codes: np.ndarray) -> float:
-    """Mean negative log-probability of the true classes; those the training cells lack count as impossible, 1e-12."""
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return float(-np.maximum(log_p[np.arange(len(codes)), codes], np.log(1e-12)).mean())
-
-
-def _digest(state: dict[str, Tensor]) -> str:
-    """SHA-256 of weights."""
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        digest.update(name.encode())
-        digest.update(state[name].detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
