@@ -228,8 +228,14 @@ ARGUMENTS = {
         "model": model,
         "val_by": "donor",
         "test_size": 0,
-        "min_cells": 1,
+        "training": scellm.train.FineTuneOptions(min_cells=1),
         "strategy": "head",
+        "baseline": False,
+        "calibrate": False,
+    },
+    "tl.few_shot": lambda model: {
+        "labels": "cell_type",
+        "model": model,
         "baseline": False,
         "calibrate": False,
     },
@@ -439,3 +445,58 @@ def test_written_pages_follow_the_package(tmp_path):
     api_pages().write_pages(tmp_path)
     assert not (tmp_path / "gone.md").exists()
     assert "toy_cells" in (tmp_path / "datasets.md").read_text(encoding="utf-8")
+
+
+# -- what acts and what does not ------------------------------------------------------------------------------
+
+MOST_PARAMETERS = {"tl.annotate": 20, "tl.few_shot": 15, "tl.fine_tune": 20}
+"""May only shrink; every other function has at most `MOST_OF_ANY`."""
+MOST_OF_ANY = 20
+
+
+@pytest.mark.parametrize(("name", "function"), public_functions().items(), ids=public_functions())
+def test_parameters_are_few(name, function):
+    assert len(inspect.signature(function).parameters) <= MOST_PARAMETERS.get(name, MOST_OF_ANY)
+
+
+@pytest.mark.parametrize(
+    "option", [{"labels": "x"}, {"val_by": "x"}, {"reference_layer": "x"}, {"method": "knn"}]
+)
+def test_options_about_a_reference_need_one(option, cells):
+    (name,) = option
+    with pytest.raises(ValueError, match=f"{name}='.+' is about a reference, and none is given"):
+        scellm.tl.annotate(cells, **option)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"max_epochs": 3},
+        {"patience": 2},
+        {"batch_size": 4},
+        {"learning_rate": 0.1},
+        {"lora_rank": 2},
+        {"gene_dropout": 0},
+    ],
+    ids="-".join,
+)
+def test_options_of_training_need_epochs(option, cells):
+    training = scellm.train.FineTuneOptions(**option)
+    with pytest.raises(ValueError, match=f"{next(iter(option))}=.* has no effect with strategy='head'"):
+        scellm.tl.fine_tune(cells, "cell_type", strategy="head", training=training)
+
+
+def test_what_users_type_first(cells, tiny_model):
+    model = scellm.tl.fine_tune(
+        cells,
+        "cell_type",
+        model=tiny_model,
+        strategy="head",
+        baseline=False,
+        calibrate=False,
+        val_by="donor",
+        test_size=0,
+        training=scellm.train.FineTuneOptions(min_cells=1),
+    )
+    scellm.tl.annotate(cells, model)
+    assert cells.uns["scellm_cell_type"]["mode"] == "fine-tuned"

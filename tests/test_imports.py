@@ -15,15 +15,16 @@ PACKAGE = Path(scellm.__file__).parent
 LAYER = {
     "_keys": 0,
     "_checks": 0,
-    "_obs": 0,
     "_warn": 0,
     "_version": 0,
+    "_obs": 0.5,
     "data": 1,
     "nn": 1,
     "metrics": 1,
     "datasets": 2,
     "models": 2,
     "drugs": 3,
+    "annotation": 2.5,
     "train": 3,
     "get": 4,
     "pl": 4,
@@ -47,6 +48,7 @@ FORBIDDEN = {
         "scellm._keys",
         "scellm.annotation",
     },  # arrays in, arrays out
+    "annotation": {"anndata", "scanpy", "scellm.drugs"},  # arrays in, arrays out
     "_keys": {"torch", "anndata", "scanpy"},
 }
 

@@ -9,8 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
-MISSING = frozenset({"", "na", "<na>", "n/a", "nan", "none", "null", "unknown"})
-"""Texts, in any case, that stand for no label."""
+from .._obs import as_text
 
 
 class Labels(Protocol):
@@ -70,30 +69,6 @@ class StoredLabels:
             for table, n_cells in self._tables.items()
         ]
         return np.concatenate(parts)
-
-
-def as_text(column: pd.Series, key: str) -> np.ndarray:
-    """A column as (n_cells,) text, "" where it says nothing (`MISSING`).
-
-    Raises
-    ------
-    TypeError
-        It holds measurements: numbers with a point, or dates.
-    """
-    if column.dtype.kind in "fcmM":
-        if column.isna().all():
-            return np.full(len(column), "", dtype=object)
-        msg = (
-            f"obs[{key!r}] holds {column.dtype} numbers, not labels. Make it text first: "
-            f"adata.obs[{key!r}] = adata.obs[{key!r}].astype(str)."
-        )
-        raise TypeError(msg)
-    if isinstance(column.dtype, pd.CategoricalDtype):
-        codes, values = column.cat.codes.to_numpy(), column.cat.categories
-    else:
-        codes, values = pd.factorize(column.astype(object))
-    texts = ["" if str(value).strip().lower() in MISSING else str(value) for value in values]
-    return np.array([*texts, ""], dtype=object)[codes]  # a missing entry has the code -1, the last
 
 
 def _is_label(dtype: Any) -> bool:

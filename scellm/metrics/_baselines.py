@@ -13,7 +13,9 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from ._calibration import expected_calibration_error, fit_temperature, softmax
+from ._calibration import fit_temperature, softmax
+from ._logistic import logistic_regression
+from ._scores import f1_by_class, scores
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -43,7 +45,7 @@ class Comparison:
         F1 of each class (columns) by method (rows); NaN for classes that are not among the test cells.
     probabilities
         (n_test, K) of each method, columns as in `per_class`.
-    verdict
+    summary
         Who won, in a sentence.
     left_out
         Methods that could not be run, and why.
@@ -52,7 +54,7 @@ class Comparison:
     table: pd.DataFrame
     per_class: pd.DataFrame
     probabilities: dict[str, np.ndarray]
-    verdict: str
+    summary: str
     left_out: dict[str, str]
 
 
@@ -151,34 +153,10 @@ def compare_baselines(
         {name: f1_by_class(found, y["test"]) for name, found in probabilities.items()}, index=classes
     ).T.loc[table.index]
     ours = list(predictions or {})
-    return Comparison(table, per_class, probabilities, verdict(table, ours), left_out)
+    return Comparison(table, per_class, probabilities, summary(table, ours), left_out)
 
 
-def scores(probabilities: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """Macro-F1 over the classes in the truth, accuracy, balanced accuracy and calibration error."""
-    f1 = f1_by_class(probabilities, truth)
-    predicted = probabilities.argmax(axis=1)
-    recall = [(predicted[truth == code] == code).mean() for code in np.unique(truth)]
-    return {
-        "macro_f1": float(np.nanmean(f1)),
-        "accuracy": float((predicted == truth).mean()),
-        "balanced_accuracy": float(np.mean(recall)),
-        "ece": expected_calibration_error(probabilities, truth),
-    }
-
-
-def f1_by_class(probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """(K,) F1 of each class; NaN for those not in the truth."""
-    from sklearn.metrics import f1_score
-
-    predicted = probabilities.argmax(axis=1)
-    present = np.unique(truth[truth >= 0])
-    f1 = np.full(probabilities.shape[1], np.nan)
-    f1[present] = f1_score(truth, predicted, labels=present, average=None, zero_division=0)
-    return f1
-
-
-def verdict(table: pd.DataFrame, ours: Sequence[str]) -> str:
+def summary(table: pd.DataFrame, ours: Sequence[str]) -> str:
     """Who won, and whether a baseline did better than the predictions handed in."""
     best, score = str(table.index[0]), float(table["macro_f1"].iloc[0])
     text = f"Best macro-F1 on the test cells: {NAMES.get(best, best)} ({score:.3f})."
@@ -258,23 +236,13 @@ class _Data:
 
 
 def _logistic(data: _Data) -> tuple[np.ndarray, np.ndarray | None]:
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-
     cells, best = data.standard, None
     for penalty in PENALTIES if "val" in data.parts else PENALTIES[1:]:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # the last digits are noise
-            fitted = LogisticRegression(C=penalty, class_weight="balanced", max_iter=200, tol=1e-3)
-            fitted.fit(cells["train"], data.y["train"])
-        val = None
-        score = 0.0
-        if "val" in data.parts:
-            val = data.spread(fitted.predict_proba(cells["val"]), fitted.classes_)
-            score = float(np.nanmean(f1_by_class(val, data.y["val"])))
+        weight, bias = logistic_regression(cells["train"], data.y["train"], data.n_classes, penalty)
+        found = {part: softmax(cells[part] @ weight.T + bias) for part in ("test", "val") if part in cells}
+        score = float(np.nanmean(f1_by_class(found["val"], data.y["val"]))) if "val" in found else 0.0
         if best is None or score > best[0]:
-            test = data.spread(fitted.predict_proba(cells["test"]), fitted.classes_)
-            best = (score, test, val)
+            best = (score, found["test"], found.get("val"))
     return best[1], best[2]
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from .._keys import CELL_TYPE
 from ._colours import colours_of, palette
 from ._figure import finish, new_axes, plain, short
-from ._results import as_text, read_confidence, read_labels
+from ._results import as_categories, read_confidence, read_labels
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -72,7 +72,7 @@ def confidence(
     if column not in adata.obs:
         msg = f"groupby={column!r} is not in `adata.obs`, which has {list(adata.obs)}."
         raise KeyError(msg)
-    groups = labels if groupby is None else as_text(adata.obs[column])
+    groups = labels if groupby is None else as_categories(adata, column)
     if np.isnan(values).all():
         msg = f"`adata.obs[{key + '_confidence'!r}]` holds NaN only: no cell has a confidence."
         raise ValueError(msg)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +23,7 @@ def reliability(
     truth: str,
     *,
     key: str = CELL_TYPE,
+    mapping: Mapping[str, str] | None = None,
     n_bins: int = 15,
     ax: Axes | None = None,
     show: bool | None = None,
@@ -43,6 +45,9 @@ def reliability(
         without one are left out.
     key
         Key of the predicted labels in `adata.obs`.
+    mapping
+        Known type -> name that the annotation has for it, such as `{"beta": "type B pancreatic cell"}`; types that are
+        not in it keep their names.
     n_bins
         Number of bins between 0 and 1; 15 as in `metrics.expected_calibration_error`.
     ax
@@ -63,22 +68,30 @@ def reliability(
     TypeError
         `adata` is no AnnData.
     ValueError
-        `n_bins` is below 2, or no cell has both a known type and a confidence.
+        `n_bins` is below 2; no cell has both a known type and a confidence; no known type has the name of a predicted
+        one; `mapping` names types that are not there.
     """
     if n_bins < 2:
         msg = f"n_bins={n_bins!r} must be at least 2."
         raise ValueError(msg)
-    known = read_truth(adata, truth)
+    known = _renamed(read_truth(adata, truth), truth, mapping)
     confidence, predicted = _most_probable(adata, key)
     is_used = known.notna().to_numpy() & ~np.isnan(confidence)
     if not is_used.any():
         msg = f"No cell has both a known type in `adata.obs[{truth!r}]` and a confidence."
         raise ValueError(msg)
+    _check_names(known[is_used], predicted[is_used], truth)
     is_right = known.astype(object).to_numpy()[is_used] == predicted[is_used]
     bins = bins_of(confidence[is_used], is_right, n_bins)
     error = float((bins["share"] * (bins["confidence"] - bins["right"]).abs()).sum())
     is_ours = ax is None
     ax = new_axes(4.2, 4.2) if is_ours else ax
+    _draw(ax, bins, error, n_bins)
+    return finish(ax, is_ours=is_ours, show=show, return_fig=return_fig)
+
+
+def _draw(ax: Axes, bins: pd.DataFrame, error: float, n_bins: int) -> None:
+    """Bars of the share of cells, points of the share that is right."""
     ax.bar(bins["middle"], bins["share"], 0.96 / n_bins, color="0.85", label="share of cells", zorder=1)
     ax.plot([0, 1], [0, 1], color="0.5", lw=1, ls="--", zorder=2)
     spread = np.sqrt(bins["right"] * (1 - bins["right"]) / bins["cells"])  # binomial standard error
@@ -100,7 +113,29 @@ def reliability(
     ax.tick_params(labelsize=9)
     ax.legend(frameon=False, loc="upper left", fontsize=8)
     ax.spines[["top", "right"]].set_visible(False)
-    return finish(ax, is_ours=is_ours, show=show, return_fig=return_fig)
+
+
+def _renamed(known: pd.Series, truth: str, mapping: Mapping[str, str] | None) -> pd.Series:
+    """The known types under the names of the annotation."""
+    if mapping is None:
+        return known
+    if unknown := [name for name in mapping if name not in known.cat.categories]:
+        msg = f"mapping has {unknown}, which are no types of `adata.obs[{truth!r}]`; it has {list(known.cat.categories)}."
+        raise ValueError(msg)
+    return (
+        known.astype(object).map(lambda name: mapping.get(name, name), na_action="ignore").astype("category")
+    )
+
+
+def _check_names(known: pd.Series, predicted: np.ndarray, truth: str) -> None:
+    """Refuse two sets of names without one in common: every cell would count as wrong."""
+    names, ours = sorted(set(known)), sorted(set(predicted))
+    if not set(names) & set(ours):
+        msg = (
+            f"No type of `adata.obs[{truth!r}]` has the name of a predicted one: {names[:5]} against {ours[:5]}. Pass "
+            f"mapping= with a predicted name for each, such as mapping={{{names[0]!r}: {ours[0]!r}}}."
+        )
+        raise ValueError(msg)
 
 
 def _most_probable(adata: AnnData, key: str) -> tuple[np.ndarray, np.ndarray]:

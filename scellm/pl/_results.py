@@ -9,6 +9,7 @@ import pandas as pd
 from anndata import AnnData
 
 from .._keys import CELL_TYPE
+from .._obs import read_groups
 
 REFUSALS = ("unassigned", "novel")
 """Categories that are no cell type."""
@@ -31,7 +32,7 @@ def read_labels(adata: AnnData, key: str) -> pd.Series:
             f"Run scellm.tl.annotate(adata{added}) first, or pass key= with the column of its labels."
         )
         raise KeyError(msg)
-    return as_text(adata.obs[key])
+    return as_categories(adata, key)
 
 
 def read_truth(adata: AnnData, truth: str) -> pd.Series:
@@ -40,7 +41,7 @@ def read_truth(adata: AnnData, truth: str) -> pd.Series:
     if truth not in adata.obs:
         msg = f"{truth!r} is not in `adata.obs`, which has {list(adata.obs)}. Pass the column of the known types."
         raise KeyError(msg)
-    return as_text(adata.obs[truth])
+    return as_categories(adata, truth)
 
 
 def read_confidence(adata: AnnData, key: str) -> np.ndarray:
@@ -55,7 +56,6 @@ def read_confidence(adata: AnnData, key: str) -> np.ndarray:
     return adata.obs[name].to_numpy(dtype=float)
 
 
-def as_text(column: pd.Series) -> pd.Series:
+def as_categories(adata: AnnData, key: str) -> pd.Series:
     """A column as categorical of text, its categories in their order, those without cells left out."""
-    column = column.astype("category").cat.remove_unused_categories()
-    return column.cat.rename_categories([str(name) for name in column.cat.categories])
+    return pd.Series(read_groups(adata, key), index=adata.obs_names)

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from ._drug_response import drug_response
     from ._drug_similarity import drug_similarity
     from ._embed import embed
+    from ._few_shot import few_shot
     from ._fine_tune import fine_tune
     from ._gene_importance import gene_importance
     from ._malignancy import malignancy
@@ -19,6 +20,7 @@ __all__ = [
     "drug_response",
     "drug_similarity",
     "embed",
+    "few_shot",
     "fine_tune",
     "gene_importance",
     "malignancy",

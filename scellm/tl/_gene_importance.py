@@ -11,11 +11,12 @@ from tqdm.auto import tqdm
 
 from .._checks import check_free, check_key, get_matrix
 from .._keys import GENE_IMPORTANCE
+from .._obs import read_text
 from .._version import __version__
+from ..annotation._annotator import unit
 from ..data import Tokens, check_finite, describe_values, match_genes, tokenize
 from ..data._rows import to_csr
 from ..models import CellLM, load
-from ..models._annotator import unit
 from ..models._encode import choose_device, encode
 from ._deletion import deletion
 from ._embed import PROGRESS_FROM, _check_values
@@ -200,19 +201,16 @@ def gene_importance(
 
 def _draw(adata: AnnData, groupby: str, n_cells: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Up to `n_cells` rows of each type, in random order."""
-    if groupby not in adata.obs:
-        msg = f"groupby={groupby!r} is not in `adata.obs`, which has {list(adata.obs)}."
-        raise KeyError(msg)
-    column = adata.obs[groupby]
-    sizes = column[column.notna()].astype(str).value_counts(sort=False)
-    names = [name for name in sizes.index if sizes[name] >= FEWEST_CELLS]
+    text = read_text(adata, groupby)
+    found, counts = np.unique(text[text != ""].astype(str), return_counts=True)
+    sizes = dict(zip(found.tolist(), counts.tolist(), strict=True))
+    names = [name for name in sizes if sizes[name] >= FEWEST_CELLS]
     if len(names) < 2:
         msg = (
-            f"`adata.obs[{groupby!r}]` has {len(names)} types of at least {FEWEST_CELLS} cells ({sizes.to_dict()}); need "
+            f"`adata.obs[{groupby!r}]` has {len(names)} types of at least {FEWEST_CELLS} cells ({sizes}); need "
             "two, as a type is explained against the others."
         )
         raise ValueError(msg)
-    text = column.astype(object).map(str, na_action="ignore").to_numpy()
     return {name: rng.permutation(np.flatnonzero(text == name))[:n_cells] for name in sorted(names)}
 
 

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from .._checks import check_free, check_key, get_matrix
 from .._keys import DRUG_RESPONSE, RANK_DRUGS
-from .._obs import has_column, read_groups
+from .._obs import has_column, read_groups, read_text
 from .._warn import warn
 from ..data import GeneVocabulary, gene_names
 from ..drugs._rank import FEWEST_SAMPLES, adjust, compare, units_of
@@ -232,7 +232,7 @@ def _are_replicates(adata: AnnData, record: DrugRecord, samples: pd.Categorical 
         return True
     if samples is None or not has_column(adata, record.groupby):
         return False
-    predicted_by = adata.obs[record.groupby].to_numpy(dtype=object)
+    predicted_by = read_text(adata, record.groupby)
     return bool((pd.Series(samples.codes).groupby(predicted_by).nunique() <= 1).all())
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from .._obs import has_column, read_text
 from .._warn import warn
-from ..data._labels import as_text
 
 RESERVED = ("unassigned", "novel")
 """What `tl.annotate` writes for cells without a label; no name of a class."""
@@ -35,7 +35,7 @@ class Labels:
     """(n_obs,) place in `classes`; -1 without a label, or of a class that was set aside."""
     classes: list[str]
     """Names in alphabetical order."""
-    set_aside: dict[str, int]
+    excluded_classes: dict[str, int]
     """Cells of each class that is too small."""
     n_unlabelled: int
 
@@ -65,8 +65,7 @@ def read_labels(adata: AnnData, key: str, *, name: str, min_cells: int, needs_al
     ValueError
         Fewer than two classes, or names that differ only by case or spaces.
     """
-    texts = read_column(adata, key, name=name)
-    texts = np.array([" ".join(text.split()) for text in texts], dtype=object)
+    texts = read_text(adata, key, name=name)
     n_unlabelled = int((texts == "").sum())
     is_reserved = np.isin(texts, RESERVED)
     if needs_all and (n_none := n_unlabelled + int(is_reserved.sum())):
@@ -97,14 +96,6 @@ def read_labels(adata: AnnData, key: str, *, name: str, min_cells: int, needs_al
     return Labels(codes, classes, small, n_unlabelled + int(is_reserved.sum()))
 
 
-def read_column(adata: AnnData, key: str, *, name: str) -> np.ndarray:
-    """(n_obs,) text of a column of `obs`, "" where it says nothing; the error lists the columns there are."""
-    if key not in adata.obs.columns:
-        msg = f"{key!r} is not in `{name}.obs`, which has {[str(column) for column in adata.obs.columns]}."
-        raise KeyError(msg)
-    return as_text(adata.obs[key], key)
-
-
 def read_groups(adata: AnnData, key: str, rows: np.ndarray, *, option: str, name: str) -> np.ndarray:
     """(n,) group of each of `rows`; two or more, none missing.
 
@@ -115,7 +106,7 @@ def read_groups(adata: AnnData, key: str, rows: np.ndarray, *, option: str, name
     ValueError
         One group only, or cells without one.
     """
-    groups = read_column(adata, key, name=name)[rows]
+    groups = read_text(adata, key, name=name)[rows]
     if n_missing := int((groups == "").sum()):
         msg = f"{n_missing} of {len(groups)} labelled cells have no group in {name}.obs[{key!r}]; {option} needs one for each."
         raise ValueError(msg)
@@ -132,7 +123,7 @@ def read_groups(adata: AnnData, key: str, rows: np.ndarray, *, option: str, name
 def group_columns(adata: AnnData) -> list[str]:
     """Columns that by their name hold donors or batches, and have more than one."""
     named = [str(column) for column in adata.obs.columns if str(column).lower() in GROUP_NAMES]
-    return [column for column in named if adata.obs[column].nunique() > 1]
+    return [column for column in named if has_column(adata, column) and adata.obs[column].nunique() > 1]
 
 
 def warn_of_groups(adata: AnnData) -> None:

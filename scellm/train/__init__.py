@@ -3,6 +3,7 @@
 from ._batch import TrainingBatch, draw_batch
 from ._distributed import World, processes
 from ._divide_and_conquer import DivideAndConquer, Encoded, StepReport
+from ._fine_tune_options import FineTuneOptions
 from ._gene_directions import bag_values, gene_discriminants, gene_loadings
 from ._info_nce import info_nce, nt_xent, supervised_contrastive
 from ._loop import train
@@ -14,6 +15,7 @@ from ._views import ViewConfig, draw_view
 __all__ = [
     "DivideAndConquer",
     "Encoded",
+    "FineTuneOptions",
     "PretrainConfig",
     "StepReport",
     "TrainingBatch",

@@ -21,85 +21,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..annotation._fit import macro_f1
+from ..annotation._split import Split
 from ..data import Tokens
+from ..metrics._logistic import logistic_regression
 from ..models import CellLM, encode
 from ..models._encode import BAG_POSITIONS_PER_BATCH
 from ..nn import encode_bag
 from ..nn._lora import add_lora, merge_lora
 from ._checkpoint import Checkpoint, differences, load_checkpoint, newest_checkpoint, save_checkpoint
 from ._divide_and_conquer import DivideAndConquer, Encoded
-from ._fit_annotator import logistic_regression, macro_f1
+from ._fine_tune_options import FineTuneConfig
+from ._fine_tune_rows import BatchRows, Head, cross_entropy, digest_of, thin
 from ._info_nce import supervised_contrastive
-from ._split import Split
 
 PENALTIES = (0.01, 0.1, 1.0)
 """C of the logistic regression that the validation cells choose from."""
 LEARNING_RATES = {"lora": 1e-3, "full": 3e-4}
 """Defaults (ours: on labelled sets of the training corpus)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FineTuneConfig:
-    """How a head is trained.
-
-    Parameters
-    ----------
-    strategy
-        `"head"`: the encoder stays. `"lora"`: low-rank changes of its layers. `"full"`: all its weights.
-    class_weight
-        `"balanced"`: each class weighs the same. `None`: each cell does.
-    max_epochs, patience
-        Epochs at most, and epochs without a better validation score after which training stops.
-    batch_size
-        Cells per step.
-    learning_rate
-        Of AdamW; `None` is 1e-3 for LoRA, 3e-4 for all weights.
-    weight_decay
-        Of AdamW.
-    lora_rank
-        Rank of the changes.
-    gene_dropout
-        Share of the genes of a cell that is left out, drawn per cell between 0 and this (ours).
-    contrastive
-        Weight of a supervised contrastive loss between two such draws of each cell; 0 leaves it out.
-    temperature
-        Of that loss.
-    seed
-        Of everything that is drawn.
-    """
-
-    strategy: Literal["head", "lora", "full"] = "lora"
-    class_weight: Literal["balanced"] | None = "balanced"
-    max_epochs: int = 30
-    patience: int = 5
-    batch_size: int = 128
-    learning_rate: float | None = None
-    weight_decay: float = 0.01
-    lora_rank: int = 8
-    gene_dropout: float = 0.2
-    contrastive: float = 0.0
-    temperature: float = 0.1
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, choices in (("strategy", ("head", "lora", "full")), ("class_weight", ("balanced", None))):
-            if getattr(self, name) not in choices:
-                msg = f"{name}={getattr(self, name)!r} is unknown; choose one of {list(choices)}."
-                raise ValueError(msg)
-        for name in ("max_epochs", "patience", "batch_size", "lora_rank"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-                msg = f"{name}={value!r} must be a whole number of at least 1."
-                raise ValueError(msg)
-        if not 0 <= self.gene_dropout < 1 or self.contrastive < 0 or self.temperature <= 0:
-            msg = (
-                f"gene_dropout={self.gene_dropout!r} must be in [0, 1), contrastive={self.contrastive!r} not negative and "
-                f"temperature={self.temperature!r} positive."
-            )
-            raise ValueError(msg)
-        if self.learning_rate is not None and not self.learning_rate > 0:
-            msg = f"learning_rate={self.learning_rate!r} must be positive."
-            raise ValueError(msg)
 
 
 @dataclass
@@ -111,20 +50,6 @@ class FineTuned:
     history: list[dict[str, float]]
     best_epoch: int
     seconds: float
-
-
-class Head(nn.Module):
-    """Scores of K classes: unit vector, minus centre, over scale, times weights, (B, D) -> (B, K)."""
-
-    def __init__(self, centre: np.ndarray, scale: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> None:
-        super().__init__()
-        self.register_buffer("centre", torch.from_numpy(np.asarray(centre, np.float32)))
-        self.register_buffer("scale", torch.from_numpy(np.asarray(scale, np.float32)))
-        self.weight = nn.Parameter(torch.from_numpy(np.asarray(weight, np.float32)))
-        self.bias = nn.Parameter(torch.from_numpy(np.asarray(bias, np.float32)))
-
-    def forward(self, cells: Tensor) -> Tensor:
-        return F.linear((F.normalize(cells, dim=1) - self.centre) / self.scale, self.weight, self.bias)
 
 
 def fine_tune_encoder(
@@ -165,6 +90,8 @@ def fine_tune_encoder(
 
     Raises
     ------
+    FileExistsError
+        `resume="never"` with a checkpoint.
     FileNotFoundError
         `resume="must"` without a checkpoint.
     ValueError
@@ -217,7 +144,7 @@ def _fit_head(
             "epoch": 0.0,
             "step": float(number),
             "penalty": penalty,
-            "val_loss": _cross_entropy(logits, codes[split.val]),
+            "val_loss": cross_entropy(logits, codes[split.val]),
             "val_macro_f1": macro_f1(codes[split.val], logits.argmax(axis=1), n_classes),
             "seconds": time.perf_counter() - begun,
         }
@@ -247,7 +174,7 @@ class _Run:
         self.model, self.head, self.tokens, self.codes = model, head, tokens, codes
         self.split, self.n_classes, self.config, self.device = split, n_classes, config, device
         self.history: list[dict[str, float]] = []
-        self.begin_state = _digest(model.encoder.state_dict())
+        self.begin_state = digest_of(model.encoder.state_dict())
         encoder = model.encoder
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
@@ -300,7 +227,10 @@ class _Run:
 
     def restore(self, folder: Path | None, resume: Literal["auto", "never", "must"]) -> None:
         """Go on from the newest checkpoint, if there is one and it is of this run."""
-        newest = None if folder is None or resume == "never" else newest_checkpoint(folder)
+        newest = None if folder is None else newest_checkpoint(folder)
+        if newest is not None and resume == "never":
+            msg = f"resume='never', but {folder} holds {newest.name}. Choose another checkpoint_dir, or delete it."
+            raise FileExistsError(msg)
         if newest is None:
             if resume == "must":
                 msg = f"resume='must', but there is no checkpoint in {folder}."
@@ -310,7 +240,7 @@ class _Run:
         if changed := differences(saved.state["run"], self._identity()):
             msg = (
                 f"{newest} is of another run ({'; '.join(changed)}). Pass the same cells, labels and settings, another "
-                "checkpoint_dir, or resume='never' to begin anew."
+                "checkpoint_dir, or delete it to begin anew."
             )
             raise ValueError(msg)
         self.epoch = int(saved.state["step"])
@@ -359,8 +289,8 @@ class _Run:
         views = np.tile(rows, 2 if config.contrastive else 1)
         self.labels = torch.from_numpy(self.codes[views]).to(self.device)
         self.share = self.weights[self.labels].sum()
-        thinned = _thin(self.tokens[views], config.gene_dropout, generator)
-        return self.step(_Rows(thinned, self.device, is_packed=self.model.config.is_bag)).losses
+        thinned = thin(self.tokens[views], config.gene_dropout, generator)
+        return self.step(BatchRows(thinned, self.device, is_packed=self.model.config.is_bag)).losses
 
     def _encode(self, some: dict[str, Tensor]) -> Encoded:
         """Embedding of some rows of the batch, and their share of the weighted mean of the cross-entropy."""
@@ -390,7 +320,7 @@ class _Run:
             logits = self.head(torch.from_numpy(vectors).to(self.device)).cpu().numpy()
         row = {
             **row,
-            "val_loss": _cross_entropy(logits, self.codes[val]),
+            "val_loss": cross_entropy(logits, self.codes[val]),
             "val_macro_f1": macro_f1(self.codes[val], logits.argmax(axis=1), self.n_classes),
             "seconds": seconds,
         }
@@ -443,58 +373,6 @@ class _Run:
 
     def _n_steps(self) -> int:
         return -(-len(self.split.train) // self.config.batch_size)
-
-
-class _Rows:
-    """Cells of a batch as the divide-and-conquer step takes them apart."""
-
-    def __init__(self, tokens: Tokens, device: torch.device, *, is_packed: bool) -> None:
-        self.tokens, self.is_packed, self.device = tokens, is_packed, device
-        self.lengths = tokens.lengths
-
-    def __len__(self) -> int:
-        return len(self.tokens)
-
-    def __getitem__(self, rows: np.ndarray) -> dict[str, Tensor]:
-        if self.is_packed:
-            some = self.tokens[rows]
-            arrays = {
-                "gene_ids": some.gene_ids.astype(np.int64),
-                "values": some.values,
-                "indptr": some.indptr,
-            }
-        else:
-            arrays = dict(zip(("gene_ids", "values", "is_gene"), self.tokens.padded(rows), strict=True))
-        arrays["rows"] = rows
-        return {name: torch.from_numpy(np.ascontiguousarray(x)).to(self.device) for name, x in arrays.items()}
-
-
-def _thin(tokens: Tokens, most: float, generator: np.random.Generator) -> Tokens:
-    """Leave out a share of the genes of each cell, drawn between 0 and `most`; one gene always stays."""
-    if most == 0:
-        return tokens
-    lengths = tokens.lengths
-    share = np.repeat(generator.uniform(0, most, len(tokens)), lengths)
-    kept = generator.random(len(tokens.values)) >= share
-    kept[tokens.indptr[:-1]] |= np.add.reduceat(kept, tokens.indptr[:-1]) == 0
-    indptr = np.concatenate([[0], np.cumsum(kept)])[tokens.indptr]
-    return Tokens(tokens.gene_ids[kept], tokens.values[kept], indptr)
-
-
-def _cross_entropy(logits: np.ndarray, codes: np.ndarray) -> float:
-    """Mean negative log-probability of the true classes; those the training cells lack count as impossible, 1e-12."""
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return float(-np.maximum(log_p[np.arange(len(codes)), codes], np.log(1e-12)).mean())
-
-
-def _digest(state: dict[str, Tensor]) -> str:
-    """SHA-256 of weights."""
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        digest.update(name.encode())
-        digest.update(state[name].detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

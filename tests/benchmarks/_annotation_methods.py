@@ -19,10 +19,10 @@ from sklearn.metrics import accuracy_score, f1_score
 from sklearn.neighbors import KNeighborsClassifier
 
 import scellm
+from scellm.annotation._align import align_cells
+from scellm.annotation._fit import fit_annotator
 from scellm.models import CellLM
 from scellm.nn import Encoder
-from scellm.tl._align import align_cells
-from scellm.train._fit_annotator import fit_annotator
 
 N_GENES, N_PCS, N_NEIGHBORS = 2000, 50, 15
 PENALTY = 0.1

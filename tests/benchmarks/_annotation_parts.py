@@ -34,11 +34,11 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import train_test_split
 
 import scellm
+from scellm.annotation._align import align_cells
+from scellm.annotation._fit import fit_annotator
 from scellm.metrics._calibration import softmax
 from scellm.models import CellLM
-from scellm.tl._align import align_cells
 from scellm.tl._annotate import MAX_SHIFT
-from scellm.train._fit_annotator import fit_annotator
 
 Row = dict[str, Any]
 SEEDS = 5
@@ -157,7 +157,7 @@ def zero_shot(model: CellLM, celltypist: str = "", before: Sequence[Row] = ()) -
         def common(names: np.ndarray, right: dict[str, str] = right) -> np.ndarray:
             return np.array([right.get(str(found), f"other: {found}") for found in names])
 
-        scellm.tl.annotate(adata, model=model, target_error=0.1, min_overlap=0.02, show_progress=False)
+        scellm.tl.annotate(adata, model=model, target_error=0.1, min_overlap=0.02)
         old = known(before, {"set": data.short(name), "types": len(np.unique(truth))})
         if "logistic regression" not in old:
             by_genes = by_genes or genes_of_reference(reference_cells())
@@ -298,7 +298,7 @@ def fine_tuned(model: CellLM, celltypist: str = "", before: Sequence[Row] = ()) 
         scores: dict[str, list[float]] = {}
         old = known(before, {"set": data.short(name), "types": adata.obs["cell_type"].nunique()})
         options = {
-            "labels": "cell_type", "val_size": 0.16, "test_size": 0.2, "min_overlap": 0.02, "show_progress": False,
+            "labels": "cell_type", "val_size": 0.16, "test_size": 0.2, "min_overlap": 0.02,
             "max_epochs": EPOCHS,
         }  # fmt: skip
         for strategy, seeds in STRATEGIES.items():
@@ -357,7 +357,7 @@ def conformal_row(train: Cells, test: Cells, seed: int, *, by_study: bool) -> Ro
         "ECE after": error(softmax(logits / found.temperature), truth),
     }
     probabilities = found.probabilities(vectors)
-    strange = found.strangeness(vectors)
+    strange = found.outlier_score(vectors)
     alarms = found.novelty_scores(strange, FALSE_ALARM, shift=min(found.shift(strange), MAX_SHIFT))
     row["called novel"] = float((alarms > 1).mean())
     for target in (0.05, 0.1, 0.2):
@@ -414,7 +414,7 @@ def novelty(model: CellLM, celltypist: str = "", before: Sequence[Row] = ()) -> 
             vectors = cells.vectors["scellm"]
             found = fit_annotator(vectors[reference], codes, list(classes), method="linear", rng=0)
             score = {
-                part: found.novelty_scores(found.strangeness(vectors[rows]), FALSE_ALARM)
+                part: found.novelty_scores(found.outlier_score(vectors[rows]), FALSE_ALARM)
                 for part, rows in (("known", known), ("unseen", unseen))
             }
             probabilities = {
@@ -480,10 +480,10 @@ def speed(model: CellLM, celltypist: str = "", before: Sequence[Row] = ()) -> It
             big, model=model, show_progress=False, copy=True
         ),
         "tl.annotate, shipped reference, sets": lambda: scellm.tl.annotate(
-            big, model=model, show_progress=False, copy=True, target_error=0.05
+            big, model=model, copy=True, target_error=0.05
         ),
         f"tl.annotate, reference= of {reference.n_obs:,} cells": lambda: scellm.tl.annotate(
-            big, model=model, reference=reference, labels="cell_type", show_progress=False, copy=True
+            big, model=model, reference=reference, labels="cell_type", copy=True
         ),
     }
     base = None
@@ -518,7 +518,7 @@ before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 adata = ad.read_h5ad(sys.argv[1], backed="r")
 start = time.perf_counter()
 options = {} if sys.argv[3] == "shipped" else {"reference": reference, "labels": "cell_type"}
-scellm.tl.annotate(adata, model=sys.argv[2], target_error=0.05, show_progress=False, **options)
+scellm.tl.annotate(adata, model=sys.argv[2], target_error=0.05, **options)
 print(before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter() - start)
 """
 

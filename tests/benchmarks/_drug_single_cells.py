@@ -19,6 +19,7 @@ from sklearn.metrics import f1_score, roc_auc_score
 from sklearn.model_selection import StratifiedShuffleSplit
 
 import scellm
+from scellm.annotation._few_labels import FewLabelsConfig, fit_few_labels
 from scellm.data import GeneVocabulary, describe_values, gene_counts, match_genes
 from scellm.drugs import DrugResponseConfig, cell_line_kernel, structure_kernel
 from scellm.drugs._fit_projection import fit_projector
@@ -29,7 +30,6 @@ from scellm.drugs._projection import CellLineProjector
 from scellm.drugs._solve import solve_response
 from scellm.drugs._structures import structures
 from scellm.models import CellLM
-from scellm.train._few_labels import FewLabelsConfig, fit_few_labels
 
 SETS = (
     "corpus/li2017_cell_lines",
@@ -368,11 +368,9 @@ def _fine_tuned(
     mine.obs.iloc[train, 0] = np.where(sensitive[train], "sensitive", "resistant")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        head = scellm.tl.fine_tune(
-            mine, labels="response", task="drug_response", model=model, min_overlap=0.01, baseline=False
-        )
+        head = scellm.tl.few_shot(mine, "response", model=model, min_overlap=0.01, baseline=False)
         others = cells[test].copy()
-        scellm.tl.annotate(others, model=head, novelty_error=None, min_overlap=0.01, show_progress=False)
+        scellm.tl.annotate(others, model=head, novelty_error=None, min_overlap=0.01)
     place = others.uns["scellm_cell_type"]["classes"].tolist().index("sensitive")
     return others.obsm["scellm_cell_type_probabilities"][:, place].astype(np.float64) - 0.5
 

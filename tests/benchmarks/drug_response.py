@@ -426,16 +426,16 @@ def text(state: dict[str, Any]) -> str:
         )
         both = (few["same recipe, genes + embedding"] < few["tl.fine_tune"]).sum()
         parts.append(
-            '**Few labelled cells.** `tl.fine_tune(task="drug_response")` on all cells of a set with 5 % (ten draws) or 80 % (three) '
+            "**Few labelled cells.** `tl.few_shot` on all cells of a set with 5 % (ten draws) or 80 % (three) "
             "of the labels, then `tl.annotate` on the others; beside it logistic regression on log-normalised genes, on the embedding and on that of "
-            "random weights, which see the labelled cells alone. Macro-F1 of `tl.fine_tune`, and in brackets its difference from logistic regression on "
+            "random weights, which see the labelled cells alone. Macro-F1 of `tl.few_shot`, and in brackets its difference from logistic regression on "
             f"genes, draw by draw with standard error: {'; '.join(sums)}.\n\n*Same recipe* rows give other features the same treatment "
-            "with cells that have no label: what `tl.fine_tune` gains is that treatment of the genes and not the encoder, which it does "
+            "with cells that have no label: what `tl.few_shot` gains is that treatment of the genes and not the encoder, which it does "
             f"not use; genes and embedding together are worse than genes in {both} of {len(few)}. The recipe was chosen on other draws of the same four sets. On "
             f"{len(checks)} pairs of neighbouring kinds of cells on which nothing was chosen (5 % labelled, no responses) it is above logistic regression on genes by more than "
             f"two standard errors in {above} and below in {below}; there the embedding alone is better than it in {n_embedding}. "
             f"\n\nNone of the four sets tests sensitivity itself ({'; '.join(part['confounds'])}). The sets of SCAD "
-            "exist as z-scores only, which `tl` refuses; for `tl.fine_tune` and the embeddings their positive part stands in for log "
+            "exist as z-scores only, which `tl` refuses; for `tl.few_shot` and the embeddings their positive part stands in for log "
             "expression, while *genes* has both signs. With 80 % of these labels 22 to 24 cells are left: one more error in three draws is about 0.014. "
             "No two sets share a drug, so there is no transfer between sets to show. Without any label, the shipped "
             f"drug model separates untreated PC9 cells from survivors with AUC {zero} (0.5 is chance)."

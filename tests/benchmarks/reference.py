@@ -23,10 +23,10 @@ from _report import write
 from training_corpus import drawn
 
 import scellm
+from scellm.annotation._fit import METHODS, calibrate, draw_evenly, fit_one, macro_f1
 from scellm.metrics._conformal import balance
 from scellm.models._hub import shipped_folder
 from scellm.models._parts import write_part
-from scellm.train._fit_annotator import METHODS, calibrate, draw_evenly, fit_one, macro_f1
 
 TYPES = Path(__file__).with_name("reference_types.tsv")
 PER_PROFILE = 12
@@ -161,7 +161,7 @@ def main() -> None:
         for method in METHODS:
             fitted = fit_one(method, vectors[train], codes[train], classes, max_exemplars=N_EXEMPLARS)
             logits[method][test] = fitted.logits(vectors[test])
-        strange[test], tested[test] = fitted.strangeness(vectors[test]), True
+        strange[test], tested[test] = fitted.outlier_score(vectors[test]), True
         print(study, len(test), flush=True)
     rows = np.flatnonzero(tested)
     by_method = {

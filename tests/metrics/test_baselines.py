@@ -1,4 +1,4 @@
-"""The baselines are real, are trained on the training cells alone, and the verdict follows the numbers."""
+"""The baselines are real, are trained on the training cells alone, and the summary follows the numbers."""
 
 import importlib.util
 
@@ -81,7 +81,7 @@ def test_verdict_follows_the_numbers(cells, share, text):
     found = compare_baselines(
         cells.X, cells.obs["cell_type"], **PARTS, methods=QUICK, predictions={"mine": right(cells, share)}
     )
-    assert re.search(text, found.verdict)
+    assert re.search(text, found.summary)
     assert found.table["macro_f1"].is_monotonic_decreasing
     assert np.isnan(found.table.loc["mine", "seconds"])
 

@@ -55,3 +55,17 @@ def test_what_is_missing_is_named(cells):
     cells.obs["empty"] = pd.Categorical([None] * cells.n_obs, categories=["B"])
     with pytest.raises(ValueError, match="No cell has both a known type"):
         scellm.pl.reliability(cells, "empty")
+
+
+def test_names_without_one_in_common_are_refused_or_mapped(cells):
+    before = scellm.pl.reliability(cells, "truth", show=False).get_title()
+    own = {name: f"my {name}" for name in cells.obs["truth"].astype("category").cat.categories}
+    cells.obs["mine"] = cells.obs["truth"].astype(object).map(own, na_action="ignore")
+    with pytest.raises(
+        ValueError, match=r"No type of `adata.obs\['mine'\]` has the name of a predicted one.*Pass mapping="
+    ):
+        scellm.pl.reliability(cells, "mine", show=False)
+    back = {mine: name for name, mine in own.items()}
+    assert scellm.pl.reliability(cells, "mine", mapping=back, show=False).get_title() == before
+    with pytest.raises(ValueError, match=r"mapping has \['no such type'\]"):
+        scellm.pl.reliability(cells, "mine", mapping={"no such type": "a"}, show=False)

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 import scellm
-from scellm.models._annotator import unit
-from scellm.tl._align import align_cells, study_shift
-from scellm.train._fit_annotator import fit_annotator
+from scellm.annotation._align import align_cells, batch_shift
+from scellm.annotation._annotator import unit
+from scellm.annotation._fit import fit_annotator
 
 D = 24
 CLASSES = ["a", "b", "c", "d", "e"]
@@ -36,7 +36,7 @@ def test_shift_is_found_whatever_the_proportions_of_types(world):
             [moved[codes == k].mean(0) - unit(annotator.exemplars)[annotator.exemplar_labels == k].mean(0)
              for k in range(5) if sizes[k]], axis=0,
         )  # fmt: skip
-        found = study_shift(annotator, moved)
+        found = batch_shift(annotator, moved)
         assert np.linalg.norm(found - true_shift) < 0.35 * np.linalg.norm(true_shift)
         control = moved.mean(0) - unit(annotator.exemplars).mean(0)  # what a plain mean takes for the shift
         if max(sizes) > 100:
@@ -54,7 +54,7 @@ def test_labels_come_back_and_known_cells_are_no_longer_novel(world):
         return (annotator.probabilities(x).argmax(1) == codes).mean()
 
     def alarms(x):
-        return (annotator.novelty_scores(annotator.strangeness(x), 0.05) > 1).mean()
+        return (annotator.novelty_scores(annotator.outlier_score(x), 0.05) > 1).mean()
 
     assert right(found) > 0.97 > right(moved)
     assert alarms(found) + 0.2 < alarms(moved)
@@ -66,7 +66,7 @@ def test_a_type_that_the_reference_lacks_does_not_pull(world):
     found, _ = align_cells(annotator, vectors + move, "auto")
     known = codes < 5
     assert (annotator.probabilities(found[known]).argmax(1) == codes[known]).mean() > 0.97
-    strange = annotator.strangeness(found)
+    strange = annotator.outlier_score(found)
     assert np.median(strange[~known]) > 1.5 * np.median(strange[known])
 
 
@@ -82,7 +82,7 @@ def test_a_part_of_many_cells_gives_the_same_shift(world, monkeypatch):
     annotator, centres, move, rng = world
     vectors, _ = draw(rng, centres[:5], [100] * 5)
     whole, length = align_cells(annotator, vectors + move, True)
-    monkeypatch.setattr("scellm.tl._align.MOST_CELLS", 250)
+    monkeypatch.setattr("scellm.annotation._align.MOST_CELLS", 250)
     part, other = align_cells(annotator, vectors + move, True)
     assert abs(length - other) < 0.1 * length
     assert np.abs(part - whole).max() < 0.1
@@ -108,8 +108,8 @@ def test_annotate_takes_the_option():
     adata, reference = scellm.datasets.toy_cells(60, rng=1), scellm.datasets.toy_cells(80)
     options = {"reference": reference, "labels": "cell_type"}
     scellm.tl.annotate(adata, **options, align=True)
-    assert adata.uns["scellm_cell_type"]["study_shift"] > 0
+    assert adata.uns["scellm_cell_type"]["batch_shift"] > 0
     scellm.tl.annotate(adata, **options, align=False)
-    assert adata.uns["scellm_cell_type"]["study_shift"] == 0
+    assert adata.uns["scellm_cell_type"]["batch_shift"] == 0
     with pytest.raises(ValueError, match="align='yes' is unknown; choose 'auto', True or False"):
         scellm.tl.annotate(adata, **options, align="yes")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..models._annotator import unit
+from ._annotator import unit
 
 CELLS_PER_CLUSTER = 50
 """Over-clustering: small clusters, so that few hold two types (ours)."""

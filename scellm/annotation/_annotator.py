@@ -13,7 +13,7 @@ import numpy as np
 
 from ..metrics._calibration import softmax
 from ..metrics._conformal import LEVELS, conformal_threshold, prediction_sets
-from ._parts import Part
+from ..models._parts import Part
 
 KINDS = ("linear", "knn", "prototype")
 SPACES = ("embedding", "genes")
@@ -64,7 +64,7 @@ class Annotator:
     exemplar_spread
         (N,) mean cosine distance of each exemplar to its nearest ones.
     novelty
-        (1001,) quantiles of `strangeness` over held-out cells.
+        (1001,) quantiles of `outlier_score` over held-out cells.
     n_neighbors
         Neighbours that vote.
     genes
@@ -155,7 +155,7 @@ class Annotator:
         """(B, K) calibrated probabilities, float32."""
         return softmax(self.logits(vectors) / self.temperature).astype(np.float32)
 
-    def strangeness(self, vectors: np.ndarray) -> np.ndarray:
+    def outlier_score(self, vectors: np.ndarray) -> np.ndarray:
         """(B,) cosine distance to the nearest exemplars over the square root of their own spread (ours).
 
         Halfway between a plain distance, which calls all cells of a loose type strange, and a local outlier factor,
@@ -173,7 +173,7 @@ class Annotator:
         return max(1.0, float(np.median(strange)) / usual)
 
     def novelty_scores(self, strange: np.ndarray, false_alarm: float, *, shift: float = 1.0) -> np.ndarray:
-        """(B,) strangeness as a multiple of what `false_alarm` of the held-out cells exceed, after a common shift."""
+        """(B,) outlier_score as a multiple of what `false_alarm` of the held-out cells exceed, after a common shift."""
         at = int(np.floor((1 - false_alarm) * (len(LEVELS) - 1) + 1e-9))
         return (strange / (shift * max(float(self.novelty[at]), 1e-6))).astype(np.float32)
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from scellm.models._annotator import Annotator
-from scellm.train._fit_annotator import (
+from scellm.annotation._annotator import Annotator
+from scellm.annotation._fit import (
     METHODS,
     draw_evenly,
     fit_annotator,
@@ -32,14 +32,14 @@ def test_stored_annotator_says_the_same(method):
     again = Annotator.from_part(annotator.to_part())
     new, _ = clouds(rng=1)
     np.testing.assert_allclose(again.probabilities(new), annotator.probabilities(new), atol=5e-3)
-    np.testing.assert_allclose(again.strangeness(new), annotator.strangeness(new), rtol=2e-2, atol=2e-2)
+    np.testing.assert_allclose(again.outlier_score(new), annotator.outlier_score(new), rtol=2e-2, atol=2e-2)
     assert again.classes == CLASSES
     assert again.threshold(0.1) == annotator.threshold(0.1)
 
 
 @pytest.mark.parametrize(("lead", "chosen"), [(0.01, "linear"), (0.05, "knn")], ids="lead {}".format)
 def test_auto_leaves_the_linear_classifier_only_for_a_clear_lead(monkeypatch, lead, chosen):
-    from scellm.train import _fit_annotator
+    from scellm.annotation import _fit as _fit_annotator
 
     scores = iter([0.9, 0.8, 0.9 + lead])  # linear, prototype, knn
     monkeypatch.setattr(_fit_annotator, "macro_f1", lambda *_: next(scores, 0.0))
@@ -71,7 +71,7 @@ def test_novelty_alarms_as_often_as_asked_on_new_cells_and_on_others_nearly_alwa
     same, _ = clouds(900, spread=0.5, rng=1)
     other = same - 4 * np.eye(8)[7].astype(np.float32)
     rates = [
-        (annotator.novelty_scores(annotator.strangeness(x), false_alarm) > 1).mean() for x in (same, other)
+        (annotator.novelty_scores(annotator.outlier_score(x), false_alarm) > 1).mean() for x in (same, other)
     ]
     assert rates[0] == pytest.approx(false_alarm, abs=0.05)
     assert rates[1] > 0.95
@@ -144,7 +144,7 @@ def test_distances_are_those_of_a_loop():
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     new = clouds(7, rng=3)[0]
     spread = [np.sort(1 - unit @ x)[1:6].mean() for x in unit]
-    for cell, found in zip(new, annotator.strangeness(new), strict=True):
+    for cell, found in zip(new, annotator.outlier_score(new), strict=True):
         distance = 1 - unit @ (cell / np.linalg.norm(cell))
         near = np.argsort(distance)[:5]
         expected = distance[near].mean() / np.sqrt(np.mean([spread[i] for i in near]))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from scellm.tl._vote import over_cluster, vote
+from scellm.annotation._vote import over_cluster, vote
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from ..metrics._calibration import softmax
-from ..models._annotator import Annotator, unit
+from ._annotator import Annotator, unit
 
 ROUNDS = (16.0, 8.0, 4.0, 2.0, *[1.0] * 6)
 """What the temperature is multiplied by in each round of labels and shift. The first rounds believe the labels little, and
@@ -24,7 +24,7 @@ NEARER = 0.92
 the training corpus the factor is 0.95 to 1.1, between two of them 0.43 to 0.89 (ours)."""
 
 
-def study_shift(annotator: Annotator, vectors: np.ndarray) -> np.ndarray:
+def batch_shift(annotator: Annotator, vectors: np.ndarray) -> np.ndarray:
     r"""How far cells lie from the reference cells of their own types, on average over types, (F,).
 
     Protocols move all cells of a study alike in the embedding. The mean over cells would take other proportions of types
@@ -53,7 +53,7 @@ def study_shift(annotator: Annotator, vectors: np.ndarray) -> np.ndarray:
     )
     for softer in ROUNDS:
         moved = vectors - shift
-        strange = annotator.strangeness(moved)
+        strange = annotator.outlier_score(moved)
         trusted = strange <= np.quantile(strange, TRUSTED)
         logits = annotator.logits(moved[trusted]) / (annotator.temperature * softer)
         shares = softmax(logits) * is_there
@@ -86,11 +86,11 @@ def align_cells(
     drawn = some
     if len(some) > MOST_CELLS:
         drawn = some[np.random.default_rng(0).choice(len(some), MOST_CELLS, replace=False)]
-    shift = study_shift(annotator, drawn)
+    shift = batch_shift(annotator, drawn)
     if not shift.any():
         return vectors, 0.0
     if align == "auto":
-        before, after = (np.median(annotator.strangeness(x)) for x in (drawn, drawn - shift))
+        before, after = (np.median(annotator.outlier_score(x)) for x in (drawn, drawn - shift))
         if after > NEARER * before:
             return vectors, 0.0
     found = np.full(vectors.shape, np.nan, dtype=np.float32)

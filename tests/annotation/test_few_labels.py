@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from scellm.models._annotator import Annotator
-from scellm.train._few_labels import FewLabelsConfig, _Components, _fit_head, fit_few_labels
+from scellm.annotation._annotator import Annotator
+from scellm.annotation._few_labels import FewLabelsConfig, _Components, _fit_head, fit_few_labels
 
 CLASSES = ["resistant", "sensitive"]
 N_GENES = 60
@@ -148,7 +148,7 @@ def test_novelty_is_about_all_cells():
     seen, new = X[:200], X[200:]
 
     def share_novel(annotator, cells):
-        strange = annotator.strangeness(vectors(annotator, cells))
+        strange = annotator.outlier_score(vectors(annotator, cells))
         return float((annotator.novelty_scores(strange, 0.05) > 1).mean())
 
     annotator = fit(seen, codes[:200], np.arange(6)).annotator

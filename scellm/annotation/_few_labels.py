@@ -21,14 +21,14 @@ import scipy.sparse as sp
 
 from ..metrics._calibration import softmax
 from ..metrics._conformal import balance, score_quantiles
-from ..models._annotator import ROWS_AT_ONCE, Annotator, nearest
-from ._fit_annotator import (
+from ..metrics._logistic import logistic_regression
+from ._annotator import ROWS_AT_ONCE, Annotator, nearest
+from ._fit import (
     MAX_EXEMPLARS,
     calibrate,
     fit_one,
     folds,
     keep_exemplars,
-    logistic_regression,
 )
 
 BASELINES = ("logistic", "embedding")
@@ -179,7 +179,7 @@ def fit_few_labels(
             parts=fold_of[kept],
             least_temperature=1.0 if len(kept) < MIN_CALIBRATION else 0.0,
         )
-        strange = _own_strangeness(annotator)
+        strange = _own_outlier_scores(annotator)
         annotator.novelty = score_quantiles(strange, np.ones(len(strange))).astype(np.float32)
         report["held_out"] = "cells" if groups is None else "groups"
     annotator.report = report
@@ -292,8 +292,8 @@ def _annotator(
     return annotator
 
 
-def _own_strangeness(annotator: Annotator) -> np.ndarray:
-    """(N,) strangeness of each exemplar among the others."""
+def _own_outlier_scores(annotator: Annotator) -> np.ndarray:
+    """(N,) outlier_score of each exemplar among the others."""
     cells, spread = annotator.exemplars, annotator.exemplar_spread
     found = []
     for start in range(0, len(cells), ROWS_AT_ONCE):

@@ -16,7 +16,9 @@ from ..metrics._conformal import (
     prediction_sets,
     score_quantiles,
 )
-from ..models._annotator import Annotator, spread_of
+from ..metrics._logistic import logistic_regression
+from ._annotator import Annotator, spread_of, unit
+from ._records import REPORTED_ERRORS
 
 Method = Literal["auto", "linear", "prototype", "knn"]
 METHODS = ("linear", "prototype", "knn")
@@ -28,10 +30,6 @@ MAX_CELLS = 10_000
 """Cells a classifier is fitted on, drawn evenly over classes: more change little and take long (ours)."""
 MAX_EXEMPLARS = 5_000
 """Cells kept to measure distances to."""
-PENALTY = 0.1
-"""C of logistic regression on standardised features (ours: chosen on labelled sets of the training corpus)."""
-REPORTED_ERRORS = (0.05, 0.1, 0.2)
-"""Target errors whose coverage is reported."""
 
 
 def fit_annotator(
@@ -97,7 +95,7 @@ def fit_annotator(
                 name, vectors[train], codes[train], classes, space=space, max_exemplars=max_exemplars
             )
             held_out[name][test] = fitted.logits(vectors[test])
-        strange[test] = fitted.strangeness(vectors[test])
+        strange[test] = fitted.outlier_score(vectors[test])
     if not is_known.any():
         msg = "Every class is in one group alone, so none can be held out: leave val_by out, or name a finer column."
         raise ValueError(msg)
@@ -149,7 +147,7 @@ def calibrate(
     codes
         (n,) their classes.
     strange
-        (n,) their strangeness.
+        (n,) their outlier_score.
     weights
         (n,) weights that sum to n.
     parts
@@ -259,48 +257,8 @@ def keep_exemplars(annotator: Annotator, vectors: np.ndarray, codes: np.ndarray,
     annotator.exemplar_spread = spread_of(annotator.exemplars)
 
 
-def logistic_regression(
-    vectors: np.ndarray,
-    codes: np.ndarray,
-    n_classes: int,
-    penalty: float = PENALTY,
-    *,
-    balanced: bool = True,
-    weights: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Multinomial logistic regression: (K, F) weights and (K,) biases, -inf for classes without cells.
-
-    With `weights` of the rows classes are not balanced.
-    """
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-
-    weight = np.zeros((n_classes, vectors.shape[1]), np.float32)
-    bias = np.full(n_classes, -np.inf, np.float32)
-    present = np.unique(codes)
-    if len(present) == 1:
-        bias[present] = 0
-        return weight, bias
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the last digits are noise
-        fitted = LogisticRegression(
-            C=penalty,
-            class_weight="balanced" if balanced and weights is None else None,
-            max_iter=200,
-            tol=1e-3,
-        )
-        fitted.fit(vectors, codes, sample_weight=weights)
-    if len(present) == 2:  # scikit-learn keeps one row; a class against the other
-        weight[present[1]], bias[present] = fitted.coef_[0], [0, fitted.intercept_[0]]
-    else:
-        weight[present], bias[present] = fitted.coef_, fitted.intercept_
-    return weight, bias
-
-
 def _prototypes(vectors: np.ndarray, codes: np.ndarray, n_classes: int) -> np.ndarray:
     """(K, F) unit mean of the unit vectors of each class; zeros without cells."""
-    from ..models._annotator import unit
-
     sphere = unit(vectors)
     means = [
         sphere[codes == code].mean(axis=0) if (codes == code).any() else np.zeros(vectors.shape[1])

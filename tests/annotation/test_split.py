@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from scellm.train._split import split_cells
+from scellm.annotation._split import split_cells
 
 CODES = np.repeat(np.arange(4), [100, 60, 30, 10])
 DONORS = np.arange(200) % 8

@@ -1,0 +1,1 @@
+"""Cell types from vectors: heads, calibration, prediction sets, novelty. Arrays in, arrays out."""

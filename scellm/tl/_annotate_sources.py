@@ -1,0 +1,149 @@
+"""Where the annotator of `tl.annotate` comes from: a model, or a reference that is fitted now; and the vectors it takes."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from .._warn import warn
+from ..annotation._annotator import Annotator
+from ..annotation._fit import fit_annotator
+from ..models import CellLM
+from ._read_labels import Labels, group_columns, read_groups, read_labels
+from ._vectors import cell_vectors, log_expression, variable_genes
+
+FEW_GENES, MANY_GENES = 0.5, 0.9
+"""Share of the genes of a head on genes below which it is refused, and below which that is worth a word (ours)."""
+logger = logging.getLogger("scellm.tl._annotate")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Labelled cells, and how a classifier is fitted to them."""
+
+    cells: AnnData
+    labels: str
+    method: str
+    val_by: str | None
+    rng: int
+
+    def read(self) -> tuple[Labels, np.ndarray, np.ndarray | None]:
+        """Labels, rows that have one, and the groups of those rows."""
+        read = read_labels(self.cells, self.labels, name="reference", min_cells=2)
+        rows = np.flatnonzero(read.codes >= 0)
+        return read, rows, _groups(self.cells, self.val_by, rows)
+
+
+def of_model(model: CellLM) -> tuple[Annotator, str]:
+    """The head or the reference of a model, and the mode that is."""
+    for part, mode in (("cell_type", "fine-tuned"), ("reference", "pretrained")):
+        if part in model.parts:
+            annotator = Annotator.from_part(model.parts[part])
+            if annotator.space == "embedding" and annotator.n_features != model.config.dim:
+                msg = (
+                    f"The {part!r} of {model.name!r} takes vectors of {annotator.n_features} numbers, its encoder gives "
+                    f"{model.config.dim}: they do not belong together. Fine-tune again, or load the model again."
+                )
+                raise ValueError(msg)
+            return annotator, mode
+    msg = (
+        f"{model.name or 'This model'!r} knows no cell types: it has neither a fine-tuned head nor a reference. Pass "
+        "reference= with labelled cells and labels= with their column, or a model from scellm.tl.fine_tune."
+    )
+    raise ValueError(msg)
+
+
+def of_genes(adata: AnnData, annotator: Annotator, model: CellLM, query: dict[str, Any]) -> np.ndarray:
+    """(n_obs, F) log1p CP10k of the genes of a head; genes the data lacks are at the mean of its training cells."""
+    ids = pd.Index(model.vocabulary.symbols).get_indexer(annotator.genes)
+    if (ids < 0).any():
+        msg = (
+            f"{int((ids < 0).sum())} genes of the head of {model.name!r} are not in its vocabulary: they do not belong "
+            "together. Fine-tune again, or load the model again."
+        )
+        raise ValueError(msg)
+    logged, has = log_expression(adata, model, query, ids)
+    vectors = logged.toarray()
+    is_empty, is_there = ~vectors.any(axis=1), has[ids]
+    if (share := float(is_there.mean())) < FEW_GENES:
+        msg = (
+            f"`adata` has {int(is_there.sum())} of the {len(ids)} genes of the head ({100 * share:.0f} %, need "
+            f"{100 * FEW_GENES:.0f} %). Pass the data as it was before genes were selected, or fine-tune with its genes."
+        )
+        raise ValueError(msg)
+    if share < MANY_GENES:
+        warn(
+            f"`adata` lacks {int((~is_there).sum())} of the {len(ids)} genes of the head; they count as average, and "
+            "confidence may be too high."
+        )
+    vectors[:, ~is_there] = annotator.centre[~is_there]
+    vectors[is_empty] = np.nan
+    return vectors
+
+
+def on_embedding(asked: Reference, model: CellLM, options: dict[str, Any]) -> Annotator:
+    """A classifier on the embedding of the reference."""
+    read, rows, groups = asked.read()
+    vectors, _ = cell_vectors(asked.cells, model, options)
+    rows, groups = _without_empty(vectors, rows, groups)
+    return fit_annotator(
+        vectors[rows], *_codes(read, rows), method=asked.method, groups=groups, rng=asked.rng
+    )
+
+
+def on_genes(
+    adata: AnnData, asked: Reference, model: CellLM, query: dict[str, Any], options: dict[str, Any]
+) -> tuple[Annotator, np.ndarray]:
+    """The baseline, and the vectors of the cells: log1p CP10k of genes that both objects have and that vary."""
+    read, rows, groups = asked.read()
+    logged, has = log_expression(asked.cells, model, options)
+    _, query_has = log_expression(adata[:1], model, {**query, "min_overlap": 0})
+    genes = variable_genes(logged[rows], has & query_has)
+    if len(genes) < 50:
+        msg = f"`adata` and `reference` share {len(genes)} expressed genes; at least 50 are needed."
+        raise ValueError(msg)
+    vectors = logged[:, genes].toarray()
+    annotator = fit_annotator(
+        vectors[rows],
+        *_codes(read, rows),
+        method="linear",
+        groups=groups,
+        space="genes",
+        genes=[str(symbol) for symbol in model.vocabulary.symbols[genes]],
+        rng=asked.rng,
+    )
+    found = log_expression(adata, model, query, genes)[0].toarray()
+    found[~found.any(axis=1)] = np.nan
+    return annotator, found
+
+
+def _codes(read: Labels, rows: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Codes of the rows that are used, renumbered where a class lost all its cells, and the classes."""
+    present, codes = np.unique(read.codes[rows], return_inverse=True)
+    return codes, [read.classes[code] for code in present]
+
+
+def _groups(reference: AnnData, val_by: str | None, rows: np.ndarray) -> np.ndarray | None:
+    """Groups to hold out, of the rows."""
+    if val_by is not None:
+        return read_groups(reference, val_by, rows, option="val_by", name="reference")
+    if columns := group_columns(reference):
+        logger.info(
+            "The reference has the columns %s; with val_by= whole groups would be held out, and confidence be that for "
+            "other donors.",
+            columns,
+        )
+    return None
+
+
+def _without_empty(
+    vectors: np.ndarray, rows: np.ndarray, groups: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Rows whose cells express something."""
+    is_full = np.isfinite(vectors[rows]).all(axis=1)
+    return rows[is_full], None if groups is None else groups[is_full]

@@ -1,0 +1,94 @@
+"""From labelled cells to a model with a head: shared by `tl.fine_tune` and `tl.few_shot`."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from typing import Any
+
+import numpy as np
+from anndata import AnnData
+from torch import nn
+
+from .._warn import warn
+from ..annotation._annotator import Annotator
+from ..data import Tokens, check_finite, describe_values, match_genes, row_blocks, tokenize
+from ..models import CellLM
+from ..models._parts import Parts
+from ._embed import ROWS_PER_BLOCK, _check_values, _source
+from ._read_labels import Labels
+
+
+def labelled_tokens(
+    adata: AnnData, read: Labels, model: CellLM, data: dict[str, Any]
+) -> tuple[Tokens, np.ndarray]:
+    """Tokens of the cells that have a label and express something, and their rows in `adata`."""
+    with _source(adata, data["layer"], data["use_raw"]) as (X, var, where, raw_var):
+        match = match_genes(
+            var, model.vocabulary, data["gene_key"], min_overlap=data["min_overlap"], raw_var=raw_var
+        )
+        values = describe_values(X)
+        _check_values(values, where, raw_var)
+        parts, rows = [], []
+        for start, block in row_blocks(X, ROWS_PER_BLOCK):
+            check_finite(block, start)
+            tokens = tokenize(
+                block, match.ids, len(model.vocabulary), model.tokens, linearize=values.linearize
+            )
+            kept = np.flatnonzero((read.codes[start : start + len(tokens)] >= 0) & (tokens.lengths > 0))
+            parts.append(tokens[kept])
+            rows.append(start + kept)
+    rows = np.concatenate(rows)
+    if n_empty := int((read.codes >= 0).sum()) - len(rows):
+        warn(f"{n_empty} labelled cells express no vocabulary gene; they are left out.")
+    lengths = np.concatenate([part.lengths for part in parts])
+    packed = Tokens(
+        np.concatenate([part.gene_ids for part in parts]),
+        np.concatenate([part.values for part in parts]),
+        np.concatenate([[0], np.cumsum(lengths)]),
+    )
+    return packed, rows
+
+
+def with_head(
+    model: CellLM, encoder: nn.Module, annotator: Annotator, report: dict[str, Any], name: str = ""
+) -> CellLM:
+    """A model of its own, never saved, with this encoder, head, and what is known of it."""
+    annotator.facts = {
+        "labels": report["labels"],
+        "trained_from": model.name,
+        "strategy": report["settings"]["strategy"],
+    }
+    annotator.report |= {"summary": report["summary"]}
+    return dataclasses.replace(
+        model,
+        encoder=encoder,
+        name=name or f"{model.name or 'model'}-{report['labels']}",
+        sha256="",
+        revision=None,
+        card="",
+        parts=Parts({"cell_type": annotator.to_part()}),  # others are of the old embedding
+        provenance=_provenance(model, report),
+    )
+
+
+def _provenance(model: CellLM, report: dict[str, Any]) -> dict[str, Any]:
+    """What the model card says."""
+    judged = report["evaluated_on"]
+    return {
+        "description": (
+            f"{model.name or 'A model'} fine-tuned on {report['n_train']} cells for {len(report['classes'])} classes of "
+            f"{report['labels']!r}. {report['summary']}"
+        ),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "classes": [str(name) for name in report["classes"]],
+        "settings": {name: value for name, value in report["settings"].items() if value != ""},
+        "measured_on": judged,
+        **{name: round(float(report[judged][name]), 4) for name in ("macro_f1", "accuracy", "ece")},
+        "n_cells": {part: report[f"n_{part}"] for part in ("train", "val", "test")},
+        "started_from": {
+            "name": model.name,
+            "sha256": model.sha256,
+            **({"provenance": model.provenance.get("description", "")}),
+        },
+    }
