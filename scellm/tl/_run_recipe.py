@@ -11,9 +11,9 @@ import torch
 
 from ..data import Corpus
 from ..models import CellLM, save
-from ..train import World, average
+from ..train import World
 from ..train._recipe_file import RecipeFile
-from ._pretrain import pretrain, start_encoder
+from ._pretrain import pretrain
 
 
 def run_recipe(
@@ -60,13 +60,12 @@ def run_recipe(
     for stage in recipe.stages:
         settings = dataclasses.replace(stage.recipe, **changes)
         config = recipe.architecture(stage, len(corpus.vocabulary))
-        start = model
         fields = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
         model = pretrain(
             corpus,
             config=config,
-            init=start,
-            genes=stage.genes,
+            init=model,
+            gene_init=stage.gene_init,
             rng=fields.pop("seed"),
             max_genes=recipe.max_genes,
             device=device,
@@ -76,18 +75,7 @@ def run_recipe(
             show_progress=show_progress,
             **fields,
         )
-        if stage.average is not None:
-            begun = start_encoder(
-                config,
-                start,
-                corpus,
-                settings.views.target_sum,
-                settings.seed,
-                stage.genes,
-                settings.type_key,
-            )
-            model.encoder = average(begun, model.encoder, stage.average).eval()
-        stages[stage.name] = {**model.provenance, "average": stage.average}
+        stages[stage.name] = model.provenance
     # one account of the data, and of each stage what is its own
     shared = ("datasets", "n_cells", "corpus_fingerprint", "versions", "date", "device")
     model.provenance = {name: stages[recipe.stages[-1].name][name] for name in ("description", *shared)} | {
