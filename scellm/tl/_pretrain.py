@@ -118,7 +118,8 @@ def pretrain(
     rng
         Seed of everything random.
     name
-        Name of the model; `None` is `"scellm-"` and that of the configuration.
+        Name of the model; `None` is `"pretrained-"` and that of the configuration, as in `"pretrained-small"`. Names
+        that begin with `"scellm-"` are those of models that come with scellm.
     show_progress
         Show a progress bar.
     recipe
@@ -203,7 +204,7 @@ def pretrain(
         tokens=tokens,
         vocabulary=corpus.vocabulary,
         provenance=_provenance(corpus, settings, history, chosen, world, init, gene_init),
-        name=name or f"scellm-{config if isinstance(config, str) else 'custom'}",
+        name=name or f"pretrained-{config if isinstance(config, str) else 'custom'}",
         history=pd.DataFrame(history),
     )
 

@@ -49,6 +49,14 @@ class RecipeFile:
     data: tuple[str, ...] = ()
     """Data, if the caller names none: paths, relative to the recipe."""
 
+    def changed(self, changes: Mapping[str, Any]) -> RecipeFile:
+        """The recipe with other fields of `PretrainConfig` in every stage."""
+        stages = (
+            dataclasses.replace(stage, recipe=dataclasses.replace(stage.recipe, **changes))
+            for stage in self.stages
+        )
+        return dataclasses.replace(self, stages=tuple(stages))
+
     def architecture(self, stage: Stage, n_genes: int) -> CellLMConfig:
         """The encoder of a stage."""
         fields = {**self.config, **stage.config}
