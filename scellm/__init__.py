@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 __all__ = ["__version__", "data", "datasets", "get", "metrics", "models", "nn", "pl", "pp", "tl", "train"]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> object:
     """Import a namespace when it is first used, so that `import scellm` stays light."""
     if name in __all__:
         return _import_module(f".{name}", __name__)

@@ -55,12 +55,12 @@ def only_trained(
     kept = {id(p) for p in trained.values()}
     others = [p for module in modules for p in module.parameters() if id(p) not in kept and p.requires_grad]
     for parameter in others:
-        parameter.requires_grad_(requires_grad=False)
+        parameter.requires_grad = False
     try:
         yield
     finally:
         for parameter in others:
-            parameter.requires_grad_(requires_grad=True)
+            parameter.requires_grad = True
 
 
 def adamw(parameters: Mapping[str, torch.nn.Parameter], recipe: PretrainConfig) -> torch.optim.Optimizer:
