@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from pathlib import Path
 
-WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN = 190, 66, 42, 46, 16
+WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN = 204, 66, 42, 46, 16
 Box = tuple[int, int, str, str, str]
 """Column, row, title, what happens, place in the package."""
 
@@ -15,11 +15,11 @@ CELLS: list[Box] = [
     (2, 0, "tokens", "gene ids, values", "data/_tokens.py"),
     (3, 0, "encoder", "one cell at a time", "models/_encode.py, nn/"),
     (4, 0, "embedding", "obsm, record in uns", "tl/_embed.py"),
-    (2, 1, "counts, log values", "row blocks", "data/_expression.py"),
-    (3, 1, "drug model", "arrays in, arrays out", "drugs/"),
-    (4, 1, "ln IC50", "obsm, obs", "tl/_drug_response.py"),
-    (3, 2, "heads", "types, confidence, novelty", "annotation/"),
-    (4, 2, "cell types", "obs, obsm", "tl/_annotate.py"),
+    (2, 2, "counts, log values", "row blocks", "data/_expression.py"),
+    (3, 2, "drug model", "arrays in, arrays out", "drugs/"),
+    (4, 2, "ln IC50", "obsm, obs", "tl/_drug_response.py"),
+    (3, 1, "heads", "types, confidence, novelty", "annotation/"),
+    (4, 1, "cell types", "obs, obsm", "tl/_annotate.py"),
     (5, 1, "tables, figures", "read keys only", "get/, pl/"),
 ]
 CELL_ARROWS = [
@@ -30,7 +30,7 @@ CELL_ARROWS = [
     (1, 5),
     (5, 6),
     (6, 7),
-    (4, 8),
+    (3, 8),
     (8, 9),
     (4, 10),
     (7, 10),
@@ -44,7 +44,7 @@ CORPUS: list[Box] = [
     (4, 0, "two-pass step", "losses and gradients", "train/_divide_and_conquer.py"),
     (5, 0, "optimizer", "rate, decay", "train/_optimizer.py"),
     (4, 1, "objectives", "encode, compare", "train/_objectives.py"),
-    (3, 1, "checkpoints, resume", "each complete or not there", "train/_checkpoint.py, _resume.py"),
+    (3, 1, "checkpoints, resume", "each complete or not there", "train/_checkpoint, _resume.py"),
     (2, 1, "trainer", "step, log, stop", "train/_trainer.py"),
     (5, 1, "weights", "model folder", "models/_bundle.py"),
 ]
@@ -74,8 +74,6 @@ def draw_arrow(first: Box, second: Box, top: int) -> str:
     if first[0] == second[0]:  # straight up or down
         down = to_y > y
         start, end = (x + WIDTH / 2, y + HEIGHT * down), (to_x + WIDTH / 2, to_y + HEIGHT * (not down))
-    elif second[0] < first[0]:  # back, and to another row
-        start, end = (x + WIDTH / 4, y + HEIGHT), (to_x + WIDTH * 3 / 4, to_y)
     else:
         start, end = (x + WIDTH, y + HEIGHT / 2), (to_x, to_y + HEIGHT / 2)
     return f'<path d="M{start[0]:g},{start[1]:g} L{end[0]:g},{end[1]:g}"/>'
