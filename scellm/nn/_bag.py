@@ -26,7 +26,7 @@ def encode_bag(
     Parameters
     ----------
     encoder
-        Encoder with `expression="continuous"` and `cell_embedding="mean"` or `"unit"`.
+        Encoder with `expression="continuous"` and `cell_embedding="mean"`, `"unit"` or `"bag"`.
     gene_ids, values
         (n_tokens,) packed tokens.
     indptr
@@ -41,7 +41,7 @@ def encode_bag(
         gene_ids, encoder.gene_embedding.weight, indptr[:-1], mode="sum", per_sample_weights=u
     )  # (B, D)
     lengths = indptr.diff()
-    if encoder.config.cell_embedding == "unit":
+    if encoder.config.has_unit_amounts:
         square = torch.segment_reduce(u.square(), "sum", lengths=lengths)
         share = 1 / square.clamp(min=1e-12).sqrt()
     else:

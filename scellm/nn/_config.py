@@ -44,8 +44,10 @@ class CellLMConfig:
         number of classes the masked-gene head predicts.
     cell_embedding
         `"cls"`: hidden state of a CLS position, as published. `"mean"`: mean over the genes (ours). `"unit"`: sum
-        over the genes, after the amounts of each cell are scaled to a vector of length 1 (ours); needs continuous
-        expression.
+        over the genes, after the amounts of each cell are scaled to a vector of length 1 (ours); for encoders without
+        blocks: whatever these add to every token is multiplied by the square root of the number of genes and drowns
+        the cell. `"bag"`: that sum over the *input* tokens, plus the mean over the genes of what the blocks changed
+        (ours); the blocks start at zero, so the encoder starts as the bag. Both need continuous expression.
     cell_depth
         Feed-forward blocks on the pooled cell embedding (ours): cheap, as they run once per cell.
     padded_context
@@ -66,7 +68,7 @@ class CellLMConfig:
     expression: Literal["bins", "continuous"] = "bins"
     amount: Literal["log1p", "sqrt"] = "log1p"
     n_expression_tokens: int = 8
-    cell_embedding: Literal["cls", "mean", "unit"] = "cls"
+    cell_embedding: Literal["cls", "mean", "unit", "bag"] = "cls"
     cell_depth: int = 0
     padded_context: int | None = None
     dropout: float = 0.0
@@ -81,7 +83,7 @@ class CellLMConfig:
             if getattr(self, field) not in choices:
                 msg = f"CellLMConfig.{field} is {getattr(self, field)!r}; choose one of {choices}."
                 raise ValueError(msg)
-        if self.expression != "continuous" and (self.amount != "log1p" or self.cell_embedding == "unit"):
+        if self.expression != "continuous" and (self.amount != "log1p" or self.has_unit_amounts):
             msg = (
                 f"CellLMConfig(amount={self.amount!r}, cell_embedding={self.cell_embedding!r}) needs "
                 f"expression='continuous'; it is {self.expression!r}."
@@ -112,6 +114,11 @@ class CellLMConfig:
     def random_features(self) -> int:
         """Random features `M` per head."""
         return self.n_features or max(1, int(self.dim_head * math.log(self.dim_head)))
+
+    @property
+    def has_unit_amounts(self) -> bool:
+        """Whether the amounts of each cell are scaled to a vector of length 1."""
+        return self.cell_embedding in ("unit", "bag")
 
     @property
     def is_bag(self) -> bool:
@@ -170,7 +177,7 @@ _CHOICES = {
     "attention": ("favor", "softmax"),
     "expression": ("bins", "continuous"),
     "amount": ("log1p", "sqrt"),
-    "cell_embedding": ("cls", "mean", "unit"),
+    "cell_embedding": ("cls", "mean", "unit", "bag"),
 }
 
 _OURS = {"attention": "softmax", "expression": "continuous", "cell_embedding": "mean"}

@@ -60,7 +60,7 @@ class ContinuousExpression(nn.Module):
     The gain is learnt per gene; pretraining starts it at the inverse spread of the gene in the corpus, so
     that a rarely seen marker is not drowned by ribosomal genes. The bias turns the length of u * embedding
     into a direction, which is what the layer norm of the first block lets through. With `amount="sqrt"`, u = gain *
-    square root of expression. With `cell_embedding="unit"` the amounts of a cell, as far as they are not masked, are
+    square root of expression. With `cell_embedding="unit"` or `"bag"` the amounts of a cell, as far as they are not masked, are
     divided by their root mean square, so that neither its depth nor its number of genes is in their length.
     """
 
@@ -69,11 +69,7 @@ class ContinuousExpression(nn.Module):
 
     def __init__(self, config: CellLMConfig) -> None:
         super().__init__()
-        self.n_genes, self.scale, self.is_unit = (
-            config.n_genes,
-            config.amount,
-            config.cell_embedding == "unit",
-        )
+        self.n_genes, self.scale, self.is_unit = config.n_genes, config.amount, config.has_unit_amounts
         self.log_gain = nn.Parameter(torch.zeros(config.n_genes + 2))
         self.bias = nn.Parameter(torch.randn(config.dim) * EMBEDDING_STD)
         self.mask_embedding = nn.Parameter(torch.randn(config.dim) * EMBEDDING_STD)
@@ -153,6 +149,8 @@ class Encoder(nn.Module):
         self.cell_blocks = nn.ModuleList(FeedForward(config) for _ in range(config.cell_depth))
         self.norm = nn.LayerNorm(config.dim)
         self.masked_gene = MaskedGeneHead(config.dim, config.n_expression_tokens)
+        if config.cell_embedding == "bag":
+            self.silence_blocks()
         layers = (module for module in self.modules() if isinstance(module, CellDropout))
         for salt, layer in enumerate(layers):
             layer.salt = salt
@@ -188,10 +186,31 @@ class Encoder(nn.Module):
         """
         gene_ids = gene_ids.masked_fill(~is_gene, self.config.n_genes + 1)
         x = self.expression(self.gene_embedding(gene_ids), values, gene_ids, is_masked)  # (B, G, D)
+        tokens = x
         x, positions = self._frame(x, is_gene)
         for block in self.blocks:
             x = block(x, positions, dropout_keys)
-        return self._pool(x, is_gene, dropout_keys)
+        genes = x[:, x.shape[1] - is_gene.shape[1] :]  # (B, G, D)
+        if self.config.cell_embedding == "cls":
+            cells = x[:, 0]
+        elif self.config.cell_embedding == "bag":
+            is_seen = is_gene if is_masked is None else is_gene & ~is_masked
+            cells = self._sum_of_unit_amounts(tokens, is_seen)
+            if self.blocks:
+                cells = cells + _mean(genes - tokens, is_gene)
+        elif self.config.cell_embedding == "unit":
+            cells = self._sum_of_unit_amounts(genes, is_gene)
+        else:
+            cells = _mean(genes, is_gene)
+        return Encoding(self.finish(cells, dropout_keys), self.norm(genes) * is_gene.unsqueeze(-1))
+
+    @torch.no_grad()
+    def silence_blocks(self) -> None:
+        """Set what the blocks add to their input to zero, so that training starts from the encoder without them."""
+        for block in self.blocks:
+            for last in (block.attention.to_out, block.feed_forward.contract):
+                last.weight.zero_()
+                last.bias.zero_()
 
     def redraw_projections(self, generator: torch.Generator) -> None:
         """Draw new FAVOR+ projections from `generator`; call it between optimiser steps only."""
@@ -224,19 +243,12 @@ class Encoder(nn.Module):
         row = self.gene_embedding.weight[self.config.n_genes + offset - 1]
         return self.expression.special(row, offset).expand(n_cells, 1, -1)
 
-    def _pool(self, x: Tensor, is_gene: Tensor, keys: Tensor | None) -> Encoding:
-        genes = x[:, x.shape[1] - is_gene.shape[1] :]  # (B, G, D)
-        if self.config.cell_embedding == "cls":
-            cells = x[:, 0]
-        else:
-            n_genes = is_gene.sum(1, keepdim=True).clamp(min=1)  # (B, 1)
-            weight = is_gene / n_genes  # (B, G)
-            cells = torch.einsum("bgd,bg->bd", genes, weight.to(genes.dtype))
-            if self.config.cell_embedding == "unit":
-                # tokens are sqrt(n) * (their share of a vector of length 1) + bias; undo the n, keep one bias
-                bias = self.expression.bias
-                cells = (cells - bias) * n_genes.sqrt() + bias
-        return Encoding(self.finish(cells, keys), self.norm(genes) * is_gene.unsqueeze(-1))
+    def _sum_of_unit_amounts(self, genes: Tensor, is_seen: Tensor) -> Tensor:
+        """Sum over genes of amounts that are a vector of length 1, plus the bias once, (B, G, D) -> (B, D)."""
+        # tokens are sqrt(n) * (their share of a vector of length 1) + bias; undo the n, keep one bias
+        bias = self.expression.bias
+        n_genes = is_seen.sum(1, keepdim=True).clamp(min=1)  # (B, 1)
+        return (_mean(genes, is_seen) - bias) * n_genes.sqrt() + bias
 
     def finish(self, cells: Tensor, keys: Tensor | None = None) -> Tensor:
         """Pooled hidden states -> cell embeddings, (B, D) -> (B, D); `keys` as in `forward`."""
@@ -244,3 +256,9 @@ class Encoder(nn.Module):
         for block in self.cell_blocks:
             cells = block(cells, keys)
         return cells
+
+
+def _mean(genes: Tensor, is_seen: Tensor) -> Tensor:
+    """Mean over the positions that are seen, (B, G, D) -> (B, D)."""
+    weight = is_seen / is_seen.sum(1, keepdim=True).clamp(min=1)  # (B, G)
+    return torch.einsum("bgd,bg->bd", genes, weight.to(genes.dtype))

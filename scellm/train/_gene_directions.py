@@ -37,7 +37,7 @@ def bag_values(
     amount = np.sqrt(np.expm1(values.data)) if config.amount == "sqrt" else values.data
     amount = np.minimum(amount * gain[values.indices], ContinuousExpression.MAX[config.amount])
     lengths = np.diff(values.indptr)
-    if config.cell_embedding == "unit":
+    if config.has_unit_amounts:
         cell = np.repeat(np.arange(len(lengths)), lengths)
         size = np.sqrt(np.bincount(cell, weights=amount.astype(np.float64) ** 2, minlength=len(lengths)))
     else:

@@ -167,10 +167,7 @@ def deepen(bag: Encoder, config: CellLMConfig) -> Encoder:
     """
     encoder = Encoder(config)
     encoder.load_state_dict(encoder.state_dict() | bag.state_dict())
-    for block in encoder.blocks:
-        for last in (block.attention.to_out, block.feed_forward.contract):
-            last.weight.zero_()
-            last.bias.zero_()
+    encoder.silence_blocks()
     for block in encoder.cell_blocks[len(bag.cell_blocks) :]:
         block.contract.weight.zero_()
         block.contract.bias.zero_()

@@ -18,6 +18,7 @@ CONFIGS = {
     ),
     "bag": dataclasses.replace(TINY, depth=0),
     "softmax-sqrt-unit": dataclasses.replace(TINY, amount="sqrt", cell_embedding="unit"),
+    "softmax-sqrt-bag": dataclasses.replace(TINY, amount="sqrt", cell_embedding="bag"),
     "bag-sqrt-unit": dataclasses.replace(TINY, depth=0, amount="sqrt", cell_embedding="unit"),
 }
 
@@ -147,3 +148,51 @@ def test_virtual_padding_equals_padding(n_genes):
             x = block(x, Positions(is_token, torch.ones(1, 64)))
         plain = encoder.finish(x[:, 0])
     torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-6)
+
+
+# -- an encoder that starts as its bag ------------------------------------------------------------------------
+
+BLOCKS_ON_BAG = dataclasses.replace(TINY, amount="sqrt", cell_embedding="bag")
+
+
+def test_blocks_on_a_bag_start_as_the_bag(cells):
+    torch.manual_seed(0)
+    encoder = Encoder(BLOCKS_ON_BAG).eval()
+    bag = Encoder(dataclasses.replace(BLOCKS_ON_BAG, depth=0, cell_embedding="unit")).eval()
+    bag.load_state_dict(
+        {name: tensor for name, tensor in encoder.state_dict().items() if not name.startswith("blocks")}
+    )
+    torch.testing.assert_close(encode(encoder, cells), encode(bag, cells), rtol=0, atol=1e-6)
+
+
+def moved_by_a_constant(cell_embedding: str, cells) -> torch.Tensor:
+    """How far pooled cells move, (B,), if the last block adds the same unit vector to every token."""
+    torch.manual_seed(0)
+    config = dataclasses.replace(BLOCKS_ON_BAG, cell_embedding=cell_embedding, depth=1)
+    encoder = Encoder(config).eval()
+    encoder.silence_blocks()
+    encoder.finish = lambda pooled, keys=None: pooled
+    before = encode(encoder, cells)
+    with torch.no_grad():
+        encoder.blocks[0].feed_forward.contract.bias[0] = 1.0
+    return (encode(encoder, cells) - before).norm(dim=1)
+
+
+def test_what_blocks_add_to_every_token_moves_a_cell_as_far(cells):
+    torch.testing.assert_close(moved_by_a_constant("bag", cells), torch.ones(6))
+
+
+def test_control_a_sum_multiplies_it_by_the_root_of_the_number_of_genes(cells):
+    torch.testing.assert_close(moved_by_a_constant("unit", cells), cells[2].sum(1).float().sqrt())
+
+
+def test_hidden_values_are_not_in_the_bag(cells):
+    torch.manual_seed(0)
+    encoder = Encoder(dataclasses.replace(BLOCKS_ON_BAG, depth=0)).eval()
+    gene_ids, values, is_gene = cells
+    is_masked = torch.zeros_like(is_gene)
+    is_masked[:, 0] = True
+    with torch.no_grad():
+        hidden = encoder(*cells, is_masked=is_masked).cells
+        without = encoder(gene_ids[:, 1:], values[:, 1:], is_gene[:, 1:]).cells
+    torch.testing.assert_close(hidden, without)

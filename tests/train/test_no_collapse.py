@@ -1,0 +1,92 @@
+"""The first steps of every shipped recipe on real cells: cells stay apart, and the contrast is learnt."""
+
+import dataclasses
+import math
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pytest
+
+from scellm.datasets import toy_cells
+from scellm.nn import CellLMConfig
+from scellm.tl import pretrain
+from scellm.train._recipe_file import PACKAGED, read_recipe
+
+KANG = Path(__file__).parents[3] / "shared/data/corpus/kang_ifnb_pbmc.h5ad"
+BATCH = 64
+RECIPES = sorted(
+    path.name.removesuffix(".toml") for path in PACKAGED.iterdir() if path.name.endswith(".toml")
+)
+
+
+def real_cells() -> ad.AnnData:
+    """Labelled blood cells of one study."""
+    if not KANG.exists():
+        pytest.skip("needs the training corpus, which is not part of the project")
+    adata = ad.read_h5ad(KANG, backed="r")
+    chosen = np.sort(np.random.default_rng(0).choice(adata.n_obs, 512, replace=False))
+    adata = adata[chosen].to_memory()
+    adata.X = adata.X.astype(np.float32)
+    return adata
+
+
+def first_steps(cells: ad.AnnData, config: CellLMConfig, objectives: dict, n_steps: int, rate: float):
+    """The log of the first steps."""
+    compared = {name: weight for name, weight in objectives.items() if name != "normal_cancer"}
+    model = pretrain(
+        cells,
+        config=config,
+        genes="loadings",
+        objectives=compared,
+        batch_size=BATCH,
+        max_steps=n_steps,
+        views={"max_genes": 96},
+        learning_rate=rate,
+        warmup=0.0,
+        min_overlap=0.02,
+        log_every=1,
+        show_progress=False,
+        max_genes=256,
+    )
+    return model.history
+
+
+def narrow(config: CellLMConfig) -> CellLMConfig:
+    """The same architecture with fewer dimensions, for the time this takes."""
+    return dataclasses.replace(config, dim=min(config.dim, 64), heads=2, dim_head=16, ff_mult=2)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_no_recipe_collapses(recipe):
+    found = read_recipe(recipe)
+    cells = real_cells()
+    for stage in found.stages:
+        config = narrow(found.architecture(stage, 19_315))
+        log = first_steps(cells, config, stage.recipe.objectives, 20, stage.recipe.learning_rate)
+        assert log["anisotropy"].iloc[1] < 0.95, stage.name
+        assert log["contrastive"].iloc[-5:].min() < 0.97 * math.log(BATCH), stage.name
+
+
+def test_control_blocks_whose_sum_is_the_cell_collapse_at_the_first_step():
+    config = narrow(read_recipe("small").architecture(read_recipe("small").stages[0], 19_315))
+    config = dataclasses.replace(config, depth=1, cell_embedding="unit")
+    log = first_steps(real_cells(), config, {"contrastive": 1.0}, 3, 1e-3)
+    assert log["anisotropy"].iloc[1:].max() > 0.95
+
+
+def test_toy_cells_stay_apart_with_blocks_on_a_bag():
+    config = CellLMConfig(
+        n_genes=19_315,
+        dim=32,
+        depth=1,
+        heads=2,
+        dim_head=16,
+        ff_mult=2,
+        attention="softmax",
+        expression="continuous",
+        amount="sqrt",
+        cell_embedding="bag",
+    )
+    log = first_steps(toy_cells(128, n_vars=1950), config, {"contrastive": 1.0}, 3, 1e-3)
+    assert log["anisotropy"].max() < 0.95
