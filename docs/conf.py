@@ -44,6 +44,7 @@ bibtex_reference_style = "author_year"
 # -- Extensions -------------------------------------------------------------------------------------------
 
 extensions = [
+    "layers",  # in docs/_ext
     "mathml",  # in docs/_ext
     "myst_nb",
     "sphinx.ext.autodoc",

@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> object:
     """Import a namespace when it is first used, so that `import scellm` stays light."""
     if name in __all__:
         return _import_module(f".{name}", __name__)

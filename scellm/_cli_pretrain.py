@@ -96,7 +96,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         with processes(timeout=options.timeout) as world:
             run_recipe(
-                recipe,
+                recipe.changed(changes),
                 options.data,
                 options.output,
                 resume=options.resume,
@@ -104,7 +104,6 @@ def run(options: argparse.Namespace) -> int:
                 layer=options.layer,
                 gene_key=options.gene_key,
                 show_progress=not options.quiet,
-                **changes,
             )
             if world.rank == 0 and not options.quiet:
                 print(f"{options.output / recipe.name}: the model. Use it with `scellm embed --model`.")

@@ -6,6 +6,7 @@ import os
 import sys
 import warnings
 from pathlib import Path
+from types import FrameType
 
 _PACKAGE = str(Path(__file__).parent)
 
@@ -15,7 +16,8 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
 
     The level is found, not counted: a function that moves or is wrapped would point elsewhere without a word.
     """
-    level, found, frame = 1, 1, sys._getframe()
+    frame: FrameType | None = sys._getframe()
+    level, found = 1, 1
     while frame is not None:
         if frame.f_code.co_filename.startswith(_PACKAGE + os.sep):
             found = level + 1  # the caller of the outermost frame of ours: helpers of libraries lie between

@@ -95,7 +95,7 @@ def draw_umap(adata: AnnData, path: Path) -> Path:
     }
     for axes, (key, title) in zip(figure.subplots(2, 1), panels.items(), strict=True):
         types = adata.obs[key].cat.categories
-        colours = adata.uns.get(f"{key}_colors", matplotlib.colormaps["tab20"].colors)
+        colours = adata.uns.get(f"{key}_colors", matplotlib.color_sequences["tab20"])
         for cell_type, colour in zip(types, itertools.cycle(colours)):  # as many as there are types
             x, y = adata.obsm["X_umap"][(adata.obs[key] == cell_type).to_numpy()].T
             axes.scatter(x, y, s=12, color=colour, linewidths=0, label=cell_type)

@@ -29,7 +29,6 @@ checkpoint_every = 2
 
 [[stage]]
 name = "blocks"
-average = 0.5
 batch_size = 32
 max_steps = 2
 freeze = ["gene_embedding", "expression.bias"]
@@ -69,7 +68,6 @@ def test_two_stages_make_a_model_and_run_once(recipe, cells, tmp_path, capsys):
         "bag": 3,
         "blocks": 2,
     }
-    assert model.provenance["stages"]["blocks"]["average"] == 0.5
     assert model.provenance["datasets"]["cells"]["cells"] == 80
     bag = pd.read_csv(tmp_path / "run" / "bag" / "log.csv")
     assert bag["step"].tolist() == [1, 3]
@@ -143,8 +141,10 @@ def test_what_is_missing_is_said(recipe, tmp_path, capsys):
         (('dtype = "float16"', 'dtyp = "float16"'), "'dtyp' in here. Did you mean 'dtype'"),
         (("dropout = 0.1", "droput = 0.1"), "'droput' in an encoder configuration. Did you mean 'dropout'"),
         (('name = "blocks"', 'name = "bag"'), "two stages have one name"),
-        (("config = { depth = 0 }", "average = 0.5"), "first stage cannot end at an average"),
-        (("average = 0.5", "average = 1.5"), "average is 1.5 in stage 2"),
+        (
+            ("batch_size = 32\nmax_steps = 2", "gene_init = 'PCA'"),
+            "gene_init is 'PCA'; choose 'random', 'pca' or 'lda'",
+        ),
         (('name = "mine"', ""), "here has no name"),
         (("[[stage]]", "[stage]"), "no TOML|no \\[\\[stage\\]\\]"),
         (('"float16"', '"int8"'), "dtype is 'int8'"),

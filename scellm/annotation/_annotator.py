@@ -6,6 +6,7 @@ features (the embedding, or genes of the baseline), `K` classes, `N` exemplars.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -280,7 +281,7 @@ def spread_of(exemplars: np.ndarray) -> np.ndarray:
     return np.concatenate(found).astype(np.float32)
 
 
-def _blocks(vectors: np.ndarray):
+def _blocks(vectors: np.ndarray) -> Iterator[np.ndarray]:
     """Rows few enough that their similarities to all exemplars fit in memory."""
     for start in range(0, len(vectors), ROWS_AT_ONCE):
         yield vectors[start : start + ROWS_AT_ONCE]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import re
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.resources import files
@@ -136,7 +137,7 @@ class MouseNames:
         return self.by_synonym.get(name, UNKNOWN) if found == UNKNOWN else found
 
 
-def _group(pairs) -> dict:
+def _group(pairs: Iterable[tuple[object, int]]) -> dict:
     grouped = defaultdict(set)
     for key, gene in pairs:
         grouped[key].add(gene)

@@ -104,7 +104,7 @@ class _FavorAttention(torch.autograd.Function):
         qkv = [x.detach().requires_grad_() for x in qkv]
         device, dtype, is_enabled = ctx.autocast
         with torch.enable_grad(), torch.autocast(device, dtype, enabled=is_enabled):
-            out = plain_favor_attention(*qkv, projection, is_token, multiplicity)
+            out = plain_favor_attention(qkv[0], qkv[1], qkv[2], projection, is_token, multiplicity)
         return *torch.autograd.grad(out, qkv, gradient), None, None, None
 
 

@@ -137,7 +137,7 @@ def _two_axes(n_names: int, longest: int) -> list[Axes]:
     return list(axes)
 
 
-def _scatter(ax: Axes, xy: np.ndarray, colours: object, size: float, **options: object):
+def _scatter(ax: Axes, xy: np.ndarray, colours: object, size: float, **options: object) -> object:
     return ax.scatter(xy[:, 0], xy[:, 1], c=colours, s=size, linewidths=0, rasterized=True, **options)
 
 

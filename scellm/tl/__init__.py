@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> object:
     """Import a tool when it is first used: pretraining runs on machines without anndata."""
     if name in __all__:
         return getattr(_import_module(f"._{name}", __name__), name)

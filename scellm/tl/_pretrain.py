@@ -20,12 +20,13 @@ from ..train import (
     PretrainConfig,
     ViewConfig,
     World,
-    grow,
+    deepen,
+    init_from_corpus,
     sample_corpus,
     sample_labels,
-    start_from_corpus,
     train,
 )
+from ..train._recipe import GeneInit, check_gene_init
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -39,7 +40,7 @@ def pretrain(
     *,
     config: CellLMConfig | Literal["tiny", "small", "base"] = "small",
     init: CellLM | None = None,
-    genes: Literal["random", "loadings", "discriminants"] = "random",
+    gene_init: Literal["random", "pca", "lda"] = "random",
     dropout: float | None = None,
     objectives: Mapping[str, float] | Sequence[str] = ("contrastive", "masked_gene"),
     views: ViewConfig | Literal["genes+counts", "genes", "counts", "dropout"] = "genes+counts",
@@ -78,12 +79,12 @@ def pretrain(
     config
         Architecture: a `CellLMConfig`, or the name of one.
     init
-        Model to start from. With a `config` that is deeper, the encoder grows: its new blocks add nothing at first.
+        Model to start from. With a `config` that is deeper it gets new blocks, which add nothing at first.
         `None` starts from random weights, a continuous encoder with its scales taken from the data.
-    genes
-        Where gene embeddings of a new continuous encoder start: `"random"`, or `"loadings"` of the principal components
-        within the datasets (`train.gene_loadings`), which spares the first minutes of training, or `"discriminants"`,
-        directions that tell labelled cell types apart (`train.gene_discriminants`).
+    gene_init
+        Where gene embeddings of a new continuous encoder start: `"random"`; `"pca"`, loadings of the principal
+        components within the datasets (`train.gene_loadings`), which spares the first minutes of training; or `"lda"`,
+        linear discriminants of labelled cell types (`train.gene_discriminants`).
     dropout
         Replaces the dropout of the architecture.
     objectives
@@ -112,16 +113,17 @@ def pretrain(
     checkpoint_dir
         Folder for checkpoints and `log.csv`. Without it an interrupted run is lost.
     resume
-        `"auto"` goes on from the newest checkpoint in the folder, `"never"` and `"must"` refuse if there is one or
-        none, `"force"` goes on although corpus or recipe have changed.
+        `"auto"` goes on from the newest checkpoint in the folder, if there is one. `"must"` refuses if there is none,
+        `"never"` if there is one; nothing is overwritten. `"force"` goes on although corpus or recipe have changed.
     rng
         Seed of everything random.
     name
-        Name of the model; `None` is `"scellm-"` and that of the configuration.
+        Name of the model; `None` is `"pretrained-"` and that of the configuration, as in `"pretrained-small"`. Names
+        that begin with `"scellm-"` are those of models that come with scellm.
     show_progress
         Show a progress bar.
     recipe
-        Other fields of `train.PretrainConfig`, such as `temperature`, `learning_rate`, `negatives`, `ema`.
+        Other fields of `train.PretrainConfig`, such as `temperature`, `learning_rate`, `negatives`.
 
     Returns
     -------
@@ -146,7 +148,8 @@ def pretrain(
     OSError
         A checkpoint could not be written.
     RuntimeError
-        Another process of the run is gone.
+        Another process of the run is gone, or training has collapsed (`train.CollapseError`, which says what to
+        change).
 
     Examples
     --------
@@ -180,13 +183,11 @@ def pretrain(
     Sampler(
         corpus.sizes, batch_size=settings.batch_size
     )  # refuses a batch larger than the corpus before any work
-    if genes not in ("random", "loadings", "discriminants"):
-        msg = f"genes is {genes!r}; choose 'random', 'loadings' or 'discriminants'."
-        raise ValueError(msg)
+    check_gene_init(gene_init)
     architecture = _architecture(config, dropout, len(corpus.vocabulary))
     _check_init(init, corpus, architecture)
     chosen, world = choose_device(device), World.current()
-    encoder = start_encoder(architecture, init, corpus, tokens.target_sum, rng, genes, settings.type_key)
+    encoder = start_encoder(architecture, init, corpus, tokens.target_sum, rng, gene_init, settings.type_key)
     history = train(
         encoder,
         corpus,
@@ -202,8 +203,8 @@ def pretrain(
         config=architecture,
         tokens=tokens,
         vocabulary=corpus.vocabulary,
-        provenance=_provenance(corpus, settings, history, chosen, world, init, genes),
-        name=name or f"scellm-{config if isinstance(config, str) else 'custom'}",
+        provenance=_provenance(corpus, settings, history, chosen, world, init, gene_init),
+        name=name or f"pretrained-{config if isinstance(config, str) else 'custom'}",
         history=pd.DataFrame(history),
     )
 
@@ -246,19 +247,19 @@ def start_encoder(
     corpus: Corpus,
     target_sum: float,
     seed: int,
-    genes: Literal["random", "loadings", "discriminants"],
+    gene_init: GeneInit,
     type_key: str = "cell_type",
 ) -> Encoder:
     """The encoder before its first step: the same every time; the caller's random state is left alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if init is not None:
-            return grow(init.encoder.to("cpu"), config)
+            return deepen(init.encoder.to("cpu"), config)
         encoder = Encoder(config)
         if config.expression == "continuous":
             sample = sample_corpus(corpus, SAMPLE, seed=seed)
-            labels = sample_labels(corpus, type_key, SAMPLE, seed=seed) if genes == "discriminants" else None
-            start_from_corpus(encoder, sample, target_sum, genes=genes, labels=labels, seed=seed)
+            labels = sample_labels(corpus, type_key, SAMPLE, seed=seed) if gene_init == "lda" else None
+            init_from_corpus(encoder, sample, target_sum, gene_init=gene_init, labels=labels, seed=seed)
         return encoder
 
 
@@ -269,7 +270,7 @@ def _provenance(
     device: torch.device,
     world: World,
     init: CellLM | None,
-    genes: str,
+    gene_init: str,
 ) -> dict[str, Any]:
     """What `config.json` and the model card say about the training."""
     last = history[-1] if history else {}
@@ -279,7 +280,7 @@ def _provenance(
         "minutes": round(last.get("seconds", 0.0) / 60, 1),
         "steps": int(last.get("step", 0)),
         "device": f"{device.type}, {world.size} process{'es' if world.size > 1 else ''}",
-        "started_from": f"{genes} gene embeddings" if init is None else init.name,
+        "started_from": f"{gene_init} gene embeddings" if init is None else init.name,
         "n_cells": corpus.n_cells,
         "datasets": {name: dict(about) for name, about in corpus.about.items()},
         "corpus_fingerprint": corpus.fingerprint,

@@ -5,15 +5,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from ..data import Corpus
 from ..models import CellLM, save
-from ..train import World, average
+from ..train import World
 from ..train._recipe_file import RecipeFile
-from ._pretrain import pretrain, start_encoder
+from ..train._resume import Resume
+from ._pretrain import pretrain
 
 
 def run_recipe(
@@ -21,12 +22,11 @@ def run_recipe(
     data: Sequence[str | Path],
     out: Path,
     *,
-    resume: Literal["auto", "never", "must", "force"] = "auto",
+    resume: Resume = "auto",
     device: str = "auto",
     layer: str | None = None,
     gene_key: str | None = None,
     show_progress: bool = True,
-    **changes: Any,
 ) -> CellLM:
     """Train all stages of a recipe, each in its own folder of `out`, and save the model there under its name.
 
@@ -42,8 +42,6 @@ def run_recipe(
         Folder for checkpoints, logs and the model.
     resume, device, layer, gene_key, show_progress
         As in `tl.pretrain`.
-    changes
-        Fields of `PretrainConfig` that replace those of every stage.
 
     Raises
     ------
@@ -55,18 +53,17 @@ def run_recipe(
         msg = "No data: name files or folders on the command line, or in the recipe as data = ['corpus.h5']."
         raise ValueError(msg)
     corpus = Corpus.build(sources, layer=layer, gene_key=gene_key, min_overlap=recipe.min_overlap)
-    model = None
-    stages = {}
+    model: CellLM | None = None
+    stages: dict[str, dict[str, Any]] = {}
     for stage in recipe.stages:
-        settings = dataclasses.replace(stage.recipe, **changes)
+        settings = stage.recipe
         config = recipe.architecture(stage, len(corpus.vocabulary))
-        start = model
         fields = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
         model = pretrain(
             corpus,
             config=config,
-            init=start,
-            genes=stage.genes,
+            init=model,
+            gene_init=stage.gene_init,
             rng=fields.pop("seed"),
             max_genes=recipe.max_genes,
             device=device,
@@ -76,18 +73,7 @@ def run_recipe(
             show_progress=show_progress,
             **fields,
         )
-        if stage.average is not None:
-            begun = start_encoder(
-                config,
-                start,
-                corpus,
-                settings.views.target_sum,
-                settings.seed,
-                stage.genes,
-                settings.type_key,
-            )
-            model.encoder = average(begun, model.encoder, stage.average).eval()
-        stages[stage.name] = {**model.provenance, "average": stage.average}
+        stages[stage.name] = model.provenance
     # one account of the data, and of each stage what is its own
     shared = ("datasets", "n_cells", "corpus_fingerprint", "versions", "date", "device")
     model.provenance = {name: stages[recipe.stages[-1].name][name] for name in ("description", *shared)} | {

@@ -147,7 +147,7 @@ def gene_discriminants(
         between += means.T @ means
         n_types += len(types) - 1
     if not n_types:
-        msg = "No dataset has two labelled cell types; discriminants need some. genes='loadings' needs none."
+        msg = "No dataset has two labelled cell types; discriminants need some. gene_init='pca' needs none."
         raise ValueError(msg)
     within /= weight
     between /= n_types

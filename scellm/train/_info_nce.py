@@ -78,25 +78,6 @@ def info_nce(
     )
 
 
-def nt_xent(
-    first: Tensor,
-    second: Tensor,
-    *,
-    temperature: float | Tensor = 0.1,
-    group: Tensor | None = None,
-    exclude: Tensor | None = None,
-    stripe_bytes: int = STRIPE_BYTES,
-    world: World | None = None,
-) -> Tensor:
-    """InfoNCE whose negatives are both views of all other cells :cite:p:`Chen2020`.
-
-    Each of the 2 B views has its other view as positive and the 2 B - 2 views of other cells as negatives.
-    Parameters, returns and errors are those of `info_nce`.
-    """
-    relation = _Relation(group, exclude)
-    return _contrast(first, second, temperature, "all", relation, stripe_bytes, world)
-
-
 def supervised_contrastive(
     first: Tensor,
     second: Tensor,

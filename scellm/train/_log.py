@@ -7,7 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+
+from ._recipe import OBJECTIVES
 
 Row = dict[str, float]
 
@@ -36,13 +39,13 @@ class TrainingLog:
         self._rewrite()
 
     def add(self, row: Row) -> None:
-        """Append a row."""
+        """Append a row; its numbers are written in full, so that a resumed run has the same."""
         is_known = bool(self.rows) and list(row) == list(self.rows[-1])
         self.rows.append(row)
         if self.path is not None:
             if is_known:
                 with self.path.open("a", newline="", encoding="utf-8") as file:
-                    csv.writer(file).writerow(f"{value:.6g}" for value in row.values())
+                    csv.writer(file).writerow(repr(value) for value in row.values())
             else:
                 self._rewrite()
         if self._board is not None:
@@ -57,10 +60,32 @@ class TrainingLog:
         with part.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(names)
-            writer.writerows(
-                [f"{row[name]:.6g}" if name in row else "" for name in names] for row in self.rows
-            )
+            writer.writerows([repr(row[name]) if name in row else "" for name in names] for row in self.rows)
         part.replace(self.path)
+
+
+class Means:
+    """Means of numbers since they were last taken."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, list[float]] = {}
+
+    def add(self, row: Row) -> None:
+        """Take in the numbers of one step."""
+        for name, value in row.items():
+            self.values.setdefault(name, []).append(value)
+
+    def take(self) -> Row:
+        """The means; then begin anew."""
+        means = {name: float(np.mean(values)) for name, values in self.values.items()}
+        self.values = {}
+        return means
+
+
+def short(line: Row) -> dict[str, str]:
+    """What the progress bar shows of a line."""
+    shown = {name: f"{line[name]:.3f}" for name in OBJECTIVES if name in line}
+    return shown | {"cells/s": f"{line['cells_per_second']:.0f}", "GiB": f"{line['memory_gib']:.1f}"}
 
 
 def _tensorboard(folder: Path, step: int) -> Any:

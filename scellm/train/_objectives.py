@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..nn import CancerHead, ContrastiveHead, Encoder, MaskedValueHead, encode_bag
 from ._distributed import World
 from ._divide_and_conquer import Encoded
-from ._info_nce import info_nce, nt_xent, supervised_contrastive
+from ._info_nce import info_nce, supervised_contrastive
 from ._losses import masked_gene_loss, masked_value_loss, normal_cancer_loss
 from ._recipe import CONTRASTIVE, PretrainConfig
 
@@ -137,8 +137,17 @@ class Objectives:
             if name == "supervised":
                 loss = supervised_contrastive(first, second, self.cell_type, **options)
             else:
-                contrast = nt_xent if self.recipe.contrast == "nt_xent" else info_nce
-                loss = contrast(first, second, exclude=exclude, **options)
+                loss = info_nce(first, second, exclude=exclude, **options)
             self.compared[name] = float(loss.detach())
             total = total + self.recipe.objectives[name] * loss
         return total
+
+    @torch.no_grad()
+    def guessing(self) -> float | None:
+        """The contrastive loss of the last batch if all cells had one embedding, log N for N candidates; or `None`."""
+        if "contrastive" not in self.recipe.objectives:
+            return None
+        compared, self.compared = self.compared, {}
+        self.loss(torch.ones(2 * len(self.group), 1, device=self.device))
+        found, self.compared = self.compared["contrastive"], compared
+        return found

@@ -7,7 +7,7 @@ import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from ._memory import parse_bytes
 from ._views import ViewConfig
@@ -26,6 +26,8 @@ DEFAULT_WEIGHTS = {
     "normal_cancer": 0.1,
 }
 """Weights of objectives that are asked for by name alone (ours)."""
+GeneInit = Literal["random", "pca", "lda"]
+"""Where gene embeddings of a new encoder start."""
 REFERENCE_BATCH = 256
 """Batch size for which `learning_rate` is given."""
 
@@ -48,8 +50,6 @@ class PretrainConfig:
         The run ends with the first that is reached: optimiser steps; epochs, each drawing as many cells as the corpus
         has; seconds. With none of them it is 10 epochs. `max_time` shortens the learning-rate schedule by the clock,
         so such a run is not the same twice.
-    contrast
-        `"info_nce"`: negatives are the other views of other cells. `"nt_xent"`: both their views.
     temperature, learn_temperature
         Temperature of both contrastive losses, and whether it is trained.
     negatives
@@ -71,8 +71,6 @@ class PretrainConfig:
     warmup, weight_decay, clip_norm
         Linear warm-up as a share of the run, then a cosine to 2 %; AdamW's decay of matrices; largest norm of the
         gradient.
-    ema
-        Decay of an exponential moving average of the weights, which is then what the run returns; `None` for none.
     redraw_every
         Optimiser steps between new random projections of FAVOR+; 0 keeps them.
     freeze
@@ -103,7 +101,6 @@ class PretrainConfig:
     max_steps: int | None = None
     max_epochs: float | None = None
     max_time: float | None = None
-    contrast: Literal["info_nce", "nt_xent"] = "info_nce"
     temperature: float = 0.1
     learn_temperature: bool = False
     negatives: Literal["dataset", "all"] = "dataset"
@@ -116,7 +113,6 @@ class PretrainConfig:
     warmup: float = 0.05
     weight_decay: float = 0.01
     clip_norm: float = 1.0
-    ema: float | None = None
     redraw_every: int = 0
     freeze: tuple[str, ...] = ()
     type_key: str = "cell_type"
@@ -207,6 +203,20 @@ def check_fields(fields: Mapping[str, Any], known: Sequence[str], what: str) -> 
             raise ValueError(msg)
 
 
+def check_gene_init(gene_init: str) -> GeneInit:
+    """The choice, if it is one.
+
+    Raises
+    ------
+    ValueError
+        It is none.
+    """
+    if gene_init not in get_args(GeneInit):
+        msg = f"gene_init is {gene_init!r}; choose 'random', 'pca' or 'lda'."
+        raise ValueError(msg)
+    return gene_init
+
+
 def _objectives(asked: Mapping[str, float] | Sequence[str] | str) -> dict[str, float]:
     """Names and weights, checked; those of weight 0 are left out."""
     if isinstance(asked, str):
@@ -239,7 +249,6 @@ _RANGES = {
     "warmup": (0, 1),
     "weight_decay": (0, math.inf),
     "clip_norm": (1e-12, math.inf),
-    "ema": (0, 0.999999),
     "redraw_every": (0, math.inf),
     "seed": (0, 2**63 - 1),
     "log_every": (1, math.inf),
@@ -257,7 +266,6 @@ _WHOLE = {
     "keep_checkpoints",
 }
 _CHOICES = {
-    "contrast": ("info_nce", "nt_xent"),
     "negatives": ("dataset", "all"),
     "precision": ("auto", "fp32", "bf16"),
 }

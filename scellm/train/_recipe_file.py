@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..nn import CellLMConfig
-from ._recipe import PretrainConfig, check_fields
+from ._recipe import GeneInit, PretrainConfig, check_fields, check_gene_init
 
 PACKAGED = files("scellm.train") / "recipes"
 """Recipes that come with the package."""
@@ -27,10 +27,8 @@ class Stage:
     recipe: PretrainConfig
     config: Mapping[str, Any]
     """Fields of the architecture that differ in this stage."""
-    genes: str = "random"
+    gene_init: GeneInit = "random"
     """Where gene embeddings start, as in `tl.pretrain`; of the first stage."""
-    average: float | None = None
-    """The stage ends at this share of the way from its start to its end, see `average`; `None` is all of it."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +48,14 @@ class RecipeFile:
     """Type the weights are stored in."""
     data: tuple[str, ...] = ()
     """Data, if the caller names none: paths, relative to the recipe."""
+
+    def changed(self, changes: Mapping[str, Any]) -> RecipeFile:
+        """The recipe with other fields of `PretrainConfig` in every stage."""
+        stages = (
+            dataclasses.replace(stage, recipe=dataclasses.replace(stage.recipe, **changes))
+            for stage in self.stages
+        )
+        return dataclasses.replace(self, stages=tuple(stages))
 
     def architecture(self, stage: Stage, n_genes: int) -> CellLMConfig:
         """The encoder of a stage."""
@@ -107,9 +113,6 @@ def parse_recipe(text: str, where: str) -> RecipeFile:
     read = RecipeFile(
         config=config, stages=tuple(_stage(stage, i, where) for i, stage in enumerate(stages)), **content
     )
-    if read.stages[0].average is not None and read.stages[0].genes == "random":
-        msg = f"{where}: the first stage cannot end at an average, as it starts from random weights; set its genes."
-        raise ValueError(msg)
     for stage in read.stages:
         read.architecture(stage, n_genes=1)  # unknown fields show now
     if len({stage.name for stage in read.stages}) < len(read.stages):
@@ -120,14 +123,11 @@ def parse_recipe(text: str, where: str) -> RecipeFile:
 
 def _stage(fields: dict[str, Any], number: int, where: str) -> Stage:
     """One `[[stage]]`."""
-    own = {"name", "config", "genes", "average"}
+    own = {"name", "config", "gene_init"}
     known = [field.name for field in dataclasses.fields(PretrainConfig)]
     what = f"stage {number + 1} of {where}"
     check_fields(fields, [*known, *own], what)
-    average = fields.get("average")
-    if average is not None and not 0 < average <= 1:
-        msg = f"average is {average} in {what}; it is a share above 0 and up to 1."
-        raise ValueError(msg)
+    gene_init = check_gene_init(fields.get("gene_init", "random"))
     recipe = PretrainConfig.from_dict({name: value for name, value in fields.items() if name not in own})
     name = fields.get("name", f"stage{number + 1}")
-    return Stage(name, recipe, fields.get("config", {}), fields.get("genes", "random"), average)
+    return Stage(name, recipe, fields.get("config", {}), gene_init)

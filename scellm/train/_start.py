@@ -1,4 +1,4 @@
-"""Where training starts: scales taken from the corpus, a deeper encoder grown from a bag, averages."""
+"""Where training starts: scales taken from the corpus, a deeper encoder made from a bag, weights in between."""
 
 from __future__ import annotations
 
@@ -84,12 +84,12 @@ def gene_gain(
 
 
 @torch.no_grad()
-def start_from_corpus(
+def init_from_corpus(
     encoder: Encoder,
     corpus: Mapping[str, sp.csr_array],
     target_sum: float,
     *,
-    genes: Literal["random", "loadings", "discriminants"] = "random",
+    gene_init: Literal["random", "pca", "lda"] = "random",
     labels: Mapping[str, np.ndarray] | None = None,
     seed: int = 0,
 ) -> None:
@@ -107,20 +107,20 @@ def start_from_corpus(
         (n_cells, n_genes) linear expression of some cells of each dataset.
     target_sum
         Counts per cell after normalisation.
-    genes
+    gene_init
         Gene embeddings: left as they are, `gene_loadings`, or `gene_discriminants`. With those the last coordinate
         is a constant of `OFFSET` times the length of the median cell (ours): angles between cells then go with their
         distance, and depend less on where the mean of the corpus lies, which is far from the cells of a tissue it
         does not have.
     labels
-        For `"discriminants"`: cell type of each cell of `corpus`, "" unknown.
+        For `"lda"`: cell type of each cell of `corpus`, "" unknown.
     seed
         Of the random directions loadings start from.
 
     Raises
     ------
     ValueError
-        Discriminants without labels.
+        `gene_init="lda"` without labels.
     """
     config, expression = encoder.config, encoder.expression
     n_genes = next(iter(corpus.values())).shape[1]
@@ -128,12 +128,12 @@ def start_from_corpus(
     if config.amount == "log1p":
         gain = gene_gain(corpus, target_sum, limits=(0.3, 3.0))
         expression.log_gain[:n_genes] = torch.from_numpy(np.log(gain))
-    if genes != "random":
+    if gene_init != "random":
         options = {"gain": gain, "config": config, "seed": seed}
-        if genes == "loadings":
+        if gene_init == "pca":
             directions = gene_loadings(corpus, config.dim, target_sum, **options)
         elif labels is None:
-            msg = "genes='discriminants' needs labels: directions are those that tell cell types apart."
+            msg = "gene_init='lda' needs labels: directions are those that tell cell types apart."
             raise ValueError(msg)
         else:
             directions = np.zeros((n_genes, config.dim), dtype=np.float32)
@@ -150,12 +150,12 @@ def start_from_corpus(
     cells = torch.cat(bags)
     mean = torch.stack([bag.mean(0) for bag in bags]).mean(0)
     expression.bias -= mean
-    if genes == "discriminants":
+    if gene_init == "lda":
         expression.bias[-1] = OFFSET * (cells - mean)[:, :-1].norm(dim=1).median()
 
 
 @torch.no_grad()
-def grow(bag: Encoder, config: CellLMConfig) -> Encoder:
+def deepen(bag: Encoder, config: CellLMConfig) -> Encoder:
     """A deeper encoder that starts as the bag: what its new blocks add is zero until trained.
 
     Parameters
@@ -175,7 +175,7 @@ def grow(bag: Encoder, config: CellLMConfig) -> Encoder:
 
 
 @torch.no_grad()
-def average(start: Encoder, trained: Encoder, share: float) -> Encoder:
+def interpolate_weights(start: Encoder, trained: Encoder, share: float) -> Encoder:
     """The encoder between two: (1 - share) * start + share * trained, except for the masked-gene head.
 
     After a short training the weights half-way are often better on data unlike the training's than either

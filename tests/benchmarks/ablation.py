@@ -43,13 +43,13 @@ from scellm.train import (
     PretrainConfig,
     World,
     _gene_directions,
-    _loop,
     _start,
-    average,
-    grow,
+    _trainer,
+    deepen,
+    init_from_corpus,
+    interpolate_weights,
     sample_corpus,
     sample_labels,
-    start_from_corpus,
 )
 from scellm.train._gene_directions import _components, gene_discriminants
 
@@ -284,7 +284,7 @@ class Workshop:
             encoder = Encoder(config)
             encoder.gene_embedding.load_state_dict(bag.gene_embedding.state_dict())
             return encoder
-        encoder = grow(bag, config)
+        encoder = deepen(bag, config)
         if config.dropout:  # a block that adds nothing has nothing to drop
             encoder.cell_blocks.load_state_dict(Encoder(config).cell_blocks.state_dict())
         return encoder
@@ -315,8 +315,8 @@ class Workshop:
             stack.enter_context(patch.object(_gene_directions, "_components", components))
             for name, changed in changes.items():
                 stack.enter_context(patch.object(_start, name, changed))
-            own = first if first in ("discriminants", "loadings") else "random"
-            start_from_corpus(bag, sample, TARGET_SUM, genes=own, labels=labels, seed=seed)
+            own = {"discriminants": "lda", "loadings": "pca"}.get(first, "random")
+            init_from_corpus(bag, sample, TARGET_SUM, gene_init=own, labels=labels, seed=seed)
         if (own == "random" and first != "random") or second:
             place = slice(config.dim // 2, config.dim - 1) if second else slice(0, config.dim)
             known = torch.from_numpy(self.table(second[0] if second else first, place.stop - place.start))
@@ -365,7 +365,7 @@ def _only(corpus: Corpus, names: list[str]) -> Corpus:
 
 @torch.no_grad()
 def _centre(bag: Encoder, sample: dict[str, Any], *, keep_last: bool) -> None:
-    """Set the bias so that the mean cell is at zero, as `train.start_from_corpus` does."""
+    """Set the bias so that the mean cell is at zero, as `train.init_from_corpus` does."""
     means = []
     for counts in sample.values():
         values = log_normalize(counts, TARGET_SUM)
@@ -385,14 +385,14 @@ def run(workshop: Workshop, arm: Arm, seed: int, seconds: float) -> dict[str, An
     if arm.times:
         recipe = PretrainConfig.from_dict(BASE | arm.recipe | {"max_time": seconds * arm.times, "seed": seed})
         cpu = SimpleNamespace(monotonic=time.process_time)  # max_time and the schedule by processor time
-        with patch.object(_loop, "time", cpu), warnings.catch_warnings():
+        with patch.object(_trainer, "time", cpu), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            trainer = _loop.Run(
+            trainer = _trainer.Trainer(
                 encoder, workshop.corpus(arm.corpus), recipe, torch.device("cpu"), World.current()
             )
             trainer.train(None, "auto", show_progress=False)
         if arm.share < 1:
-            encoder = average(workshop.start(arm, seed), encoder, arm.share)
+            encoder = interpolate_weights(workshop.start(arm, seed), encoder, arm.share)
         record |= {
             "steps": trainer.n_done,
             "cells": trainer.n_done * recipe.batch_size,

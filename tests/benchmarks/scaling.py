@@ -27,8 +27,9 @@ from scellm.data import Corpus, GeneVocabulary
 from scellm.nn import CellLMConfig, Encoder
 from scellm.train import PretrainConfig, World
 from scellm.train._batch import CELLS_PER_DRAW
-from scellm.train._loop import Cells, Run
+from scellm.train._corpus_batches import CorpusBatches
 from scellm.train._recipe_file import read_recipe
+from scellm.train._trainer import Trainer
 
 NAME = "scaling"
 CELLS, GPUS, EPOCHS = (2e6, 50e6, 1e9), (1, 8, 64), 10
@@ -241,7 +242,7 @@ def measured(corpus: Path) -> dict[str, Any]:
     }
     recipe = PretrainConfig.from_dict(settings)
     for name, in_memory in (("in memory", True), ("packed, on disk", False)):
-        cells = Cells(
+        cells = CorpusBatches(
             Corpus.build(corpus, in_memory=in_memory),
             recipe,
             World.current(),
@@ -258,7 +259,7 @@ def measured(corpus: Path) -> dict[str, Any]:
     config = cases()[0].config
     for tokens in ("auto", 200_000):
         options = {"max_steps": 12, "tokens_per_chunk": tokens, "memory_budget": "1GiB", "log_every": 1000}
-        run = Run(
+        run = Trainer(
             Encoder(config),
             loaded,
             PretrainConfig.from_dict(settings | options),
@@ -273,7 +274,7 @@ def measured(corpus: Path) -> dict[str, Any]:
     found["packed bytes per cell"] = corpus.stat().st_size / loaded.n_cells
     options = settings | {"batch_size": 64, "views": {"max_genes": 4}, "max_steps": 50, "log_every": 1000}
     tiny = CellLMConfig.named("tiny", n_genes=config.n_genes)
-    run = Run(
+    run = Trainer(
         Encoder(dataclasses.replace(tiny, depth=0, dim=1)),
         loaded,
         PretrainConfig.from_dict(options),

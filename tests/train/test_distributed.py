@@ -16,7 +16,7 @@ from scellm.train import World
 STEP = """
 import json, sys
 import torch
-from scellm.train import DivideAndConquer, World, info_nce, nt_xent, processes, supervised_contrastive
+from scellm.train import DivideAndConquer, World, info_nce, processes, supervised_contrastive
 
 N = 13  # 8 in one process and 5 in the other
 generator = torch.Generator().manual_seed(0)
@@ -30,7 +30,6 @@ def losses(own, world, log_temperature):
 
     yield "one direction", lambda a, b: info_nce(a, b, **options(symmetric=False))
     yield "both", lambda a, b: info_nce(a, b, **options(group=group[own], exclude=types[own]))
-    yield "nt_xent", lambda a, b: nt_xent(a, b, **options(group=group[own]))
     yield "supervised", lambda a, b: supervised_contrastive(a, b, types[own], **options(group=group[own]))
 
 result = {}

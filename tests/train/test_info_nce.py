@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from scellm.train import info_nce, nt_xent, supervised_contrastive
+from scellm.train import info_nce, supervised_contrastive
 
 N, D = 11, 6
 GROUP = torch.tensor([0, 0, 1, 1, 1, 0, 2, 0, 1, 1, 0])  # cell 6 is alone in its group
@@ -71,9 +71,6 @@ LOSSES = {
     "info_nce, within groups": (info_nce, plain_info_nce, {"group": GROUP}),
     "info_nce, types excluded": (info_nce, plain_info_nce, {"exclude": TYPE}),
     "info_nce, both": (info_nce, plain_info_nce, {"group": GROUP, "exclude": TYPE}),
-    "nt_xent": (nt_xent, plain_nt_xent, {}),
-    "nt_xent, within groups": (nt_xent, plain_nt_xent, {"group": GROUP}),
-    "nt_xent, types excluded": (nt_xent, plain_nt_xent, {"exclude": TYPE}),
     "supervised": (supervised_contrastive, plain_nt_xent, {"labels": TYPE}),
     "supervised, within groups": (supervised_contrastive, plain_nt_xent, {"labels": TYPE, "group": GROUP}),
     "supervised, no labels": (supervised_contrastive, plain_nt_xent, {"labels": torch.full((N,), -1)}),

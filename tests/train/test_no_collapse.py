@@ -37,7 +37,7 @@ def first_steps(cells: ad.AnnData, config: CellLMConfig, objectives: dict, n_ste
     model = pretrain(
         cells,
         config=config,
-        genes="loadings",
+        gene_init="pca",
         objectives=compared,
         batch_size=BATCH,
         max_steps=n_steps,

@@ -12,13 +12,13 @@ import scellm
 from scellm.data import log_normalize
 from scellm.nn import CellLMConfig, Encoder, encode_bag
 from scellm.train import (
-    average,
     bag_values,
+    deepen,
     gene_discriminants,
     gene_gain,
     gene_loadings,
-    grow,
-    start_from_corpus,
+    init_from_corpus,
+    interpolate_weights,
 )
 
 
@@ -52,7 +52,7 @@ def test_the_bag_is_the_encoder_without_blocks(counts):
 
 def test_a_grown_encoder_starts_as_the_bag(counts):
     bag = new_encoder(depth=0).eval()
-    encoder = grow(bag, new_encoder().config).eval()
+    encoder = deepen(bag, new_encoder().config).eval()
     ids, values, _ = packed(counts[:1])
     whole = torch.ones(1, len(ids), dtype=torch.bool)
     with torch.no_grad():
@@ -62,12 +62,12 @@ def test_a_grown_encoder_starts_as_the_bag(counts):
 
 
 def test_the_average_lies_between():
-    start = grow(new_encoder(depth=0), new_encoder().config)
+    start = deepen(new_encoder(depth=0), new_encoder().config)
     trained = copy.deepcopy(start)
     with torch.no_grad():
         for parameter in trained.parameters():
             parameter += torch.rand_like(parameter)
-    middle = average(start, trained, 0.25).state_dict()
+    middle = interpolate_weights(start, trained, 0.25).state_dict()
     for name, first in start.state_dict().items():
         second = trained.state_dict()[name]
         is_head = name.startswith(("masked_gene", "expression.mask_embedding"))
@@ -76,7 +76,7 @@ def test_the_average_lies_between():
 
 def test_the_mean_cell_starts_at_zero(counts):
     encoder = new_encoder(depth=0)
-    start_from_corpus(encoder, {"toy": counts}, 1e4)
+    init_from_corpus(encoder, {"toy": counts}, 1e4)
     with torch.no_grad():
         cells = encode_bag(encoder, *packed(counts), finished=False)
     assert cells.mean(0).norm() < 0.2 * cells.std(0).norm()
@@ -114,11 +114,11 @@ def test_an_encoder_that_starts_from_loadings_separates_types_untrained(counts):
 
     def score(genes):
         encoder = new_encoder(depth=0, cell_depth=0).eval()
-        start_from_corpus(encoder, {"toy": counts}, 1e4, genes=genes)
+        init_from_corpus(encoder, {"toy": counts}, 1e4, gene_init=genes)
         with torch.no_grad():
             return scellm.metrics.neighbor_score(encode_bag(encoder, *packed(counts)).numpy(), types).macro_f1
 
-    assert score("loadings") > max(0.95, score("random") + 0.02)
+    assert score("pca") > max(0.95, score("random") + 0.02)
 
 
 UNIT = CellLMConfig(
@@ -193,13 +193,13 @@ def test_discriminants_need_types(counts):
     with pytest.raises(ValueError, match="No dataset has two labelled cell types"):
         gene_discriminants({"toy": counts}, {"toy": nothing}, 4, 1e4, **options)
     with pytest.raises(ValueError, match="needs labels"):
-        start_from_corpus(Encoder(UNIT), {"toy": counts}, 1e4, genes="discriminants")
+        init_from_corpus(Encoder(UNIT), {"toy": counts}, 1e4, gene_init="lda")
 
 
 def test_a_start_from_discriminants_has_a_constant_coordinate(counts):
     types = np.array(scellm.datasets.toy_cells(100, n_vars=500).obs["cell_type"]).astype(object)
     encoder = Encoder(UNIT)
-    start_from_corpus(encoder, {"toy": counts}, 1e4, genes="discriminants", labels={"toy": types})
+    init_from_corpus(encoder, {"toy": counts}, 1e4, gene_init="lda", labels={"toy": types})
     with torch.no_grad():
         cells = encode_bag(encoder, *packed(counts), finished=False).numpy()
     assert cells[:, -1].std() < 1e-6
