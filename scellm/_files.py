@@ -240,7 +240,9 @@ def check_folder(path: Path) -> int:
                     size += status.st_size
                 else:
                     what = (
-                        f"a link to {Path(entry.path).readlink()}" if entry.is_symlink() else "a device or pipe"
+                        f"a link to {Path(entry.path).readlink()}"
+                        if entry.is_symlink()
+                        else "a device or pipe"
                     )
                     inside = Path(entry.path).relative_to(path)
                     msg = (

@@ -14,12 +14,14 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from .._files import read_json
 from .._version import __version__
 from ..data import GeneVocabulary
 from ..data._drugs import descriptors, fingerprints, structure_kernel
 from ..nn import line_kernel, unexplained, whitener
 from ._folder import replace_folder
 from ._hub import shipped_folder
+from ._limits import check_drug_model
 from ._line_reader import LineReader
 from ._manifest import (
     CARD,
@@ -29,7 +31,6 @@ from ._manifest import (
     GENES,
     MANIFEST,
     WEIGHTS,
-    read_json,
     verify,
     write_manifest,
 )
@@ -285,7 +286,7 @@ def load_drug_model(name_or_path: str | os.PathLike[str] = "scellm-drug") -> Dru
         msg = f"There is no drug model {os.fspath(name_or_path)!r}; pass 'scellm-drug', which comes with scellm, or a folder."
         raise FileNotFoundError(msg)
     hashes = verify(folder, remedy=remedy)
-    saved = read_json(folder / CONFIG, remedy=remedy)
+    saved = read_json(folder / CONFIG, remedy)
     encoder = saved.get("encoder", {})
     if not isinstance(encoder, dict) or encoder.get("kind") != KIND:
         msg = f"`{folder}` is a model of cells, not of drug response; pass 'scellm-drug', or load it with scellm.models.load."
@@ -295,10 +296,11 @@ def load_drug_model(name_or_path: str | os.PathLike[str] = "scellm-drug") -> Dru
     except SafetensorError as error:
         msg = f"`{folder / WEIGHTS}` is not a safetensors file ({error}). {remedy}"
         raise ValueError(msg) from error
+    vocabulary = check_drug_model(folder, encoder, tensors, remedy)
     drugs = pd.DataFrame(encoder["drugs"])
     drugs["pearson"] = drugs["pearson"].astype(float)
     return DrugModel(
-        vocabulary=GeneVocabulary.from_tsv(folder / GENES),
+        vocabulary=vocabulary,
         lines=pd.DataFrame(encoder["lines"]),
         drugs=drugs,
         tensors=tensors,
