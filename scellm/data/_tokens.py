@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any, Literal
 
 import numpy as np
@@ -34,11 +35,11 @@ class TokenConfig:
     truncation: Literal["highest", "first"] = "highest"
 
     def __post_init__(self) -> None:
-        is_number = isinstance(self.target_sum, int | float) and not isinstance(self.target_sum, bool)
+        is_number = isinstance(self.target_sum, Real) and not isinstance(self.target_sum, bool)
         if not is_number or not 0 < self.target_sum < np.inf:
             msg = f"target_sum is {self.target_sum!r}; it must be a positive number."
             raise ValueError(msg)
-        is_whole = isinstance(self.max_genes, int) and not isinstance(self.max_genes, bool)
+        is_whole = isinstance(self.max_genes, Integral) and not isinstance(self.max_genes, bool)
         if not is_whole or not 1 <= self.max_genes <= MAX_CONTEXT:
             msg = f"max_genes is {self.max_genes!r}; it must be a whole number from 1 to {MAX_CONTEXT:,}."
             raise ValueError(msg)

@@ -50,8 +50,11 @@ def check_finite_arrays(arrays: Mapping[str, Any], path: Path, remedy: str) -> N
         Some are NaN or infinite.
     """
     for name, array in arrays.items():
-        array = np.asarray(array)
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
+        if hasattr(array, "isfinite"):  # torch; numpy knows no bfloat16
+            is_finite = bool(array.isfinite().all())
+        else:
+            is_finite = array.dtype.kind != "f" or bool(np.isfinite(array).all())
+        if not is_finite:
             msg = f"`{path}`: {name!r} of this model holds NaN or infinite numbers; it is of no use. {remedy}"
             raise ValueError(msg)
 

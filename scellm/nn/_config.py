@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import math
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Literal
 
 
@@ -76,7 +77,7 @@ class CellLMConfig:
             value = getattr(self, field)
             if value is None and field in ("n_features", "padded_context"):
                 continue
-            if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+            if not isinstance(value, Integral) or isinstance(value, bool) or not least <= value <= most:
                 msg = f"CellLMConfig.{field} is {value!r}; it must be a whole number of at least {least}, at most {most:,}."
                 raise ValueError(msg)
         for field, choices in _CHOICES.items():
