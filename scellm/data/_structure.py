@@ -62,8 +62,7 @@ def blamed(path: Path, what: str) -> Iterator[None]:
 def check_structure(X: Any, n_obs: int, n_vars: int, name: str) -> None:
     """That a matrix in memory has the shape it should have, and a sparse one pointers that lead into its arrays.
 
-    Other kinds (dense, dask, on the disk) are compared by shape alone. Columns of CSR are not looked at: see
-    `check_columns`, block by block.
+    Other kinds (dense, dask, on the disk) are compared by shape alone.
 
     Parameters
     ----------
@@ -87,8 +86,8 @@ def check_structure(X: Any, n_obs: int, n_vars: int, name: str) -> None:
     if X.format in ("csr", "csc"):
         n_major, n_minor = (n_obs, n_vars) if X.format == "csr" else (n_vars, n_obs)
         check_pointer(X.indptr, n_major, len(X.data), len(X.indices), name, REBUILD)
-        if X.format == "csc":
-            check_columns(X.indices, n_minor, name, REBUILD, what="rows")
+        what = "columns" if X.format == "csr" else "rows"
+        check_columns(X.indices, n_minor, name, REBUILD, what=what)  # slices of scipy drop them without a word
     elif X.format == "coo":
         for indices, limit, what in zip(X.coords, X.shape, ("rows", "columns"), strict=True):
             check_columns(indices, limit, name, REBUILD, what=what)
