@@ -69,12 +69,6 @@ def replacing(target: Path, check: Callable[[Path], None] | None = None) -> Iter
             raise OSError(errno.ENOSPC, msg) from error
 
 
-def write_text(target: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    with replacing(target) as part:
-        part.write_text(text, encoding="utf-8")
-
-
 def tidy(target: Path) -> None:
     """Clean up after runs that were killed while they wrote `target`; those that still write are left alone."""
     _tidy(target.parent, re.escape(target.name))

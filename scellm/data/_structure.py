@@ -87,7 +87,9 @@ def check_structure(X: Any, n_obs: int, n_vars: int, name: str) -> None:
         n_major, n_minor = (n_obs, n_vars) if X.format == "csr" else (n_vars, n_obs)
         check_pointer(X.indptr, n_major, len(X.data), len(X.indices), name, REBUILD)
         what = "columns" if X.format == "csr" else "rows"
-        check_columns(X.indices, n_minor, name, REBUILD, what=what)  # slices of scipy drop them without a word
+        check_columns(
+            X.indices, n_minor, name, REBUILD, what=what
+        )  # slices of scipy drop them without a word
     elif X.format == "coo":
         for indices, limit, what in zip(X.coords, X.shape, ("rows", "columns"), strict=True):
             check_columns(indices, limit, name, REBUILD, what=what)
