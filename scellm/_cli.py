@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import _cli_pretrain
+from ._files import restore
 from ._keys import X_SCELLM
 from ._version import __version__
 
@@ -355,6 +356,7 @@ def _models(_: argparse.Namespace) -> int:
 
 def _check_exists(path: Path) -> None:
     """Refuse a mistyped path before anything heavy is imported."""
+    restore(path)
     if not path.exists():
         msg = f"There is no file {path}."
         raise FileNotFoundError(msg)
@@ -367,10 +369,10 @@ def _opened(path: Path) -> Iterator[AnnData]:
     from anndata.io import read_elem
 
     from .data import open_store
-    from .data._rows import _check_encoding
+    from .data._rows import check_encoding
 
     with open_store(path, "r") as store:
-        _check_encoding(store, path)
+        check_encoding(store, path)
         raw = None
         if "raw" in store:
             raw = {"X": _on_disk(store["raw/X"]), "var": read_elem(store["raw/var"])}

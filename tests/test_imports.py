@@ -15,6 +15,7 @@ PACKAGE = Path(scellm.__file__).parent
 LAYER = {
     "_keys": 0,
     "_checks": 0,
+    "_files": 0,
     "_warn": 0,
     "_version": 0,
     "_obs": 0.5,

@@ -5,8 +5,10 @@ from ._corpus import Corpus
 from ._match import GeneMatch, gene_names, match_genes
 from ._pack import pack
 from ._profiles import draw_counts
+from ._results_file import check_target, write_results
 from ._rows import check_finite, open_matrix, open_store, row_blocks
 from ._sources import CellSource
+from ._structure import check_structure
 from ._tokens import TokenConfig, Tokens, gene_counts, log_normalize, tokenize
 from ._values import ValueReport, describe_values
 from ._vocabulary import GeneVocabulary
@@ -22,6 +24,8 @@ __all__ = [
     "Tokens",
     "ValueReport",
     "check_finite",
+    "check_structure",
+    "check_target",
     "describe_values",
     "draw_counts",
     "gene_counts",
@@ -34,4 +38,5 @@ __all__ = [
     "row_blocks",
     "shard",
     "tokenize",
+    "write_results",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from .._files import check_folder
 from ._labels import StoredLabels
 from ._sources import ZARR_BLOCK, Harmonizer, ReadOptions, StoredSource, about_dataset, read_origin
 from ._stored import StoredMatrix, open_zarr
@@ -56,6 +57,7 @@ def open_collection(
         raise ImportError(msg) from error
     from anndata.io import read_elem
 
+    check_folder(path)
     root = open_zarr(path)
     groups = [group.path for group in DatasetCollection(root)]
     if not groups:

@@ -13,9 +13,10 @@ import numpy as np
 import scipy.sparse as sp
 from tqdm.auto import tqdm
 
+from .._files import replacing
 from ._corpus import Corpus
 from ._match import MIN_OVERLAP
-from ._packed import FORMAT, VERSION, create_array, write_array, write_json
+from ._packed import FORMAT, VERSION, create_array, is_packed, write_array, write_json
 from ._sources import CELLS_AT_ONCE
 from ._vocabulary import GeneVocabulary
 
@@ -98,14 +99,12 @@ def pack(
     keys = list(corpus.label_keys) if label_keys is None else list(dict.fromkeys(label_keys))
     labels = {key: corpus.labels(key) for key in keys}
 
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     show = corpus.n_cells >= PROGRESS_FROM if show_progress is None else show_progress
-    try:
-        with tqdm(total=2 * corpus.n_cells, desc="pack", unit="cell", disable=not show) as progress:
-            _write(corpus, labels, partial, progress)
-        os.replace(partial, path)  # noqa: PTH105 - the atomic move
-    finally:
-        partial.unlink(missing_ok=True)
+    with (
+        replacing(path, lambda _: _check_output(path, overwrite=overwrite)) as part,
+        tqdm(total=2 * corpus.n_cells, desc="pack", unit="cell", disable=not show) as progress,
+    ):
+        _write(corpus, labels, part, progress)
     return path
 
 
@@ -116,9 +115,20 @@ def _check_output(path: Path, *, overwrite: bool) -> None:
     if path.is_dir() or (path.exists() and not overwrite):
         msg = f"{path} is there already; pass overwrite=True (--overwrite) to replace it, or another name."
         raise FileExistsError(msg)
+    if path.exists() and not _is_ours(path):
+        msg = f"{path} is no packed file; it is not replaced. Choose another name."
+        raise FileExistsError(msg)
     if not path.parent.is_dir():
         msg = f"There is no folder {path.parent} to write {path.name} into."
         raise FileNotFoundError(msg)
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file was packed by scellm, be it damaged."""
+    try:
+        return path.is_file() and is_packed(path)
+    except ValueError:  # damaged
+        return True
 
 
 @dataclass

@@ -24,6 +24,7 @@ import numpy as np
 
 from ._sources import DISK_BLOCK, Harmonizer, StoredSource
 from ._stored import StoredMatrix, open_hdf5
+from ._structure import ERRORS, MOST_COMPRESSION, SMALL, check_chunks, check_links
 from ._values import ValueReport
 from ._vocabulary import GeneVocabulary
 
@@ -75,6 +76,7 @@ def open_packed(path: Path) -> PackedFile:
 
     path = Path(path).absolute()
     with h5py.File(path, "r") as file:
+        check_links(file, path)
         if (version := file.attrs.get("version")) != VERSION:
             msg = (
                 f"{path} is a packed file of version {version}; this scellm reads version {VERSION}. "
@@ -86,14 +88,14 @@ def open_packed(path: Path) -> PackedFile:
             vocabulary = GeneVocabulary(fields["ensembl_ids"], fields["symbols"], fields["source"])
             keys = [f"datasets/{number}" for number in range(len(file["datasets"]))]
             names = [str(file[key].attrs["name"]) for key in keys]
-        except (KeyError, OSError, RuntimeError, ValueError) as error:
+        except ERRORS as error:
             msg = f"{path}: the vocabulary or the list of datasets cannot be read ({_text(error)}). {PACK_AGAIN}"
             raise ValueError(msg) from error
         datasets = {}
         for name, key in zip(names, keys, strict=True):
             try:
                 datasets[name] = _open_dataset(path, file[key], name, len(vocabulary))
-            except (KeyError, OSError, RuntimeError, ValueError) as error:
+            except ERRORS as error:
                 msg = f"{path}: dataset {name!r} cannot be read ({_text(error)}). {PACK_AGAIN}"
                 raise ValueError(msg) from error
     return PackedFile(vocabulary, datasets)
@@ -138,7 +140,7 @@ class PackedLabels:
                 categories = np.array(read_json(group["categories"]), dtype=object)
                 check_array(group["codes"])
                 return categories[group["codes"][:]]
-        except (IndexError, OSError, RuntimeError, ValueError) as error:
+        except ERRORS as error:
             msg = f"{self._path}: label {key!r} cannot be read ({_text(error)}). {PACK_AGAIN}"
             raise ValueError(msg) from error
 
@@ -151,6 +153,11 @@ def check_array(array: Any) -> None:
     ValueError
         It is not what was written.
     """
+    claimed, stored = array.shape[0] * array.dtype.itemsize, array.id.get_storage_size()
+    if claimed > max(SMALL, MOST_COMPRESSION * stored):
+        msg = f"{array.name} claims {claimed / 1e9:,.1f} GB, of which {stored / 1e6:,.3f} MB are in the file"
+        raise ValueError(msg)
+    check_chunks(array, array.name)
     digest = hashlib.sha256()
     for start in range(0, array.shape[0], AT_ONCE):
         digest.update(np.ascontiguousarray(array[start : start + AT_ONCE]))
@@ -162,7 +169,11 @@ def check_array(array: Any) -> None:
 def read_json(array: Any) -> Any:
     """The value of a stored JSON text."""
     check_array(array)
-    return json.loads(array[:].tobytes().decode())
+    try:
+        return json.loads(array[:].tobytes().decode())
+    except RecursionError as error:
+        msg = f"{array.name} is nested too deep"
+        raise ValueError(msg) from error
 
 
 def write_array(group: Any, name: str, values: np.ndarray) -> None:

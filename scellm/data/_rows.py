@@ -13,6 +13,18 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from .._files import check_folder, restore
+from ._structure import (
+    REBUILD,
+    CheckedMatrix,
+    blamed,
+    check_columns,
+    check_links,
+    check_stored,
+    check_structure,
+    check_tables,
+)
+
 
 def row_blocks(X: Any, n_rows: int) -> Iterator[tuple[int, sp.csr_array]]:
     """Consecutive rows of a matrix as CSR, with the number of the first.
@@ -24,12 +36,15 @@ def row_blocks(X: Any, n_rows: int) -> Iterator[tuple[int, sp.csr_array]]:
     n_rows
         Rows per block.
     """
+    check_structure(X, *X.shape, "the matrix")
     if sp.issparse(X) and X.format != "csr":
         X = X.tocsr()  # once, rather than searching every column for each block
     for start in range(0, X.shape[0], n_rows):
         block = X[start : start + n_rows]
         if hasattr(block, "compute"):  # dask
             block = block.compute()
+        if sp.issparse(block) and block.format == "csr":
+            check_columns(block.indices, X.shape[1], "the matrix", REBUILD)
         block = to_csr(block)
         yield start, block
 
@@ -110,15 +125,15 @@ def open_matrix(path: Path, layer: str | None = None, use_raw: bool | None = Non
     ValueError
         Neither h5ad nor zarr, `layer` and `use_raw` together, or a matrix that is not there or has no rows.
     """
-    from anndata.io import read_elem, sparse_dataset
-
     with open_store(path, "r") as store:
         if layer is not None and use_raw:
             msg = f"layer={layer!r} and use_raw=True name two matrices; give one of them."
             raise ValueError(msg)
-        _check_encoding(store, path)
+        with blamed(path, "obs, var or the list of layers"):
+            check_encoding(store, path)
+            n_rows = check_tables(store, path)
+            layers = sorted(store["layers"]) if "layers" in store else []
         has_raw = "raw/var" in store
-        layers = sorted(store["layers"]) if "layers" in store else []
         if layer is not None and layer not in layers:
             msg = f"Layer {layer!r} is not in {path.name}, which has {layers}."
             raise KeyError(msg)
@@ -127,20 +142,34 @@ def open_matrix(path: Path, layer: str | None = None, use_raw: bool | None = Non
             ways = [f"layer={name!r}" for name in layers] + (["use_raw=True"] if has_raw else [])
             msg = f"{path.name} has no {key}. {f'Pass {ways}.' if ways else 'It holds no other matrix.'}"
             raise ValueError(msg)
-        element = store[key]
-        X = (
-            sparse_dataset(element)
-            if "csr_matrix" in _kind(element) or "csc_matrix" in _kind(element)
-            else element
-        )
-        var = read_elem(store["raw/var" if use_raw else "var"])
-        if not X.shape[0] or not X.shape[1]:
-            msg = f"{key} of {path.name} has {X.shape[0]} cells and {X.shape[1]} genes; need at least one of each."
-            raise ValueError(msg)
-        yield FileMatrix(X, var, f"{path.name}: {key}", read_elem(store["raw/var"]) if has_raw else None)
+        table = "raw/var" if use_raw else "var"
+        X = _open_element(store[key], (n_rows["obs"], n_rows[table]), path, key)
+        with blamed(path, table):
+            var, raw_var = (
+                _read_table(store, name) if name in n_rows else None for name in (table, "raw/var")
+            )
+        yield FileMatrix(X, var, f"{path.name}: {key}", raw_var)
 
 
-def _check_encoding(store: Any, path: Path) -> None:
+def _open_element(element: Any, shape: tuple[int, int], path: Path, key: str) -> CheckedMatrix:
+    """A matrix in an open file, checked as far as that is possible without reading it."""
+    from anndata.io import sparse_dataset
+
+    if not all(shape):
+        msg = f"{key} of {path.name} has {shape[0]} cells and {shape[1]} genes; need at least one of each."
+        raise ValueError(msg)
+    with blamed(path, key):
+        check_stored(element, *shape, path, key)
+        return CheckedMatrix(sparse_dataset(element) if hasattr(element, "keys") else element, path, key)
+
+
+def _read_table(store: Any, name: str) -> pd.DataFrame:
+    from anndata.io import read_elem
+
+    return read_elem(store[name])
+
+
+def check_encoding(store: Any, path: Path) -> None:
     """Refuse files that are no AnnData, or of the days before elements said what they are."""
     if "obs" not in store or "var" not in store:
         ten_x = " It looks like 10x output: sc.read_10x_h5 reads it." if "matrix" in store else ""
@@ -157,38 +186,61 @@ def _check_encoding(store: Any, path: Path) -> None:
 
 
 @contextmanager
-def open_store(path: Path, mode: str) -> Iterator[Any]:
-    """Open an h5ad file or a zarr folder as a group.
+def open_store(path: Path, mode: str, *, name: Path | None = None) -> Iterator[Any]:
+    """Open an h5ad file or a zarr folder as a group; nothing in it may lead out of it.
+
+    Parameters
+    ----------
+    path
+        File or folder.
+    mode
+        `"r"` or `"r+"`.
+    name
+        What to call it in messages, if that is not `path`.
 
     Raises
     ------
+    ValueError
+        It cannot be opened, or holds links to other files.
     FileNotFoundError
         Nothing there.
     ValueError
         Neither h5ad nor zarr.
     """
+    restore(path)
+    name = name or path
     if not path.exists():
         msg = f"There is no file {path}."
         raise FileNotFoundError(msg)
-    if path.suffix == ".zarr":
-        try:
-            import zarr
-        except ImportError as error:
-            msg = f"Reading {path.name} needs the package zarr: pip install 'scellm[zarr]'."
-            raise ImportError(msg) from error
-        newer = {"use_consolidated": False} if int(zarr.__version__.split(".")[0]) >= 3 else {}
-        group = zarr.open_group(str(path), mode=mode, **newer)
+    if path.suffix == ".zarr" and path.is_dir():
+        with blamed(name, "the zarr folder"):
+            check_folder(path)
+            group = _open_zarr(path, mode)
         yield group
         if mode != "r":
             _consolidate(path)
         return
     import h5py
 
-    if path.suffix not in (".h5ad", ".h5") or not h5py.is_hdf5(path):
+    if path.suffix not in (".h5ad", ".h5") or not path.is_file() or not h5py.is_hdf5(path):
         msg = f"{path} is neither an .h5ad file nor a .zarr folder; write one with adata.write_h5ad."
         raise ValueError(msg)
-    with h5py.File(path, mode) as file:
+    with blamed(name, "the file"):
+        file = h5py.File(path, mode)
+    with file:
+        with blamed(name, "its list of contents"):
+            check_links(file, name)
         yield file
+
+
+def _open_zarr(path: Path, mode: str) -> Any:
+    try:
+        import zarr
+    except ImportError as error:
+        msg = f"Reading {path.name} needs the package zarr: pip install 'scellm[zarr]'."
+        raise ImportError(msg) from error
+    newer = {"use_consolidated": False} if int(zarr.__version__.split(".")[0]) >= 3 else {}
+    return zarr.open_group(str(path), mode=mode, **newer)
 
 
 def _consolidate(path: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from ._rows import to_csr
+from ._structure import check_chunks, check_size
 
 OPEN_AT_ONCE = 256
 """Matrices that are open at once; systems allow a process about a thousand files."""
@@ -54,6 +55,8 @@ class StoredMatrix:
         self.dtype: np.dtype = element["data"].dtype if self.is_sparse else element.dtype
         if self.is_sparse:
             self._check_row_pointer(element)
+        else:
+            check_chunks(element, f"{self.path}: {self.key}")
 
     @property
     def n_bytes(self) -> int:
@@ -139,6 +142,9 @@ class StoredMatrix:
                 f"adata.{inside} = adata.{inside}.tocsr(); adata.write_{kind}({self.path.name!r})."
             )
             raise ValueError(msg)
+        for part in ("data", "indices", "indptr"):
+            check_chunks(element[part], f"{self.path}: {self.key}")
+        check_size(element["indptr"], self.path, f"{self.path}: {self.key}")
         return np.asarray(element["indptr"][:], dtype=np.int64)
 
     def _check_row_pointer(self, element: Any) -> None:
@@ -155,6 +161,10 @@ class StoredMatrix:
                 f"and ends at {pointer[-1] if len(pointer) else 'nothing'}, for {n_stored[0]} values and {n_stored[1]} columns. "
                 "Copy or write the file again."
             )
+            raise ValueError(msg)
+
+        if (longest := int(np.diff(pointer).max(initial=0))) > self.shape[1]:
+            msg = f"{self.path}: {self.key} is damaged: a row has {longest} values for {self.shape[1]} columns. Copy or write the file again."
             raise ValueError(msg)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any, Literal
 
 import numpy as np
 import scipy.sparse as sp
+
+MAX_CONTEXT = 10_000_000
+"""Genes of the longest cell that can be asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +35,13 @@ class TokenConfig:
     truncation: Literal["highest", "first"] = "highest"
 
     def __post_init__(self) -> None:
-        if self.target_sum <= 0 or self.max_genes < 1:
-            msg = f"target_sum ({self.target_sum}) and max_genes ({self.max_genes}) must be positive."
+        is_number = isinstance(self.target_sum, Real) and not isinstance(self.target_sum, bool)
+        if not is_number or not 0 < self.target_sum < np.inf:
+            msg = f"target_sum is {self.target_sum!r}; it must be a positive number."
+            raise ValueError(msg)
+        is_whole = isinstance(self.max_genes, Integral) and not isinstance(self.max_genes, bool)
+        if not is_whole or not 1 <= self.max_genes <= MAX_CONTEXT:
+            msg = f"max_genes is {self.max_genes!r}; it must be a whole number from 1 to {MAX_CONTEXT:,}."
             raise ValueError(msg)
         if self.truncation not in ("highest", "first"):
             msg = f"truncation is {self.truncation!r}; choose 'highest' or 'first'."

@@ -11,10 +11,11 @@ import pandas as pd
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from .._files import read_json
 from .._version import __version__
-from ..data import GeneVocabulary
 from ..models._folder import replace_folder
 from ..models._hub import shipped_folder
+from ..models._limits import check_drug_model
 from ..models._manifest import (
     CARD,
     CONFIG,
@@ -23,13 +24,10 @@ from ..models._manifest import (
     GENES,
     MANIFEST,
     WEIGHTS,
-    read_json,
     verify,
     write_manifest,
 )
 from ._model import DrugModel
-from ._profiles import DEPTHS
-from ._structures import FINGERPRINT_BITS, N_DESCRIPTORS
 
 KIND = "drug_response"
 """`config["encoder"]["kind"]` of these folders; those of encoders have none."""
@@ -127,7 +125,7 @@ def load_drug_model(name_or_path: str | os.PathLike[str] = "scellm-drug") -> Dru
         msg = f"There is no drug model {os.fspath(name_or_path)!r}; pass 'scellm-drug', which comes with scellm, or a folder."
         raise FileNotFoundError(msg)
     hashes = verify(folder, remedy=remedy)
-    saved = read_json(folder / CONFIG, remedy=remedy)
+    saved = read_json(folder / CONFIG, remedy)
     encoder = saved.get("encoder", {})
     if not isinstance(encoder, dict) or encoder.get("kind") != KIND:
         msg = f"`{folder}` is a model of cells, not of drug response; pass 'scellm-drug', or load it with scellm.models.load."
@@ -137,10 +135,11 @@ def load_drug_model(name_or_path: str | os.PathLike[str] = "scellm-drug") -> Dru
     except SafetensorError as error:
         msg = f"`{folder / WEIGHTS}` is not a safetensors file ({error}). {remedy}"
         raise ValueError(msg) from error
+    vocabulary = check_drug_model(folder, encoder, tensors, remedy)
     drugs = pd.DataFrame(encoder["drugs"])
     drugs["pearson"] = drugs["pearson"].astype(float)
-    model = DrugModel(
-        vocabulary=GeneVocabulary.from_tsv(folder / GENES),
+    return DrugModel(
+        vocabulary=vocabulary,
         lines=pd.DataFrame(encoder["lines"]),
         drugs=drugs,
         tensors=tensors,
@@ -150,44 +149,3 @@ def load_drug_model(name_or_path: str | os.PathLike[str] = "scellm-drug") -> Dru
         sha256=hashes[WEIGHTS],
         card=(folder / CARD).read_text(encoding="utf-8"),
     )
-    if wrong := _inconsistent(model):
-        msg = f"The files of the drug model in `{folder}` are not of one model: {wrong}. {remedy}"
-        raise ValueError(msg)
-    return model
-
-
-def _inconsistent(model: DrugModel) -> str:
-    """What in a model does not fit the rest: arrays that are missing, of another shape or not finite; "" if nothing."""
-    n_genes, n_lines, n_drugs = len(model.vocabulary), len(model.lines), len(model.drugs)
-    vectors = model.tensors.get("line_vectors")
-    rank = vectors.shape[-1] if vectors is not None and vectors.ndim else 0
-    n_depths, n_pairs = len(DEPTHS), n_genes * (n_genes + 1) // 2
-    shapes = {
-        "mean_fraction": (n_genes,),
-        "gene_weight": (n_genes,),
-        "line_vectors": (n_lines, rank),
-        "loadings": (n_genes, rank),
-        "gram": (n_depths, n_pairs),
-        "cross": (n_depths, n_genes, rank),
-        "center": (n_depths + 1, n_genes),
-        "edge": (n_depths + 1,),
-        **dict.fromkeys(("response", "dual"), (n_lines, n_drugs)),
-        **dict.fromkeys(("mean", "scale", "error", "structure_mean", "structure_scale"), (n_drugs,)),
-        "fingerprints": (n_drugs, FINGERPRINT_BITS // 8),
-        "descriptors": (n_drugs, N_DESCRIPTORS),
-        **dict.fromkeys(("descriptor_center", "descriptor_spread"), (N_DESCRIPTORS,)),
-    }
-    if "normal_axis" in model.tensors:
-        shapes |= dict.fromkeys(("normal_axis", "normal_shift"), (n_depths + 1, n_genes))
-    for name, shape in shapes.items():
-        array = model.tensors.get(name)
-        if array is None:
-            return f"the weights lack {name!r}"
-        if array.shape != shape:
-            return (
-                f"{name!r} has the shape {array.shape}, where {n_genes} genes, {n_lines} cell lines and {n_drugs} drugs "
-                f"need {shape}"
-            )
-        if not np.isfinite(array).all():
-            return f"{name!r} holds values that are not finite"
-    return ""

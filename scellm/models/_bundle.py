@@ -18,11 +18,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from .._files import read_json
 from .._version import __version__
 from ..data import GeneVocabulary, TokenConfig
 from ..nn import CellLMConfig, Encoder
 from ._card import model_card
 from ._folder import replace_folder
+from ._limits import check_finite_arrays, read_genes
 from ._manifest import (
     ALL_FILES,
     CARD,
@@ -31,7 +33,6 @@ from ._manifest import (
     GENES,
     WEIGHTS,
     check_format,
-    read_json,
     verify,
     write_manifest,
 )
@@ -227,7 +228,7 @@ def read_bundle(folder: Path, *, remedy: str, name: str | None = None, revision:
     except (TypeError, ValueError) as error:
         msg = f"`{folder / CONFIG}`: {error} It was written by scellm {saved['scellm_version']}, this is {__version__}."
         raise ValueError(msg) from error
-    vocabulary = GeneVocabulary.from_tsv(folder / GENES)
+    vocabulary = read_genes(folder / GENES, remedy)
     if len(vocabulary) != config.n_genes:
         msg = f"`{folder}` has {len(vocabulary)} genes in {GENES} and n_genes={config.n_genes} in {CONFIG}. {remedy}"
         raise ValueError(msg)
@@ -248,15 +249,17 @@ def read_bundle(folder: Path, *, remedy: str, name: str | None = None, revision:
 def read_config(folder: Path, *, remedy: str) -> dict[str, Any]:
     """`config.json`, with exactly the fields of this format; hash it first."""
     path = folder / CONFIG
-    saved = read_json(path, remedy=remedy)
+    saved = read_json(path, remedy)
     check_format(saved.get("format"), path, remedy=remedy)
     unknown, missing = sorted(set(saved) - _CONFIG_FIELDS), sorted(_CONFIG_FIELDS - set(saved))
     if unknown or missing:
         msg = f"`{path}`: unknown fields {unknown}, missing fields {missing}. {remedy}"
         raise ValueError(msg)
-    for section in ("encoder", "tokens", "provenance"):
-        if not isinstance(saved[section], dict):
-            msg = f"`{path}`: {section!r} is a {type(saved[section]).__name__}; an object is needed. {remedy}"
+    kinds = {"encoder": dict, "tokens": dict, "provenance": dict, "name": str, "n_parameters": int}
+    for section, kind in kinds.items():
+        if not isinstance(saved[section], kind) or isinstance(saved[section], bool):
+            what = {dict: "an object", str: "text", int: "a whole number"}[kind]
+            msg = f"`{path}`: {section!r} is a {type(saved[section]).__name__}; {what} is needed. {remedy}"
             raise ValueError(msg)
     return saved
 
@@ -293,6 +296,7 @@ def _read_encoder(config: CellLMConfig, path: Path, *, remedy: str) -> Encoder:
     except SafetensorError as error:
         msg = f"`{path}` is not a safetensors file ({error}). {remedy}"
         raise ValueError(msg) from error
+    check_finite_arrays(weights, path, remedy)
     # copies: what safetensors returns may still be the file, which somebody can overwrite
     own = {name: weights[name].to(needed[name].dtype, copy=True) for name in needed}
     encoder.load_state_dict(own, assign=True)

@@ -1,12 +1,12 @@
-"""Write a folder under a temporary name and move it into place when it is complete."""
+"""A model folder is written whole or not at all, and replaces nothing but a model."""
 
 from __future__ import annotations
 
-import shutil
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from .._files import replacing
 
 
 @contextmanager
@@ -24,18 +24,19 @@ def replace_folder(target: Path, *, overwrite: bool, contents: tuple[str, ...]) 
     ------
     FileExistsError
         `target` may not be replaced.
+    OSError
+        The folder could not be written; `target` is as it was.
     """
+
+    def check(path: Path) -> None:
+        _check_replaceable(path, overwrite=overwrite, contents=contents)
+
     target = target.resolve()
-    _check_replaceable(target, overwrite=overwrite, contents=contents)
+    check(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    folder = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
-    folder.mkdir()
-    try:
+    with replacing(target, check) as folder:
+        folder.mkdir()
         yield folder
-        _check_replaceable(target, overwrite=overwrite, contents=contents)  # it may have come in the meantime
-        _move(folder, target)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)  # gone already where it was moved
 
 
 def _check_replaceable(target: Path, *, overwrite: bool, contents: tuple[str, ...]) -> None:
@@ -45,7 +46,7 @@ def _check_replaceable(target: Path, *, overwrite: bool, contents: tuple[str, ..
     if not target.is_dir():
         msg = f"`{target}` is a file; a model is saved as a folder. Choose another path."
         raise FileExistsError(msg)
-    others = sorted(path.name for path in target.iterdir() if path.name not in contents)
+    others = sorted(path.name for path in target.iterdir() if path.name not in contents or not path.is_file())
     if others:
         msg = f"`{target}` holds other things than a model ({', '.join(others[:5])}); choose another path."
         raise FileExistsError(msg)
@@ -54,18 +55,3 @@ def _check_replaceable(target: Path, *, overwrite: bool, contents: tuple[str, ..
             f"`{target}` holds a model already. Pass `overwrite=True` to replace it, or choose another path."
         )
         raise FileExistsError(msg)
-
-
-def _move(folder: Path, target: Path) -> None:
-    """Put `folder` at `target`; a folder that is there is put aside first and put back if the move fails."""
-    if not target.exists():
-        folder.rename(target)
-        return
-    aside = folder.with_suffix(".old")
-    target.rename(aside)
-    try:
-        folder.rename(target)
-    except BaseException:
-        aside.rename(target)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)

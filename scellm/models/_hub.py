@@ -223,7 +223,7 @@ def _describe(name: str, where: str, revision: str, folder: Path, remedy: str) -
     try:
         verify(folder, (CONFIG, CARD), remedy=remedy, parts=False)
         config = read_config(folder, remedy=remedy)
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         warn(f"{name!r} was left out of the list: {error}")
         return None
     return {

@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from .._files import read_json
+
 FORMAT = 1
 """Version of the folder's layout. Raise it when an older scellm could misread a newer folder."""
 
@@ -91,23 +93,10 @@ def verify(
 def listed_files(folder: Path) -> list[str]:
     """Names a manifest lists, as far as it can be read; nothing is checked."""
     try:
-        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
-    except (OSError, ValueError, KeyError, TypeError):
+        files = read_json(folder / MANIFEST, "")["files"]
+    except (OSError, ValueError, KeyError):
         return []
     return list(files) if isinstance(files, dict) else []
-
-
-def read_json(path: Path, *, remedy: str) -> dict[str, Any]:
-    """Read a JSON object; anything else is an error that names the file."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # not UTF-8, or not JSON
-        msg = f"`{path}` is not readable JSON ({error}). {remedy}"
-        raise ValueError(msg) from error
-    if not isinstance(content, dict):
-        msg = f"`{path}` holds a JSON {type(content).__name__}; a JSON object is needed. {remedy}"
-        raise ValueError(msg)
-    return content
 
 
 def check_format(found: Any, path: Path, *, remedy: str) -> None:
@@ -147,10 +136,11 @@ def _check_present(folder: Path, *, remedy: str) -> None:
 def _read_manifest(folder: Path, *, remedy: str) -> dict[str, Any]:
     """The `files` of a manifest: an entry for each of the four and for both files of every part."""
     path = folder / MANIFEST
-    manifest = read_json(path, remedy=remedy)
+    manifest = read_json(path, remedy)
     check_format(manifest.get("format"), path, remedy=remedy)
     files = manifest.get("files")
-    listed = sorted(files) if isinstance(files, dict) else []
+    files = files if isinstance(files, dict) else {}
+    listed = sorted(files)
     held = [name for name in PARTS if {*part_files(name)} & {*listed}]
     needed = sorted([*CONTENTS, *(file for name in held for file in part_files(name))])
     if listed != needed or not all(_is_entry(entry) for entry in files.values()):
@@ -165,6 +155,7 @@ def _is_entry(entry: Any) -> bool:
         isinstance(entry, dict)
         and isinstance(entry.get("sha256"), str)
         and isinstance(entry.get("size"), int)
+        and not isinstance(entry["size"], bool)
     )
 
 

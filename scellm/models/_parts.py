@@ -16,7 +16,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as arrays_from_bytes
 from safetensors.numpy import save as bytes_of_arrays
 
+from .._files import parse_json
 from ._folder import replace_folder
+from ._limits import check_finite_arrays, part_problem
 from ._manifest import (
     ALL_FILES,
     FORMAT,
@@ -186,20 +188,24 @@ def _read(name: str, stored: _Stored) -> Part:
             raise ValueError(msg)
     arrays, facts = part_files(name)
     try:
-        saved = json.loads(contents[facts])
         tensors = arrays_from_bytes(contents[arrays])
-    except (ValueError, SafetensorError) as error:
+    except (ValueError, KeyError, SafetensorError) as error:
         msg = f"The part {name!r} in `{stored.folder}` cannot be read ({error}). {stored.remedy}"
         raise ValueError(msg) from error
-    if not isinstance(saved, dict) or set(saved) != _FIELDS or not isinstance(saved["meta"], dict):
+    saved = parse_json(contents[facts], stored.folder / facts, stored.remedy)
+    if set(saved) != _FIELDS or not isinstance(saved["meta"], dict):
         msg = f"`{stored.folder / facts}` needs the fields {sorted(_FIELDS)} and no others. {stored.remedy}"
         raise ValueError(msg)
     check_format(saved["format"], stored.folder / facts, remedy=stored.remedy)
     if saved["weights"] != stored.weights:
         msg = (
-            f"The part {name!r} in `{stored.folder}` was made for weights with SHA-256 {saved['weights'][:8]}, these "
+            f"The part {name!r} in `{stored.folder}` was made for weights with SHA-256 {str(saved['weights'])[:8]}, these "
             f"have {stored.weights[:8]}: its numbers mean nothing with them. {stored.remedy}"
         )
+        raise ValueError(msg)
+    check_finite_arrays(tensors, stored.folder / arrays, stored.remedy)
+    if (problem := part_problem(name, tensors, saved["meta"])) is not None:
+        msg = f"The part {name!r} in `{stored.folder}` does not fit together: {problem}. {stored.remedy}"
         raise ValueError(msg)
     return Part(tensors=tensors, meta=saved["meta"])
 

@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import math
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Literal
 
 
@@ -74,13 +75,15 @@ class CellLMConfig:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        for field in ("n_genes", "dim", "depth", "heads", "dim_head", "ff_mult", "cell_depth"):
-            least = 0 if field in ("depth", "cell_depth") else 1
-            if getattr(self, field) < least:
-                msg = f"CellLMConfig.{field} is {getattr(self, field)}; it must be at least {least}."
+        for field, (least, most) in _LIMITS.items():
+            value = getattr(self, field)
+            if value is None and field in ("n_features", "padded_context"):
+                continue
+            if not isinstance(value, Integral) or isinstance(value, bool) or not least <= value <= most:
+                msg = f"CellLMConfig.{field} is {value!r}; it must be a whole number of at least {least}, at most {most:,}."
                 raise ValueError(msg)
         for field, choices in _CHOICES.items():
-            if getattr(self, field) not in choices:
+            if not isinstance(getattr(self, field), str) or getattr(self, field) not in choices:
                 msg = f"CellLMConfig.{field} is {getattr(self, field)!r}; choose one of {choices}."
                 raise ValueError(msg)
         if self.expression != "continuous" and (self.amount != "log1p" or self.has_unit_amounts):
@@ -95,7 +98,11 @@ class CellLMConfig:
                 "and PAD, so it must be at least 4."
             )
             raise ValueError(msg)
-        if not 0 <= self.dropout < 1:
+        if (
+            isinstance(self.dropout, bool)
+            or not isinstance(self.dropout, int | float)
+            or not 0 <= self.dropout < 1
+        ):
             msg = f"CellLMConfig.dropout is {self.dropout}; it must be in [0, 1)."
             raise ValueError(msg)
         if self.padded_context is not None and self.attention != "favor":
@@ -173,6 +180,19 @@ class CellLMConfig:
         return cls(n_genes=n_genes, **_NAMED[name])
 
 
+_LIMITS = {
+    "n_genes": (1, 1_000_000),
+    "dim": (1, 65_536),
+    "depth": (0, 1_000),
+    "heads": (1, 1_024),
+    "dim_head": (1, 65_536),
+    "ff_mult": (1, 1_024),
+    "cell_depth": (0, 1_000),
+    "n_features": (1, 1_000_000),
+    "n_expression_tokens": (1, 100_000),
+    "padded_context": (1, 10**9),
+}
+"""Whole numbers from and up to; far more than any machine trains, and few enough to be refused at once."""
 _CHOICES = {
     "attention": ("favor", "softmax"),
     "expression": ("bins", "continuous"),

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,12 +23,14 @@ from ..data import (
     TokenConfig,
     ValueReport,
     check_finite,
+    check_structure,
+    check_target,
     describe_values,
     match_genes,
     open_matrix,
-    open_store,
     row_blocks,
     tokenize,
+    write_results,
 )
 from ..models import CellLM, load
 from ..models._encode import BatchSize, choose_device, choose_precision, encode
@@ -153,7 +153,7 @@ def embed(
     if is_path:
         source = Path(adata).resolve()  # through links: the file itself gets the results
         target = Path(output).resolve() if output is not None else source
-        _check_target(source, target)
+        check_target(source, target, shutil.disk_usage)
     embedding, record = embedding_of(
         adata,
         model,
@@ -168,7 +168,7 @@ def embed(
         show_progress=show_progress,
     )
     if is_path:
-        _write(source, target, key_added, embedding, record)
+        write_results(source, target, {"obsm": {key_added: embedding}, "uns": {key_added: record}})
         return None
     adata = adata.copy() if copy else adata
     adata.obsm[key_added] = embedding
@@ -240,6 +240,7 @@ def _source(
             yield file.X, file.var, file.where, file.raw_var
         return
     X, var, where = get_matrix(adata, layer, use_raw)
+    check_structure(X, adata.n_obs, len(var), where)
     yield X, var, where, None if adata.raw is None else adata.raw.var
 
 
@@ -329,48 +330,3 @@ def _report(
             f"{n_truncated} of {n_obs} cells express more than {tokens.max_genes} genes; of each, the {tokens.max_genes} "
             f"{read} were read."
         )
-
-
-def _check_target(source: Path, target: Path) -> None:
-    """Refuse a place the results could not be written to, before anything is computed."""
-    if target.suffix != source.suffix:
-        msg = f"output={str(target)!r} must end in {source.suffix!r}, like the input: the file is copied, not converted."
-        raise ValueError(msg)
-    if not target.parent.is_dir():
-        msg = f"There is no folder {target.parent} to write {target.name} to."
-        raise FileNotFoundError(msg)
-
-
-def _write(source: Path, target: Path, key: str, embedding: np.ndarray, record: dict[str, Any]) -> None:
-    """Copy a file, add the results to the copy, and move it into place."""
-    from anndata.io import write_elem
-
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.stem}-") as folder:
-        part = Path(folder) / target.name
-        (shutil.copytree if source.is_dir() else shutil.copy)(source, part)  # with its permissions
-        mode = part.stat().st_mode
-        part.chmod(mode | stat.S_IWUSR)
-        with open_store(part, "r+") as store:
-            for slot, value in (("obsm", embedding), ("uns", record)):
-                if slot not in store:
-                    write_elem(store, slot, {})
-                if key in store[slot]:
-                    del store[slot][key]
-                write_elem(store[slot], key, value)
-        part.chmod(mode)
-        if target.is_dir():
-            _replace_folder(part, target)
-        else:
-            part.replace(target)
-
-
-def _replace_folder(part: Path, target: Path) -> None:
-    """Put a folder in the place of another, which no system does in one step; the old one is back if it fails."""
-    old = target.with_name(f".{target.name}.old")
-    target.replace(old)
-    try:
-        part.replace(target)
-    except BaseException:
-        old.replace(target)
-        raise
-    shutil.rmtree(old)

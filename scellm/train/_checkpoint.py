@@ -6,12 +6,10 @@ the position of the run, what it was started with, and SHA-256 of both files.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
 import shutil
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from .._files import is_full, parse_json, replacing, tidy_inside
 from .._version import __version__
 from ..models._manifest import sha256_of
 
@@ -48,31 +47,32 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
     """
     step = checkpoint.state["step"]
     target = folder / f"step-{step:08d}"
-    part = folder / f".{target.name}.{uuid.uuid4().hex}.part"
     try:
-        part.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        tidy_inside(folder)
+        _write(target, checkpoint)
+        _to_disk(folder)
+    except (OSError, SafetensorError) as error:
+        newest = newest_checkpoint(folder)
+        reason = "The disk is full" if is_full(error) else str(error)
+        last = f"The last good checkpoint is {newest}" if newest else "There is no earlier checkpoint"
+        msg = f"The checkpoint of step {step} could not be written to {folder}: {reason}. {last}."
+        raise OSError(msg) from error
+    for old in checkpoints(folder)[:-keep]:
+        if {path.name for path in old.iterdir()} <= {ENCODER, TRAINING, STATE}:
+            shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def _write(target: Path, checkpoint: Checkpoint) -> None:
+    """One checkpoint, whole or not at all; one of the same step is replaced: a run was resumed before it."""
+    with replacing(target) as part:
+        part.mkdir()
         for name, tensors in ((ENCODER, checkpoint.encoder), (TRAINING, checkpoint.training)):
             save_file({key: x.detach().cpu().contiguous() for key, x in tensors.items()}, part / name)
         hashes = {name: sha256_of(part / name) for name in (ENCODER, TRAINING)}
         state = {"format": FORMAT, "scellm_version": __version__, "sha256": hashes, **checkpoint.state}
         (part / STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
-        for path in part.iterdir():
-            _to_disk(path)
-        if target.exists():  # a run that was resumed before this step
-            shutil.rmtree(target)
-        part.rename(target)
-        _to_disk(folder)
-    except (OSError, SafetensorError) as error:
-        newest = newest_checkpoint(folder)
-        reason = "The disk is full" if getattr(error, "errno", None) == errno.ENOSPC else str(error)
-        last = f"The last good checkpoint is {newest}" if newest else "There is no earlier checkpoint"
-        msg = f"The checkpoint of step {step} could not be written to {folder}: {reason}. {last}."
-        raise OSError(msg) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-    for old in checkpoints(folder)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
-    return target
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -97,18 +97,18 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     remedy = f"Delete {path} to resume from the one before."
     try:
-        state = json.loads((path / STATE).read_text(encoding="utf-8"))
+        state = parse_json((path / STATE).read_bytes(), path / STATE, remedy)
         if state.get("format") != FORMAT:
             msg = (
                 f"{path} has the format {state.get('format')!r}; this scellm reads {FORMAT}. Upgrade scellm."
             )
             raise ValueError(msg)
-        for name, expected in state["sha256"].items():
-            if sha256_of(path / name) != expected:
+        for name in (ENCODER, TRAINING):
+            if sha256_of(path / name) != state["sha256"][name]:
                 msg = f"{path / name} is not the file that was written: its SHA-256 differs. {remedy}"
                 raise ValueError(msg)
         return Checkpoint(state, load_file(path / ENCODER), load_file(path / TRAINING))
-    except (OSError, json.JSONDecodeError, KeyError, SafetensorError) as error:
+    except (OSError, KeyError, TypeError, SafetensorError) as error:
         msg = f"{path} is no readable checkpoint ({type(error).__name__}: {error}). {remedy}"
         raise ValueError(msg) from error
 

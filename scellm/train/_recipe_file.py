@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +18,8 @@ from ._recipe import GeneInit, PretrainConfig, check_fields, check_gene_init
 
 PACKAGED = files("scellm.train") / "recipes"
 """Recipes that come with the package."""
+MAX_BYTES = 2**20
+"""Size of the largest recipe that is read."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ def read_recipe(recipe: str | os.PathLike[str]) -> RecipeFile:
     ValueError
         No TOML, an unknown key (the nearest is offered), or a value that is none.
     """
-    path = Path(recipe)
+    path = Path(recipe).expanduser()
     if path.suffix != ".toml":
         names = sorted(x.name.removesuffix(".toml") for x in PACKAGED.iterdir() if x.name.endswith(".toml"))
         if str(recipe) not in names:
@@ -84,7 +88,15 @@ def read_recipe(recipe: str | os.PathLike[str]) -> RecipeFile:
     if not path.is_file():
         msg = f"There is no file {path}."
         raise FileNotFoundError(msg)
-    read = parse_recipe(path.read_text(encoding="utf-8"), str(path))
+    if (size := path.stat().st_size) > MAX_BYTES:
+        msg = f"{path} has {size / 1e6:,.1f} MB; a recipe has at most {MAX_BYTES / 1e6:,.1f} MB."
+        raise ValueError(msg)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        msg = f"{path} is no text in UTF-8 ({error}); save it as such."
+        raise ValueError(msg) from error
+    read = parse_recipe(text, str(path))
     return dataclasses.replace(read, data=tuple(str(path.parent / part) for part in read.data))
 
 
@@ -92,9 +104,24 @@ def parse_recipe(text: str, where: str) -> RecipeFile:
     """A recipe from its text; `where` names it in messages."""
     try:
         content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        msg = f"{where} is no TOML: {error}."
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        reason = "it is nested too deep" if isinstance(error, RecursionError) else error
+        msg = f"{where} is no TOML: {reason}."
         raise ValueError(msg) from error
+    try:
+        return _checked(content, where)
+    except (TypeError, OverflowError, AttributeError) as error:  # a value of another kind than its field
+        msg = f"{where}: a value has the wrong kind ({error})."
+        raise ValueError(msg) from error
+    except ValueError as error:
+        if where in str(error):
+            raise
+        msg = f"{where}: {error}"
+        raise ValueError(msg) from error
+
+
+def _checked(content: dict[str, Any], where: str) -> RecipeFile:
+    """A recipe from its tables."""
     known = [field.name for field in dataclasses.fields(RecipeFile) if field.name != "stages"]
     check_fields(content, [*known, "stage"], where)
     stages = content.pop("stage", [])
@@ -104,10 +131,15 @@ def parse_recipe(text: str, where: str) -> RecipeFile:
     if "name" not in content:
         msg = f"{where} has no name; give one to the model, as in name = 'scellm-mine'."
         raise ValueError(msg)
+    _check_name(content["name"], "name", where)
+    _check_kinds(content, {"max_genes": "whole", "min_overlap": "share", "data": "list"}, where)
     if content.get("dtype", "float32") not in ("float32", "float16", "bfloat16"):
         msg = f"{where}: dtype is {content['dtype']!r}; choose 'float32', 'float16' or 'bfloat16'."
         raise ValueError(msg)
     config = content.pop("config", "small")
+    if not isinstance(config, str | dict):
+        msg = f"{where}: config is {config!r}; give a name such as 'small', or a table of fields."
+        raise ValueError(msg)
     config = {"base": config} if isinstance(config, str) else dict(config)
     content["data"] = tuple(content.get("data", ()))
     read = RecipeFile(
@@ -123,11 +155,66 @@ def parse_recipe(text: str, where: str) -> RecipeFile:
 
 def _stage(fields: dict[str, Any], number: int, where: str) -> Stage:
     """One `[[stage]]`."""
+    if not isinstance(fields, dict):
+        msg = f"{where}: stage {number + 1} is {fields!r}; write it as a table, [[stage]]."
+        raise ValueError(msg)
     own = {"name", "config", "gene_init"}
     known = [field.name for field in dataclasses.fields(PretrainConfig)]
     what = f"stage {number + 1} of {where}"
     check_fields(fields, [*known, *own], what)
+    _check_kinds(fields, _STAGE_KINDS, what)
     gene_init = check_gene_init(fields.get("gene_init", "random"))
     recipe = PretrainConfig.from_dict({name: value for name, value in fields.items() if name not in own})
-    name = fields.get("name", f"stage{number + 1}")
+    name = _check_name(fields.get("name", f"stage{number + 1}"), "name", what)
     return Stage(name, recipe, fields.get("config", {}), gene_init)
+
+
+def _check_name(name: Any, field: str, where: str) -> str:
+    """A name that becomes a folder of the output: plain, and never a way out of it."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        msg = (
+            f"{where}: {field} is {name!r}. It names a folder, so it begins with a letter or digit and has letters, "
+            "digits, '-', '_' and '.' only, as in 'scellm-mine'."
+        )
+        raise ValueError(msg)
+    return name
+
+
+def _check_kinds(fields: Mapping[str, Any], kinds: Mapping[str, str], where: str) -> None:
+    """That values are of the kind their fields need, and no number is infinite."""
+    for name, value in fields.items():
+        kind = kinds.get(name)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        fits = {
+            "list": isinstance(value, list) and all(isinstance(entry, str) for entry in value),
+            "text": isinstance(value, str),
+            "table": isinstance(value, dict),
+            "truth": isinstance(value, bool),
+            "whole": isinstance(value, int) and number and value >= 1,
+            "share": number and 0 <= value <= 1,
+        }
+        if kind is not None and not fits[kind]:
+            msg = f"{where}: {name} is {value!r}; it must be {_WORDS[kind]}."
+            raise ValueError(msg)
+        if isinstance(value, float) and not math.isfinite(value):
+            msg = f"{where}: {name} is {value!r}; it must be a finite number."
+            raise ValueError(msg)
+
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_WORDS = {
+    "list": "a list of texts, as in ['one', 'two']",
+    "text": "text",
+    "table": "a table of fields",
+    "truth": "true or false",
+    "whole": "a whole number of at least 1",
+    "share": "a number from 0 to 1",
+}
+_STAGE_KINDS = {
+    "config": "table",
+    "gene_init": "text",
+    "type_key": "text",
+    "cancer_key": "text",
+    "learn_temperature": "truth",
+    "exclude_same_type": "truth",
+}

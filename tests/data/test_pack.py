@@ -223,7 +223,7 @@ def test_a_flipped_bit_in_the_vocabulary_is_found(path):
         ),
         (
             lambda f: f["datasets/0"].attrs.modify("shape", (N_OBS, 7)),
-            "dataset 'counts' .*it has 7 columns, the voc",
+            "dataset 'counts' .*values for 7 columns",
         ),
         (
             lambda f: f["datasets/0"].attrs.modify("shape", (9, 19)),

@@ -254,8 +254,8 @@ def test_damaged_h5ad_files_are_refused(adata, tmp_path, damage):
             else:
                 file["X/indptr"][4] = 0
     text = {
-        "truncated": "cannot be opened",
-        "columns": "values outside its 2500 columns",
+        "truncated": "the file cannot be read .*truncated file",
+        "columns": "values? outside its 2500 columns",
         "pointer": "row pointer",
     }
     with pytest.raises((OSError, ValueError), match=rf"Dataset 'cells': .*{text[damage]}"):

@@ -139,8 +139,12 @@ def test_batches_cover_every_cell_with_genes_once(counts, gene_ids):
 
 
 def test_configuration_is_checked():
-    with pytest.raises(ValueError, match="must be positive"):
-        TokenConfig(max_genes=0)
+    for wrong in (0, 2.5, True, "12", 10**30):
+        with pytest.raises(ValueError, match="max_genes is .*; it must be a whole number from 1"):
+            TokenConfig(max_genes=wrong)
+    for wrong in (0, -1.0, float("nan"), float("inf"), "1"):
+        with pytest.raises(ValueError, match="target_sum is .*; it must be a positive number"):
+            TokenConfig(target_sum=wrong)
     with pytest.raises(ValueError, match="truncation is 'last'; choose"):
         TokenConfig(truncation="last")
     with pytest.raises(ValueError, match=r"Unknown token fields \['context'\]"):

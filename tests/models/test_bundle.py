@@ -215,14 +215,14 @@ def test_interrupted_save_leaves_the_old_model_or_none(bundle, model, monkeypatc
 
 
 def test_failed_move_puts_the_old_model_back(bundle, model, monkeypatch):
-    rename = type(bundle).rename
+    replace = type(bundle).replace
 
     def fail_on_the_new(self, target):
-        if self.suffix == ".part":
+        if self.parent.suffix == ".scellm" and self.name == "tiny":
             raise OSError("disk gone")
-        return rename(self, target)
+        return replace(self, target)
 
-    monkeypatch.setattr(type(bundle), "rename", fail_on_the_new)
+    monkeypatch.setattr(type(bundle), "replace", fail_on_the_new)
     with pytest.raises(OSError, match="disk gone"):
         save(model, bundle, overwrite=True)
     assert load(bundle).name == "tiny"

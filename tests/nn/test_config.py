@@ -30,7 +30,12 @@ def test_dictionary_round_trip(name):
 @pytest.mark.parametrize(
     ("fields", "text"),
     [
-        ({"n_genes": 0}, "n_genes is 0; it must be at least 1"),
+        ({"n_genes": 0}, "n_genes is 0; it must be a whole number of at least 1"),
+        ({"dim": 10**18}, "dim is 1000000000000000000; .*at most 65,536"),
+        ({"dim": 256.5}, "dim is 256.5; it must be a whole number"),
+        ({"depth": True}, "depth is True; it must be a whole number"),
+        ({"heads": "4"}, "heads is '4'; it must be a whole number"),
+        ({"attention": ["softmax"]}, r"attention is \['softmax'\]; choose"),
         ({"attention": "flash"}, r"attention is 'flash'; choose one of \('favor', 'softmax'\)"),
         ({"dropout": 1.0}, r"dropout is 1.0; it must be in \[0, 1\)"),
         ({"n_expression_tokens": 3}, "at least 4"),

@@ -418,7 +418,7 @@ def test_an_interruption_leaves_everything_as_it_was(adata, model, tmp_path, mon
     assert KEY not in adata.obsm
     assert KEY not in adata.uns
     monkeypatch.undo()
-    monkeypatch.setattr("scellm.tl._embed.open_store", interrupted)
+    monkeypatch.setattr("scellm.data._results_file.open_store", interrupted)
     with pytest.raises(KeyboardInterrupt):
         scellm.tl.embed(tmp_path / "cells.h5ad", model)
     assert (tmp_path / "cells.h5ad").read_bytes() == before

@@ -291,8 +291,11 @@ def test_a_damaged_checkpoint_is_refused(pretrain, tmp_path):
     with pytest.raises(ValueError, match="is no readable checkpoint"):
         pretrain(checkpoint_dir=tmp_path, max_steps=2)
     shutil.rmtree(path)
-    (tmp_path / ".step-00000002.abc.part").mkdir()  # what a killed process leaves
+    left = tmp_path / ".step-00000001.0123abcd.scellm"  # what a killed process leaves
+    left.mkdir()
+    (left / "lock").touch()
     assert pretrain(checkpoint_dir=tmp_path, max_steps=2).history["step"].tolist() == [1, 2]
+    assert not left.exists()
 
 
 def test_a_full_disk_leaves_the_last_good_checkpoint(pretrain, tmp_path, monkeypatch):

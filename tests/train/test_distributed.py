@@ -154,7 +154,7 @@ def test_a_run_on_two_processes_is_the_run_on_one(tmp_path):
     # a run of one process goes on with two, and says so
     newest = sorted(path for path in (tmp_path / "one").iterdir() if path.name.startswith("step"))[-1]
     assert newest.name == "step-00000004"
-    assert not list((tmp_path / "two").glob("*.part"))
+    assert not list((tmp_path / "two").glob(".*"))
 
 
 def test_a_killed_process_ends_the_run_with_a_message():
