@@ -12,26 +12,14 @@ import scipy.sparse as sp
 from anndata import AnnData
 from tqdm.auto import tqdm
 
-from .._checks import check_free, check_key, get_matrix
+from .._checks import check_choice, check_free, check_key
 from .._keys import DRUG_RESPONSE
 from .._version import __version__
 from .._warn import warn
-from ..data import (
-    GeneMatch,
-    ValueReport,
-    check_finite,
-    describe_values,
-    find_drugs,
-    gene_counts,
-    match_genes,
-    read_smiles,
-    row_blocks,
-)
+from ..data import Expression, ReadOptions, find_drugs, read_smiles
 from ..models import DrugModel, Panel, load_drug_model
 from ..models._line_reader import DEEP
 
-ROWS_PER_BLOCK = 2048
-"""Cells read at once."""
 PROGRESS_FROM = 5_000
 """Cells from which a progress bar is shown by default."""
 FEW_DRUGS = 8
@@ -145,10 +133,8 @@ def drug_response(
     (24, 2)
     """
     check_key(key_added)
-    if not 0 <= min_overlap <= 1:
-        msg = f"min_overlap={min_overlap!r} is a fraction of the model's genes; it must be between 0 and 1."
-        raise ValueError(msg)
-    X, var, where = get_matrix(adata, layer, use_raw)
+    source = ReadOptions(layer=layer, use_raw=use_raw, gene_key=gene_key, min_overlap=min_overlap)
+    check_choice(adata, layer, use_raw)
     places = [("obsm", key_added), ("obsm", f"{key_added}_std"), ("obs", f"{key_added}_applicability")]
     check_free(adata, key_added, *places, of="tl.drug_response", field="drugs")
     groups = None if groupby is None else _groups(adata, groupby)
@@ -158,25 +144,14 @@ def drug_response(
     in_obs = (drugs is not None or smiles is not None) and len(panel.names) <= FEW_DRUGS
     columns = [_column(key_added, name) for name in panel.names] if in_obs else []
     _check_columns(adata, key_added, columns)
-    holder = "adata.raw" if use_raw else "adata"
-    raw_var = None if adata.raw is None else adata.raw.var
-    match = match_genes(
-        var, model.vocabulary, gene_key, min_overlap=min_overlap, raw_var=raw_var, holder=holder
-    )
-    if match.organism == "mouse":
-        msg = (
-            f"`{match.where}` holds mouse genes; the model has seen human cell lines only. To go on with one-to-one "
-            "orthologs, which nothing here vouches for, take scellm.pp.harmonize_genes(adata) first."
-        )
-        raise ValueError(msg)
-    values = describe_values(X)
-    if not values.usable:
-        msg = (
-            f"`{where}` cannot be read as expression. {values.message} Pass raw counts or log1p values with layer= or "
-            "use_raw=; scellm.pp.check_input(adata) shows what is where."
-        )
-        raise ValueError(msg)
-    mean, std, distance, depth = _predict(X, match, values, model, panel, groups, show_progress)
+    with Expression.open(adata, model.vocabulary, source) as cells:
+        if cells.match.organism == "mouse":
+            msg = (
+                f"`{cells.match.where}` holds mouse genes; the model has seen human cell lines only. To go on with "
+                "one-to-one orthologs, which nothing here vouches for, take scellm.pp.harmonize_genes(adata) first."
+            )
+            raise ValueError(msg)
+        mean, std, distance, depth = _predict(cells, model, panel, groups, show_progress)
     _report(distance, depth, panel, groups, notes, groupby=groupby, asked=drugs is not None)
     record = {
         "scellm_version": __version__,
@@ -191,9 +166,9 @@ def drug_response(
         "spread": np.asarray(panel.scale, dtype=np.float32),
         "units": UNITS,
         "groupby": groupby or "",
-        "matrix": where,
-        "values": values.message,
-        "n_genes": match.n_genes,
+        "matrix": cells.where,
+        "values": cells.values.message,
+        "n_genes": cells.match.n_genes,
         "median_counts": float(np.median(depth)),
         "notes": " ".join(notes),
     }
@@ -321,18 +296,16 @@ def _groups(adata: AnnData, groupby: str) -> pd.Categorical:
 
 
 def _predict(
-    X: Any,
-    match: GeneMatch,
-    values: ValueReport,
+    cells: Expression,
     model: DrugModel,
     panel: Panel,
     groups: pd.Categorical | None,
     show_progress: bool | None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Mean, standard deviation (n, D), distance and depth (n,) of all cells, or of all groups."""
-    present = np.unique(match.ids[match.ids >= 0])
+    present = np.flatnonzero(cells.has_gene)
     reader = model.reader(present)
-    n = X.shape[0] if groups is None else len(groups.categories)
+    n = cells.n_obs if groups is None else len(groups.categories)
     mean, std = (np.full((n, len(panel.names)), np.nan, dtype=np.float32) for _ in range(2))
     distance, depth = np.full(n, np.nan, dtype=np.float32), np.zeros(n)
     sums = None if groups is None else np.zeros((n, len(present)))
@@ -342,19 +315,17 @@ def _predict(
         similarity, distance[rows], depth[rows] = reader.read(linear, is_bulk)
         mean[rows], std[rows] = model.predict(similarity, panel)
 
-    show = X.shape[0] >= PROGRESS_FROM if show_progress is None else show_progress
-    with tqdm(total=X.shape[0], desc="drug response", unit="cell", disable=not show) as progress:
-        for start, block in row_blocks(X, ROWS_PER_BLOCK):
-            check_finite(block, start)
-            counts = gene_counts(block, match.ids, len(model.vocabulary), values.linearize)
-            linear = counts.toarray()[:, present]
+    show = cells.n_obs >= PROGRESS_FROM if show_progress is None else show_progress
+    with tqdm(total=cells.n_obs, desc="drug response", unit="cell", disable=not show) as progress:
+        for start, block in cells.blocks():
+            linear = cells.linear(block).toarray()[:, present]
             if groups is None:
                 predict(linear, slice(start, start + len(linear)))
             else:
                 codes = groups.codes[start : start + len(linear)]
                 kept = np.flatnonzero(codes >= 0)
                 member = sp.csr_array((np.ones(len(kept)), (codes[kept], kept)), shape=(n, len(linear)))
-                one = np.ones(len(linear)) if values.holds_counts else values.linearize(_smallest(block))
+                one = np.ones(len(linear)) if cells.values.holds_counts else cells.values.linearize(_smallest(block))
                 counts, is_bulk = _as_counts(linear, one)
                 sums += member @ counts
                 n_cells += member.sum(1)

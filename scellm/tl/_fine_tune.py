@@ -20,7 +20,7 @@ from .._checks import check_choice, check_free, check_key
 from .._keys import FINE_TUNE
 from .._version import __version__
 from .._warn import warn
-from ..data import Tokens, check_finite, describe_values, match_genes, row_blocks, tokenize
+from ..data import Expression, ReadOptions, Tokens
 from ..metrics._baselines import Comparison, compare_baselines
 from ..metrics._calibration import softmax
 from ..metrics._conformal import balance
@@ -32,7 +32,6 @@ from ..train._fine_tune import FineTuneConfig, FineTuned, fine_tune_encoder
 from ..train._fit_annotator import MAX_EXEMPLARS, keep_exemplars
 from ..train._fit_annotator import calibrate as calibrate_annotator
 from ..train._split import Split, split_cells
-from ._embed import ROWS_PER_BLOCK, _check_values, _source
 from ._fine_tune_genes import fit_on_genes, measured
 from ._read_labels import Labels, read_groups, read_labels, warn_of_groups
 from ._vectors import log_expression
@@ -350,18 +349,9 @@ def _labelled_tokens(
     adata: AnnData, read: Labels, model: CellLM, data: dict[str, Any]
 ) -> tuple[Tokens, np.ndarray]:
     """Tokens of the cells that have a label and express something, and their rows in `adata`."""
-    with _source(adata, data["layer"], data["use_raw"]) as (X, var, where, raw_var):
-        match = match_genes(
-            var, model.vocabulary, data["gene_key"], min_overlap=data["min_overlap"], raw_var=raw_var
-        )
-        values = describe_values(X)
-        _check_values(values, where, raw_var)
-        parts, rows = [], []
-        for start, block in row_blocks(X, ROWS_PER_BLOCK):
-            check_finite(block, start)
-            tokens = tokenize(
-                block, match.ids, len(model.vocabulary), model.tokens, linearize=values.linearize
-            )
+    parts, rows = [], []
+    with Expression.open(adata, model.vocabulary, ReadOptions(**data)) as cells:
+        for start, tokens in cells.tokens(model.tokens):
             kept = np.flatnonzero((read.codes[start : start + len(tokens)] >= 0) & (tokens.lengths > 0))
             parts.append(tokens[kept])
             rows.append(start + kept)
