@@ -94,6 +94,7 @@ class Harmonizer:
         with naming(dataset):
             match = _match(var, vocabulary, options, raw_var)
             values = judge_values(X, options.where, var.index)
+        _say_if_guessed(values, options.where, dataset)
         return cls(dataset, match.ids, len(vocabulary), values)
 
     def check(self, rows: sp.csr_array, cells: int | np.ndarray) -> None:
@@ -191,15 +192,16 @@ class Expression:
                     file = stack.enter_context(open_matrix(path, source.layer, source.use_raw))
                     match = _match(file.var, vocabulary, source, file.raw_var)
                     values = judge_values(file.X, file.where, file.var.index)
+                _say_if_guessed(values, file.where, dataset)
                 yield cls(file.X, file.var, file.where, match, values, slot=source.slot, dataset=dataset)
             return
         from .._checks import get_matrix
 
-        check_kind(cells)
         with naming(dataset):
             X, var, where = get_matrix(cells, source.layer, source.use_raw)
             match = _match(var, vocabulary, source, None if cells.raw is None else cells.raw.var)
             values = judge_values(X, where, var.index, lambda: _readable(cells, source))
+        _say_if_guessed(values, where, dataset)
         yield cls(X, var, where, match, values, slot=source.slot, dataset=dataset)
 
     @property
@@ -299,7 +301,7 @@ def judge_values(
     columns: pd.Index | None = None,
     readable: Callable[[], list[str]] | None = None,
 ) -> ValueReport:
-    """What the values are. Refuses those with no linear scale behind them, warns where the scale had to be guessed.
+    """What the values are; those with no linear scale behind them are refused.
 
     Parameters
     ----------
@@ -324,41 +326,13 @@ def judge_values(
             found += f" That gene is {columns[values.first_bad[1]]!r}."
         msg = f"`{where}` cannot be read as expression. {found} {_way_out(readable)}"
         raise ValueError(msg)
-    if values.kind == "non_integer_counts" or not values.is_certain:
-        warn(f"`{where}`: {values.message}")
     return values
 
 
-def check_kind(cells: Any) -> None:
-    """Refuse what is neither an AnnData nor a path, with what to pass instead.
-
-    Raises
-    ------
-    TypeError
-        Something else.
-    """
-    from anndata import AnnData
-
-    if isinstance(cells, AnnData | str | os.PathLike):
-        return
-    kind = type(cells).__name__
-    if hasattr(cells, "mod"):
-        names = [str(name) for name in cells.mod]
-        example = "rna" if "rna" in names or not names else names[0]
-        hint = f"Pass the modality with expression, for instance mdata.mod[{example!r}]; it has {names}."
-    elif hasattr(cells, "tables"):
-        hint = "Pass one of its tables, for instance sdata.tables['table']."
-    elif cells is None:
-        hint = "Functions that change an object in place return None: call them without `adata =`."
-    elif isinstance(cells, list | tuple | dict | set):
-        hint = "Pass the objects one by one, or put them together: anndata.concat(adatas, label='sample')."
-    elif isinstance(cells, pd.DataFrame | np.ndarray) or sp.issparse(cells):
-        named = "" if isinstance(cells, pd.DataFrame) else ", var=pd.DataFrame(index=gene_names)"
-        hint = f"Make one of a table of cells x genes: anndata.AnnData(table{named})."
-    else:
-        hint = "anndata.read_h5ad reads one from a file."
-    msg = f"Need an AnnData object or the path of one, found {kind}. {hint}"
-    raise TypeError(msg)
+def _say_if_guessed(values: ValueReport, where: str, dataset: str | None) -> None:
+    """Warn where there is no proof of the scale."""
+    if values.kind == "non_integer_counts" or not values.is_certain:
+        warn(f"{'' if dataset is None else f'Dataset {dataset!r}: '}`{where}`: {values.message}")
 
 
 @contextmanager

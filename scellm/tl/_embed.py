@@ -16,12 +16,11 @@ import numpy as np
 from anndata import AnnData
 from tqdm.auto import tqdm
 
-from .._checks import check_backed, check_free, check_key
+from .._checks import check_backed, check_choice, check_free, check_key
 from .._keys import X_SCELLM
 from .._version import __version__
 from .._warn import warn
 from ..data import Expression, ReadOptions, TokenConfig, open_store
-from ..data._expression import check_kind
 from ..data._fingerprint import fingerprint_of
 from ..models import CellLM, load
 from ..models._encode import BatchSize, choose_device, choose_precision, encode
@@ -128,7 +127,6 @@ def embed(
     True
     """
     check_key(key_added)
-    check_kind(adata)
     options = ReadOptions(layer=layer, use_raw=use_raw, gene_key=gene_key, min_overlap=min_overlap)
     encoding = EncodeOptions(
         on_empty=on_empty,
@@ -144,7 +142,8 @@ def embed(
     if output is not None and not is_path:
         msg = "output= is for files; with an AnnData in memory call adata.write_h5ad afterwards."
         raise ValueError(msg)
-    if isinstance(adata, AnnData):
+    if not is_path:
+        check_choice(adata, layer, use_raw)
         check_backed(adata, copy=copy)
         check_free(adata, key_added, ("obsm", key_added))
     if is_path:
