@@ -43,9 +43,7 @@ class ReadOptions:
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_overlap <= 1:
-            msg = (
-                f"min_overlap={self.min_overlap!r} is a fraction of the model's genes; it must be between 0 and 1."
-            )
+            msg = f"min_overlap={self.min_overlap!r} is a fraction of the model's genes; it must be between 0 and 1."
             raise ValueError(msg)
 
     @property

@@ -325,7 +325,11 @@ def _predict(
                 codes = groups.codes[start : start + len(linear)]
                 kept = np.flatnonzero(codes >= 0)
                 member = sp.csr_array((np.ones(len(kept)), (codes[kept], kept)), shape=(n, len(linear)))
-                one = np.ones(len(linear)) if cells.values.holds_counts else cells.values.linearize(_smallest(block))
+                one = (
+                    np.ones(len(linear))
+                    if cells.values.holds_counts
+                    else cells.values.linearize(_smallest(block))
+                )
                 counts, is_bulk = _as_counts(linear, one)
                 sums += member @ counts
                 n_cells += member.sum(1)
@@ -436,6 +440,10 @@ def _written(adata: AnnData, key: str) -> list[str]:
 def _check_columns(adata: AnnData, key: str, columns: list[str]) -> None:
     """Refuse columns of drugs that an earlier call has not written."""
     known = _written(adata, key)
+    if key not in adata.uns:  # as after anndata.concat, which drops uns
+        known += [
+            column for column in columns if column in adata.obs and adata.obs[column].dtype == np.float32
+        ]
     if taken := [column for column in columns if column in adata.obs and column not in known]:
         msg = (
             f"`adata.obs[{taken[0]!r}]` is there already and is not of tl.drug_response; it is not overwritten. Pass "

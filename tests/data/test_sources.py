@@ -127,7 +127,8 @@ def test_layer_and_raw_can_be_read(adata, tmp_path, stream):
         corpus = Corpus.build(data, in_memory=False, **options)
         np.testing.assert_array_equal(corpus.counts(0, [4, 2]).toarray(), expected[[4, 2]])
     with pytest.raises(
-        ValueError, match=r"Dataset '\w+': `adata.X` cannot be read as expression. Negative .*scaled.* Pass .*layer="
+        ValueError,
+        match=r"Dataset '\w+': `adata.X` cannot be read as expression. Negative .*scaled.* Pass .*layer=",
     ):
         Corpus.build(data, in_memory=False)
     with pytest.raises(KeyError, match=r"Dataset '\w+': Layer 'nope' is not in"):
@@ -155,7 +156,9 @@ def test_a_bad_value_in_one_cell_is_named(adata, tmp_path, value, monkeypatch):
         corpus.counts(0, [60, 33, 32])
     with pytest.raises(ValueError, match=expected):
         Corpus.build(tmp_path / "cells.h5ad")  # loads it
-    with pytest.raises(ValueError, match=r"Dataset 'adata': (cell 33 .* column |.*Negative values|.* in cell 33, gene )"):
+    with pytest.raises(
+        ValueError, match=r"Dataset 'adata': (cell 33 .* column |.*Negative values|.* in cell 33, gene )"
+    ):
         Corpus.build(adata)
 
 

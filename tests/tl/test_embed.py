@@ -461,6 +461,22 @@ def test_what_is_not_ours_is_not_overwritten(adata, model):
     scellm.tl.embed(adata, model)  # our own results are replaced
 
 
+def test_results_whose_record_concat_dropped_are_replaced(adata, model):
+    expected = embedded(adata, model)
+    scellm.tl.embed(adata, model)
+    both = ad.concat([adata, adata], index_unique="-")
+    assert KEY in both.obsm
+    assert KEY not in both.uns
+    both.obsm[KEY] = both.obsm[KEY] * 0
+    with pytest.warns(
+        UserWarning, match=r"`adata.obsm\['X_scellm'\]` has no record .*concat.*it is replaced"
+    ):
+        scellm.tl.embed(both, model)
+    close(both.obsm[KEY], np.concatenate([expected, expected]))
+    both.obsm["mine"] = both.obsm[KEY]
+    refused(both, model, ValueError, r"`adata.obsm\['mine'\]` is there already", key_added="mine")
+
+
 def test_copies_and_views_of_backed_cells_are_refused_at_once(adata, model, tmp_path, monkeypatch):
     adata.write_h5ad(tmp_path / "cells.h5ad")
     backed = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r")
@@ -521,7 +537,9 @@ def test_out_of_memory_halves_the_batch_and_goes_on(adata, model, monkeypatch):
         return forward(gene_ids, *args)
 
     monkeypatch.setattr(model.encoder, "forward", limited)
-    monkeypatch.setattr("scellm.data._expression.ROWS_PER_BLOCK", 12)  # what fits is remembered from block to block
+    monkeypatch.setattr(
+        "scellm.data._expression.ROWS_PER_BLOCK", 12
+    )  # what fits is remembered from block to block
     with pytest.warns(
         UserWarning, match="Memory of cpu ran out; went on with 6 cells at once. Pass batch_size=6"
     ):
