@@ -76,8 +76,8 @@ def malignancy(
     `adata.obs[key_added]` : column of float32
         Probability from 0 to 1; NaN for cells that express no vocabulary gene.
     `adata.uns[key_added]` : dict
-        As `tl.embed` records it; whether its embedding in `obsm["X_scellm"]` was `reused`, which it is if it is of this
-        model and of these very values; and what the head was trained on.
+        As `tl.embed` records it; whether the embedding that `tl.embed` stored was `reused`, as it is if it is
+        of this model and these very values; and what the head was trained on.
 
     Raises
     ------
