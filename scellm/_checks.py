@@ -5,8 +5,15 @@ from __future__ import annotations
 import unicodedata
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from anndata import AnnData
+
+from ._keys import CELL_TYPE, DRUG_RESPONSE, GENE_IMPORTANCE, MALIGNANT, X_SCELLM
+from ._warn import warn
+
+OURS = (X_SCELLM, CELL_TYPE, MALIGNANT, DRUG_RESPONSE, GENE_IMPORTANCE)
+"""Default keys: what stands under them was most likely written by scellm."""
 
 
 def get_matrix(
@@ -127,6 +134,12 @@ def check_free(
     found = adata.uns.get(key)
     if isinstance(found, dict) and "scellm_version" in found and field in found:
         return
+    if found is None and (left := _left_over(adata, key, places)):
+        names = ", ".join(f"`adata.{slot}[{name!r}]`" for slot, name in left)
+        warn(
+            f"{names} has no record in `adata.uns[{key!r}]`, as after anndata.concat, which drops uns; it is replaced."
+        )
+        places = tuple(place for place in places if place not in left)
     for slot, name in (*places, ("uns", key)):
         if name in getattr(adata, slot):
             msg = (
@@ -134,6 +147,18 @@ def check_free(
                 "with another key, or delete it."
             )
             raise ValueError(msg)
+
+
+def _left_over(adata: AnnData, key: str, places: tuple[tuple[str, str], ...]) -> list[tuple[str, str]]:
+    """Results under a default key of ours, in the form that we write, whose record was lost."""
+    if key not in OURS:
+        return []
+    return [
+        (slot, name)
+        for slot, name in places
+        if name in getattr(adata, slot)
+        and (slot == "obs" or getattr(adata.obsm[name], "dtype", None) == np.float32)
+    ]
 
 
 def check_key(key: str) -> str:

@@ -163,7 +163,7 @@ def test_warnings_are_one_line_on_stderr(tmp_path, model_folder, capsys):
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        ([], "cannot be embedded"),
+        ([], "cannot be read as expression"),
         (["--layer", "nope"], "Layer 'nope' is not in"),
         (["--layer", "counts", "--model", "scellm-none"], "No model is named 'scellm-none'"),
         (["--layer", "counts", "--min-overlap", "0.9"], "need 90"),

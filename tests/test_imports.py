@@ -14,8 +14,8 @@ PACKAGE = Path(scellm.__file__).parent
 
 LAYER = {
     "_keys": 0,
-    "_checks": 0,
     "_files": 0,
+    "_checks": 0.5,
     "_warn": 0,
     "_version": 0,
     "_obs": 0.5,
@@ -187,3 +187,24 @@ def test_plotting_does_not_import_torch():
 def test_unknown_attribute():
     with pytest.raises(AttributeError, match="module 'scellm' has no attribute 'utils'"):
         scellm.utils  # noqa: B018
+
+
+JUDGES = {"describe_values", "match_genes"}
+MAY_JUDGE = ("scellm.data._expression", "scellm.data._match", "scellm.data._values", "scellm.pp.")
+
+
+def judges(source: str) -> set[str]:
+    """Calls in a file that decide what genes or values are."""
+    calls = [node.func for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    return JUDGES & {getattr(call, "id", getattr(call, "attr", None)) for call in calls}
+
+
+@pytest.mark.parametrize(("module", "path"), package_modules().items(), ids=package_modules())
+def test_only_the_reader_matches_genes_and_judges_values(module, path):
+    if not module.startswith(MAY_JUDGE):
+        assert judges(path.read_text(encoding="utf-8")) == set(), "use data.Expression"
+
+
+def test_control_calls_of_judges_are_found():
+    assert judges("kind = data.describe_values(X)") == {"describe_values"}
+    assert judges("match_genes(var, vocabulary)\ndescribe_values") == {"match_genes"}

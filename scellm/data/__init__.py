@@ -2,6 +2,7 @@
 
 from ._batches import Batch, Sampler, shard
 from ._corpus import Corpus
+from ._expression import Expression, ReadOptions
 from ._match import GeneMatch, gene_names, match_genes
 from ._pack import pack
 from ._profiles import draw_counts
@@ -17,8 +18,10 @@ __all__ = [
     "Batch",
     "CellSource",
     "Corpus",
+    "Expression",
     "GeneMatch",
     "GeneVocabulary",
+    "ReadOptions",
     "Sampler",
     "TokenConfig",
     "Tokens",

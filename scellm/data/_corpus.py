@@ -260,7 +260,7 @@ def _inputs(data: Any, name: str | None = None) -> Iterator[_Input]:
     if _is_anndata(data):
         yield _Input(name or "adata", data, "adata")
     elif isinstance(data, str | os.PathLike):
-        yield from _files(Path(data), name)
+        yield from _files(Path(data).expanduser(), name)
     elif isinstance(data, Mapping):
         for key, value in data.items():
             if not isinstance(key, str) or not key:

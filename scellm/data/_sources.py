@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import pandas as pd
 import scipy.sparse as sp
 
+from ._expression import Expression, Harmonizer, ReadOptions, naming
 from ._labels import Labels, StoredLabels, TableLabels
-from ._match import MIN_OVERLAP, match_genes
-from ._rows import check_finite, open_matrix, row_blocks
+from ._rows import open_matrix
 from ._stored import StoredMatrix, open_hdf5, open_zarr
-from ._tokens import gene_counts
-from ._values import ValueReport, describe_values
 from ._vocabulary import GeneVocabulary
 
 if TYPE_CHECKING:
@@ -56,86 +52,6 @@ class Dataset(CellSource, Protocol):
     about: dict[str, Any]
 
 
-@dataclass(frozen=True, kw_only=True)
-class ReadOptions:
-    """Which matrix of an AnnData, and how its genes are found; as in `tl.embed`."""
-
-    layer: str | None = None
-    use_raw: bool | None = None
-    gene_key: str | None = None
-    min_overlap: float = MIN_OVERLAP
-
-
-@dataclass(frozen=True, eq=False)
-class Harmonizer:
-    """How stored rows of one dataset become linear expression over the vocabulary."""
-
-    dataset: str
-    gene_ids: np.ndarray
-    """(n_vars,) vocabulary id of each column, -1 outside."""
-    n_genes: int
-    values: ValueReport
-
-    @classmethod
-    def learn(
-        cls,
-        dataset: str,
-        X: Any,
-        var: pd.DataFrame,
-        vocabulary: GeneVocabulary,
-        options: ReadOptions,
-        raw_var: pd.DataFrame | None = None,
-    ) -> Harmonizer:
-        """Match the genes and find out what the values are.
-
-        Raises
-        ------
-        KeyError
-            `gene_key` is no column of `var`.
-        TypeError
-            Gene names are no text.
-        ValueError
-            Too few vocabulary genes, or values that cannot be brought to linear scale.
-        """
-        holder = "adata.raw" if options.use_raw else "adata"
-        try:
-            match = match_genes(
-                var,
-                vocabulary,
-                options.gene_key,
-                min_overlap=options.min_overlap,
-                raw_var=None if options.use_raw else raw_var,
-                holder=holder,
-            )
-            values = describe_values(X)
-        except (KeyError, OSError, TypeError, ValueError) as error:
-            msg = f"Dataset {dataset!r}: {error.args[0]}"
-            raise type(error)(msg) from error
-        if values.first_bad is not None:
-            cell, column = values.first_bad
-            msg = (
-                f"Dataset {dataset!r}: cell {cell} (counted from 0) has a value that is NaN or infinite in column "
-                f"{column} ({var.index[column]}). Expression must be finite: pass raw counts or log1p values with "
-                "layer= or use_raw=."
-            )
-            raise ValueError(msg)
-        if not values.usable:
-            msg = f"Dataset {dataset!r}: {values.message} Pass raw counts or log1p values with layer= or use_raw=."
-            raise ValueError(msg)
-        return cls(dataset, match.ids, len(vocabulary), values)
-
-    def counts(self, rows: sp.csr_array, cells: np.ndarray) -> sp.csr_array:
-        """(B, n_vars) as stored -> (B, n_genes) linear; `cells` (B,) are their numbers, for messages.
-
-        Raises
-        ------
-        ValueError
-            NaN, infinite or negative values.
-        """
-        check_finite(rows, cells, dataset=self.dataset)
-        return gene_counts(rows, self.gene_ids, self.n_genes, self.values.linearize)
-
-
 class MemorySource:
     """Cells in memory, harmonised already.
 
@@ -165,22 +81,11 @@ class MemorySource:
         KeyError, TypeError, ValueError
             No such matrix, and as `Harmonizer`.
         """
-        from .._checks import get_matrix
-
-        try:
-            X, var, _ = get_matrix(adata, options.layer, options.use_raw)
-        except (KeyError, ValueError) as error:
-            msg = f"Dataset {dataset!r}: {error.args[0]}"
-            raise type(error)(msg) from error
-        raw_var = adata.raw.var if adata.raw is not None else None
-        harmonizer = Harmonizer.learn(dataset, X, var, vocabulary, options, raw_var)
-        blocks = [
-            harmonizer.counts(rows, start + np.arange(rows.shape[0]))
-            for start, rows in row_blocks(X, CELLS_AT_ONCE)
-        ]
+        with Expression.open(adata, vocabulary, options, dataset=dataset) as cells:
+            blocks = [counts for _, counts in cells.counts()]
         labels = TableLabels(adata.obs)
         uns = {key: adata.uns[key] for key in ORIGIN if key in adata.uns}
-        return cls(_stack(blocks), labels, about_dataset(adata.n_obs, harmonizer, uns, labels))
+        return cls(_stack(blocks), labels, about_dataset(adata.n_obs, cells.harmonizer, uns, labels))
 
     @classmethod
     def load(cls, source: Dataset) -> MemorySource:
@@ -260,19 +165,16 @@ def open_anndata_file(
     """
     is_zarr = path.suffix == ".zarr"
     opener = open_zarr if is_zarr else open_hdf5
-    try:
-        with open_matrix(path, options.layer, options.use_raw) as found:
-            var, raw_var = found.var, found.raw_var
-        key = "raw/X" if options.use_raw else "X" if options.layer is None else f"layers/{options.layer}"
-        matrix = StoredMatrix(path, key, opener)
-    except (KeyError, ValueError) as error:
-        msg = f"Dataset {dataset!r}: {error.args[0]}"
-        raise type(error)(msg) from error
-    except OSError as error:
-        if isinstance(error, FileNotFoundError):
+    with naming(dataset):
+        try:
+            with open_matrix(path, options.layer, options.use_raw) as found:
+                var, raw_var = found.var, found.raw_var
+            matrix = StoredMatrix(path, options.slot, opener)
+        except FileNotFoundError:
             raise
-        msg = f"Dataset {dataset!r}: {path} cannot be opened ({error}). If it is cut off or damaged, copy or write it again."
-        raise OSError(msg) from error
+        except OSError as error:
+            msg = f"{path} cannot be opened ({error}). If it is cut off or damaged, copy or write it again."
+            raise OSError(msg) from error
     harmonizer = Harmonizer.learn(dataset, matrix, var, vocabulary, options, raw_var)
     labels = StoredLabels(path, opener, {"obs": matrix.shape[0]})
     about = about_dataset(matrix.shape[0], harmonizer, read_origin(opener(path)), labels)

@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from .._checks import get_matrix
 from .._keys import CELL_TYPE
 from .._warn import warn
-from ..data import describe_values
+from ..data._expression import judge_values
 from ._figure import finish, new_axes, plain, short
 from ._results import REFUSALS, read_labels
 
@@ -226,10 +226,7 @@ def _present(markers: Any, columns: pd.Index, where: str) -> dict[str, list[str]
 
 def _expression(X: Any, columns: np.ndarray, where: str) -> np.ndarray:
     """Values of some columns, (n_obs, n); log1p CP10k of counts, other values as they are."""
-    kind = describe_values(X)
-    if not kind.usable:
-        msg = f"`{where}` cannot be drawn as dots. {kind.message} Pass layer= or use_raw=True."
-        raise ValueError(msg)
+    kind = judge_values(X, where)
     X = X[:] if not isinstance(X, np.ndarray) and not sp.issparse(X) else X
     part = X[:, columns]
     part = np.asarray(part.toarray() if sp.issparse(part) else part, dtype=np.float32)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,19 +11,11 @@ import scipy.sparse as sp
 from anndata import AnnData
 from tqdm.auto import tqdm
 
-from .._checks import check_key, get_matrix
+from .._checks import check_choice, check_key
 from .._keys import DRUG_RESPONSE
 from .._obs import read_groups
 from .._warn import warn
-from ..data import (
-    GeneMatch,
-    ValueReport,
-    check_finite,
-    describe_values,
-    gene_counts,
-    match_genes,
-    row_blocks,
-)
+from ..data import Expression, ReadOptions
 from ..drugs import DrugModel, Panel, load_drug_model
 from ..drugs._choose import choose_panel
 from ..drugs._predict import Prediction, predict_cells, predict_groups
@@ -33,8 +23,6 @@ from ..drugs._record import DrugRecord
 from ._drug_doubts import report
 from ._drug_results import check_columns, check_places, column_name, write_response
 
-ROWS_PER_BLOCK = 2048
-"""Cells read at once."""
 PROGRESS_FROM = 5_000
 """Cells from which a progress bar is shown by default."""
 FEW_DRUGS = 8
@@ -144,7 +132,8 @@ def drug_response(
     (24, 2)
     """
     check_key(key_added)
-    _, _, where = get_matrix(adata, layer, use_raw)
+    source = ReadOptions(layer=layer, use_raw=use_raw, gene_key=gene_key, min_overlap=min_overlap)
+    check_choice(adata, layer, use_raw)
     check_places(adata, key_added)
     groups = None if groupby is None else _groups(adata, groupby)
     if not isinstance(model, DrugModel):
@@ -153,8 +142,14 @@ def drug_response(
     in_obs = (drugs is not None or smiles is not None) and len(panel.names) <= FEW_DRUGS
     columns = [column_name(key_added, name) for name in panel.names] if in_obs else []
     check_columns(adata, key_added, columns)
-    cells = _read_expression(adata, model, layer, use_raw, gene_key, min_overlap)
-    found = _predict(cells, model, panel, groups, show_progress)
+    with Expression.open(adata, model.vocabulary, source) as cells:
+        if cells.match.organism == "mouse":
+            msg = (
+                f"`{cells.match.where}` holds mouse genes; the model has seen human cell lines only. To go on with "
+                "one-to-one orthologs, which nothing here vouches for, take scellm.pp.harmonize_genes(adata) first."
+            )
+            raise ValueError(msg)
+        found = _predict(cells, model, panel, groups, show_progress)
     report(found, panel, groups, notes, groupby=groupby, asked=drugs is not None)
     record = DrugRecord(
         model=model.name,
@@ -168,7 +163,7 @@ def drug_response(
         pearson=panel.pearson,
         spread=panel.scale,
         groupby=groupby or "",
-        matrix=where,
+        matrix=cells.where,
         values=cells.values.message,
         n_genes=cells.match.n_genes,
         median_counts=float(np.median(found.depth)),
@@ -179,75 +174,30 @@ def drug_response(
     return adata if copy else None
 
 
-@dataclass(frozen=True)
-class _Expression:
-    """A matrix, which of its columns are the model's genes, and what its values are."""
-
-    X: Any
-    match: GeneMatch
-    values: ValueReport
-
-
-def _read_expression(
-    adata: AnnData,
-    model: DrugModel,
-    layer: str | None,
-    use_raw: bool | None,
-    gene_key: str | None,
-    min_overlap: float,
-) -> _Expression:
-    """The matrix a caller means, checked; raises as `drug_response` does."""
-    if not 0 <= min_overlap <= 1:
-        msg = f"min_overlap={min_overlap!r} is a fraction of the model's genes; it must be between 0 and 1."
-        raise ValueError(msg)
-    X, var, where = get_matrix(adata, layer, use_raw)
-    holder = "adata.raw" if use_raw else "adata"
-    raw_var = None if adata.raw is None else adata.raw.var
-    match = match_genes(
-        var, model.vocabulary, gene_key, min_overlap=min_overlap, raw_var=raw_var, holder=holder
-    )
-    if match.organism == "mouse":
-        msg = (
-            f"`{match.where}` holds mouse genes; the model has seen human cell lines only. To go on with one-to-one "
-            "orthologs, which nothing here vouches for, take scellm.pp.harmonize_genes(adata) first."
-        )
-        raise ValueError(msg)
-    values = describe_values(X)
-    if not values.usable:
-        msg = (
-            f"`{where}` cannot be read as expression. {values.message} Pass raw counts or log1p values with layer= or "
-            "use_raw=; scellm.pp.check_input(adata) shows what is where."
-        )
-        raise ValueError(msg)
-    return _Expression(X, match, values)
-
-
 def _linear_blocks(
-    cells: _Expression, n_genes: int, present: np.ndarray, show_progress: bool | None
+    cells: Expression, present: np.ndarray, show_progress: bool | None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Linear expression of the present genes, block by block (B, P), and what one count became there, (B,)."""
-    X, match, values = cells.X, cells.match, cells.values
-    show = X.shape[0] >= PROGRESS_FROM if show_progress is None else show_progress
-    with tqdm(total=X.shape[0], desc="drug response", unit="cell", disable=not show) as progress:
-        for start, block in row_blocks(X, ROWS_PER_BLOCK):
-            check_finite(block, start)
-            counts = gene_counts(block, match.ids, n_genes, values.linearize)
-            linear = counts.toarray()[:, present]
-            yield linear, np.ones(len(linear)) if values.holds_counts else values.linearize(_smallest(block))
+    show = cells.n_obs >= PROGRESS_FROM if show_progress is None else show_progress
+    with tqdm(total=cells.n_obs, desc="drug response", unit="cell", disable=not show) as progress:
+        for _, block in cells.blocks():
+            linear = cells.linear(block).toarray()[:, present]
+            is_counts = cells.values.holds_counts
+            yield linear, np.ones(len(linear)) if is_counts else cells.values.linearize(_smallest(block))
             progress.update(len(linear))
 
 
 def _predict(
-    cells: _Expression,
+    cells: Expression,
     model: DrugModel,
     panel: Panel,
     groups: pd.Categorical | None,
     show_progress: bool | None,
 ) -> Prediction:
     """Predictions of all cells, or of all groups."""
-    present = np.unique(cells.match.ids[cells.match.ids >= 0])
+    present = np.flatnonzero(cells.has_gene)
     projector = model.projector(present)
-    blocks = _linear_blocks(cells, len(model.vocabulary), present, show_progress)
+    blocks = _linear_blocks(cells, present, show_progress)
     if groups is None:
         return predict_cells((linear for linear, _ in blocks), model, projector, panel)
     return predict_groups(blocks, groups.codes, model, projector, panel)

@@ -32,6 +32,9 @@ def check_columns(adata: AnnData, key: str, columns: list[str]) -> None:
         One is there and is not ours.
     """
     known = _written(adata, key)
+    if key not in adata.uns:  # as after anndata.concat, which drops uns
+        there = [column for column in columns if column in adata.obs]
+        known += [column for column in there if adata.obs[column].dtype == np.float32]
     if taken := [column for column in columns if column in adata.obs and column not in known]:
         msg = (
             f"`adata.obs[{taken[0]!r}]` is there already and is not of tl.drug_response; it is not overwritten. Pass "

@@ -12,10 +12,9 @@ from torch import nn
 
 from .._warn import warn
 from ..annotation._annotator import Annotator
-from ..data import Tokens, check_finite, describe_values, match_genes, row_blocks, tokenize
+from ..data import Expression, ReadOptions, Tokens
 from ..models import CellLM
 from ..models._parts import Parts
-from ._embed import ROWS_PER_BLOCK, _check_values, _source
 from ._read_labels import Labels
 
 
@@ -23,18 +22,9 @@ def labelled_tokens(
     adata: AnnData, read: Labels, model: CellLM, data: dict[str, Any]
 ) -> tuple[Tokens, np.ndarray]:
     """Tokens of the cells that have a label and express something, and their rows in `adata`."""
-    with _source(adata, data["layer"], data["use_raw"]) as (X, var, where, raw_var):
-        match = match_genes(
-            var, model.vocabulary, data["gene_key"], min_overlap=data["min_overlap"], raw_var=raw_var
-        )
-        values = describe_values(X)
-        _check_values(values, where, raw_var)
-        parts, rows = [], []
-        for start, block in row_blocks(X, ROWS_PER_BLOCK):
-            check_finite(block, start)
-            tokens = tokenize(
-                block, match.ids, len(model.vocabulary), model.tokens, linearize=values.linearize
-            )
+    parts, rows = [], []
+    with Expression.open(adata, model.vocabulary, ReadOptions(**data)) as cells:
+        for start, tokens in cells.tokens(model.tokens):
             kept = np.flatnonzero((read.codes[start : start + len(tokens)] >= 0) & (tokens.lengths > 0))
             parts.append(tokens[kept])
             rows.append(start + kept)

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from .._checks import check_free, check_key, get_matrix
+from .._checks import check_choice, check_free, check_key
 from .._keys import GENE_IMPORTANCE
 from .._obs import read_text
 from .._version import __version__
 from ..annotation._annotator import unit
-from ..data import Tokens, check_finite, describe_values, match_genes, tokenize
-from ..data._rows import to_csr
+from ..data import Expression, ReadOptions, Tokens
 from ..models import CellLM, load
 from ..models._encode import choose_device, encode
 from ._deletion import deletion
-from ._embed import PROGRESS_FROM, _check_values
+from ._embed import PROGRESS_FROM, in_eval
 from ._integrated_gradients import integrated_gradients
 
 if TYPE_CHECKING:
@@ -28,6 +28,16 @@ if TYPE_CHECKING:
 
 FEWEST_CELLS = 4
 """Cells a type needs: two to find its genes in, two to try them on."""
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """How types are explained."""
+
+    n_steps: int
+    n_deleted: int
+    device: torch.device
+    rng: np.random.Generator
 
 
 def gene_importance(
@@ -127,7 +137,8 @@ def gene_importance(
         if not value >= (FEWEST_CELLS if name == "n_cells" else 1):
             msg = f"{name}={value!r} must be at least {FEWEST_CELLS if name == 'n_cells' else 1}."
             raise ValueError(msg)
-    X, var, where = get_matrix(adata, layer, use_raw)
+    source = ReadOptions(layer=layer, use_raw=use_raw, gene_key=gene_key, min_overlap=min_overlap)
+    check_choice(adata, layer, use_raw)
     check_free(adata, key_added, of="tl.gene_importance", field="importance")
     rng = np.random.default_rng(rng)
     rows_of = _draw(adata, groupby, n_cells, rng)
@@ -139,51 +150,20 @@ def gene_importance(
             'expression="continuous", such as "scellm-small".'
         )
         raise ValueError(msg)
-    raw_var = None if adata.raw is None else adata.raw.var
-    match = match_genes(
-        var, model.vocabulary, gene_key, min_overlap=min_overlap, raw_var=raw_var,
-        holder="adata.raw" if use_raw else "adata",
-    )  # fmt: skip
-    values = describe_values(X)
-    _check_values(values, where, raw_var)
     rows = np.concatenate(list(rows_of.values()))
-    tokens = _tokens(X, rows, match.ids, values.linearize, model)
-
-    chosen_device = choose_device(device)
-    home, was_training = model.encoder.norm.weight.device, model.encoder.training
-    model.encoder.to(chosen_device).eval()
-    n_explained = sum(len(rows_of[group]) for group in explained)
-    show = n_explained >= PROGRESS_FROM if show_progress is None else show_progress
-    try:
-        directions = _directions(encode(model, tokens, device=chosen_device), rows_of)
-        with tqdm(total=n_explained, desc="gene importance", unit="cell", disable=not show) as progress:
-            results = {
-                group: _explain(
-                    group,
-                    model,
-                    tokens[place],
-                    directions[group],
-                    n_steps,
-                    n_deleted,
-                    chosen_device,
-                    progress,
-                    rng,
-                )
-                for group, place in _places(rows_of).items()
-                if group in explained
-            }
-    finally:
-        model.encoder.to(home).train(was_training)
-
-    columns, ids = _columns(match.ids, results)
+    with Expression.open(adata, model.vocabulary, source) as cells:
+        tokens = cells.tokens_of(rows, model.tokens)
+    trial = Trial(n_steps, n_deleted, choose_device(device), rng)
+    results = _explain_all(model, tokens, rows_of, explained, trial, show_progress=show_progress)
+    columns, ids = _columns(cells.match.ids, results)
     record = {
         "scellm_version": __version__,
         "model": model.name,
         "sha256": model.sha256,
         "groupby": groupby,
-        "matrix": where,
+        "matrix": cells.where,
         "groups": np.array(explained, dtype=object),
-        "genes": np.array([str(name) for name in var.index[columns]], dtype=object),
+        "genes": np.array([str(name) for name in cells.var.index[columns]], dtype=object),
         "importance": np.stack([results[group]["importance"][ids] for group in explained], axis=1),
         "expression": np.stack([results[group]["expression"][ids] for group in explained], axis=1),
         "n_cells": np.array([len(rows_of[group]) for group in explained]),
@@ -229,16 +209,6 @@ def _chosen(groups: Sequence[str] | None, rows_of: dict[str, np.ndarray], groupb
     return wanted
 
 
-def _tokens(X: Any, rows: np.ndarray, gene_ids: np.ndarray, linearize: Any, model: CellLM) -> Tokens:
-    """Some rows of a matrix as tokens; refuses NaN. Read in stored order, as files want it."""
-    order = np.argsort(rows, kind="stable")
-    block = X[rows[order]]
-    block = to_csr(block.compute() if hasattr(block, "compute") else block)  # dask
-    check_finite(block, 0)
-    tokens = tokenize(block, gene_ids, len(model.vocabulary), model.tokens, linearize=linearize)
-    return tokens[np.argsort(order, kind="stable")]
-
-
 def _places(rows_of: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Where the cells of each type are among all that were drawn."""
     ends = np.cumsum([len(rows) for rows in rows_of.values()])
@@ -255,16 +225,30 @@ def _directions(embedding: np.ndarray, rows_of: dict[str, np.ndarray]) -> dict[s
     return dict(zip(rows_of, unit(means - rest), strict=True))
 
 
-def _explain(
-    name: str,
+def _explain_all(
     model: CellLM,
     tokens: Tokens,
-    direction: np.ndarray,
-    n_steps: int,
-    n_deleted: int,
-    device: torch.device,
-    progress: tqdm,
-    rng: np.random.Generator,
+    rows_of: dict[str, np.ndarray],
+    explained: list[str],
+    trial: Trial,
+    *,
+    show_progress: bool | None,
+) -> dict[str, dict[str, Any]]:
+    """Importance and its trial for each type that is to be explained; `tokens` are of all types, one after the other."""
+    model = in_eval(model, trial.device, own=True)
+    n_explained = sum(len(rows_of[group]) for group in explained)
+    show = n_explained >= PROGRESS_FROM if show_progress is None else show_progress
+    directions = _directions(encode(model, tokens, device=trial.device), rows_of)
+    with tqdm(total=n_explained, desc="gene importance", unit="cell", disable=not show) as progress:
+        return {
+            group: _explain(group, model, tokens[place], directions[group], trial, progress)
+            for group, place in _places(rows_of).items()
+            if group in explained
+        }
+
+
+def _explain(
+    name: str, model: CellLM, tokens: Tokens, direction: np.ndarray, trial: Trial, progress: tqdm
 ) -> dict[str, Any]:
     """Importance by vocabulary id and the trial of it, for the cells of one type."""
     n_genes = len(model.vocabulary)
@@ -273,10 +257,10 @@ def _explain(
         msg = f"Of the cells of {name!r} only {len(tokens)} express genes of the model; need {FEWEST_CELLS}."
         raise ValueError(msg)
     towards = np.broadcast_to(direction, (len(tokens), len(direction))).astype(np.float32)
-    attributions, errors = integrated_gradients(model, tokens, towards, n_steps, device, progress)
+    attributions, errors = integrated_gradients(model, tokens, towards, trial.n_steps, trial.device, progress)
 
     def score(cells: Tokens) -> np.ndarray:
-        return unit(encode(model, cells, device=device)) @ direction
+        return unit(encode(model, cells, device=trial.device)) @ direction
 
     def mean(values: np.ndarray, indptr: np.ndarray, n: int) -> np.ndarray:
         part = slice(indptr[0], indptr[-1])
@@ -289,7 +273,7 @@ def _explain(
         "importance": mean(attributions, tokens.indptr, len(tokens)).astype(np.float32),
         "expression": mean(tokens.values, tokens.indptr, len(tokens)).astype(np.float32),
         "completeness_error": float(np.mean(np.abs(errors)) / max(np.mean(np.abs(divided)), 1e-12)),
-        "deletion": deletion(score, others, mean(attributions, first, half), n_deleted, rng),
+        "deletion": deletion(score, others, mean(attributions, first, half), trial.n_deleted, trial.rng),
     }
 
 

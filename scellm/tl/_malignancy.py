@@ -11,8 +11,10 @@ from scipy.special import expit
 
 from .._checks import check_backed, check_choice, check_free, check_key
 from .._keys import MALIGNANT
+from ..data import ReadOptions
 from ..models import CellLM, load
-from ._embed import _check_options, embedding_of
+from ._embed import EncodeOptions
+from ._vectors import cell_vectors
 
 if TYPE_CHECKING:
     import torch
@@ -74,7 +76,8 @@ def malignancy(
     `adata.obs[key_added]` : column of float32
         Probability from 0 to 1; NaN for cells that express no vocabulary gene.
     `adata.uns[key_added]` : dict
-        As `tl.embed` records it, and what the head was trained on.
+        As `tl.embed` records it; whether the embedding that `tl.embed` stored was `reused`, as it is if it is
+        of this model and these very values; and what the head was trained on.
 
     Raises
     ------
@@ -93,25 +96,20 @@ def malignancy(
     True
     """
     check_key(key_added)
-    _check_options(on_empty, batch_size, min_overlap)
-    check_choice(adata, layer, use_raw)
-    check_backed(adata, copy=copy)
-    check_free(adata, key_added, ("obs", key_added))
-    model = model if isinstance(model, CellLM) else load(model)
-    weight, bias, facts = _head(model)
-    cells, record = embedding_of(
-        adata,
-        model,
-        layer=layer,
-        use_raw=use_raw,
-        gene_key=gene_key,
-        min_overlap=min_overlap,
+    source = ReadOptions(layer=layer, use_raw=use_raw, gene_key=gene_key, min_overlap=min_overlap)
+    encoding = EncodeOptions(
         on_empty=on_empty,
         batch_size=batch_size,
         device=device,
         precision=precision,
         show_progress=show_progress,
     )
+    check_choice(adata, layer, use_raw)
+    check_backed(adata, copy=copy)
+    check_free(adata, key_added, ("obs", key_added))
+    model = model if isinstance(model, CellLM) else load(model)
+    weight, bias, facts = _head(model)
+    cells, record = cell_vectors(adata, model, source, encoding)
     adata = adata.copy() if copy else adata
     adata.obs[key_added] = probability(cells, weight, bias)
     adata.uns[key_added] = record | {"trained_on": facts}

@@ -1,7 +1,9 @@
-"""Vectors of cells for a classifier: the embedding, taken from `obsm` where it is this model's, or the expression of genes."""
+"""Vectors of cells for a classifier: the embedding, taken from `obsm` if it is of these very cells, or the expression of genes."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -9,51 +11,54 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from .._keys import X_SCELLM
-from ..data import check_finite, describe_values, gene_counts, log_normalize, match_genes, row_blocks
+from ..data import Expression, ReadOptions
+from ..data._fingerprint import fingerprint_of
 from ..models import CellLM
-from ._embed import ROWS_PER_BLOCK, _check_values, _source, embedding_of
-
-CP10K = 1e4
+from ._embed import EncodeOptions, embedding_of
 
 
-def cell_vectors(adata: AnnData, model: CellLM, options: dict[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
-    """The (n_obs, dim) embedding, NaN for empty cells, and its record.
+def cell_vectors(
+    adata: AnnData,
+    model: CellLM,
+    source: ReadOptions | Mapping[str, Any],
+    encoding: EncodeOptions | None = None,
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """The (n_obs, dim) embedding, NaN for empty cells, and its record; `record["reused"]` says where it is from.
 
-    `adata.obsm["X_scellm"]` is taken if its record says that it was made by this model from the matrix asked for.
+    `adata.obsm["X_scellm"]` is taken if the fingerprints in its record say that this model made it of these very
+    values and that it has not been changed since; else the cells are embedded.
+
+    Parameters
+    ----------
+    adata, model
+        The cells and the model.
+    source, encoding
+        What is read and how it is encoded; or one mapping with both.
     """
-    found, record = adata.obsm.get(X_SCELLM), adata.uns.get(X_SCELLM)
-    if found is not None and _is_of(record, model, _name(options)) and found.shape[1] == model.config.dim:
-        return np.asarray(found, dtype=np.float32), {**record, "reused": True}
-    embedding, record = embedding_of(adata, model, **options)
+    source, encoding = _options(source, encoding)
+    with Expression.open(adata, model.vocabulary, source) as cells:
+        found, record = adata.obsm.get(X_SCELLM), adata.uns.get(X_SCELLM)
+        if encoding.on_empty == "nan" and _is_of(found, record, model, cells):
+            return np.asarray(found, dtype=np.float32), {**record, "matrix": cells.where, "reused": True}
+        embedding, record = embedding_of(cells, model, encoding)
     return embedding, {**record, "reused": False}
 
 
 def log_expression(
-    adata: AnnData, model: CellLM, options: dict[str, Any], genes: np.ndarray | None = None
+    adata: AnnData,
+    model: CellLM,
+    source: ReadOptions | Mapping[str, Any],
+    genes: np.ndarray | None = None,
 ) -> tuple[sp.csr_array, np.ndarray]:
     """log1p CP10k over the vocabulary genes, (n_obs, n_genes) CSR, and which of them the data has, (n_genes,) bool.
 
     `genes` keeps the columns of these gene ids alone, which a large object needs.
     """
-    with _source(adata, options.get("layer"), options.get("use_raw")) as (X, var, where, raw_var):
-        match = match_genes(
-            var,
-            model.vocabulary,
-            options.get("gene_key"),
-            min_overlap=options.get("min_overlap", 0.10),
-            raw_var=raw_var,
-        )
-        values = describe_values(X)
-        _check_values(values, where, raw_var)
-        blocks = []
-        for start, block in row_blocks(X, ROWS_PER_BLOCK):
-            check_finite(block, start)
-            counts = gene_counts(block, match.ids, len(model.vocabulary), values.linearize)
-            logged = log_normalize(counts, CP10K)
-            blocks.append(logged if genes is None else logged.tocsc()[:, genes].tocsr())
-    has = np.zeros(len(model.vocabulary), dtype=bool)
-    has[match.ids[match.ids >= 0]] = True
-    return sp.csr_array(sp.vstack(blocks, format="csr")), has
+    with Expression.open(adata, model.vocabulary, _options(source, None)[0]) as cells:
+        blocks = [
+            logged if genes is None else logged.tocsc()[:, genes].tocsr() for _, logged in cells.log1p()
+        ]
+    return sp.csr_array(sp.vstack(blocks, format="csr")), cells.has_gene
 
 
 def variable_genes(logged: sp.csr_array, allowed: np.ndarray, n: int = 2000) -> np.ndarray:
@@ -70,15 +75,28 @@ def variable_genes(logged: sp.csr_array, allowed: np.ndarray, n: int = 2000) -> 
     return candidates[table["highly_variable"].to_numpy()]
 
 
-def _is_of(record: Any, model: CellLM, where: str) -> bool:
-    """Whether a record is of this very model and matrix; a model that was never saved has no identity."""
-    if not isinstance(record, dict) or not model.sha256:
+def _is_of(found: Any, record: Any, model: CellLM, cells: Expression) -> bool:
+    """Whether an embedding is of this very model and of what was opened; a model that was never saved has no identity.
+
+    The cheap signs come first: the fingerprint of the cells takes a pass over them.
+    """
+    if not isinstance(found, np.ndarray) or not isinstance(record, dict) or not model.sha256:
         return False
-    return record.get("sha256") == model.sha256 and record.get("matrix") == where
+    if record.get("sha256") != model.sha256 or found.shape != (cells.n_obs, model.config.dim):
+        return False
+    if record.get("embedding_fingerprint") != fingerprint_of(found):
+        return False
+    return record.get("fingerprint") == cells.fingerprint
 
 
-def _name(options: dict[str, Any]) -> str:
-    """What `embed` calls the matrix that is asked for."""
-    if options.get("use_raw"):
-        return "adata.raw.X"
-    return "adata.X" if options.get("layer") is None else f"adata.layers[{options['layer']!r}]"
+def _options(
+    source: ReadOptions | Mapping[str, Any], encoding: EncodeOptions | None
+) -> tuple[ReadOptions, EncodeOptions]:
+    """Options as objects; a mapping holds those of both."""
+    if isinstance(source, ReadOptions):
+        return source, encoding or EncodeOptions()
+    read, encode = (
+        {field.name: source[field.name] for field in fields(kind) if field.name in source}
+        for kind in (ReadOptions, EncodeOptions)
+    )
+    return ReadOptions(**read), encoding or EncodeOptions(**encode)

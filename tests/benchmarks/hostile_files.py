@@ -545,7 +545,7 @@ def cases() -> Iterator[Case]:
     for name, change in MODELS.items():
         yield Case(name, folder_of(change), annotate if name == "part: labels negative" else model)
     for name, change in DRUGS.items():
-        yield Case(name, folder_of(change, "scellm-drug"), scellm.models.load_drug_model)
+        yield Case(name, folder_of(change, "scellm-drug"), scellm.drugs.load_drug_model)
     yield from (Case(name, packed(change), corpus) for name, change in PACKED.items())
     yield from (Case(name, recipe(content), read_recipe) for name, content in RECIPES.items())
 

@@ -127,7 +127,8 @@ def test_layer_and_raw_can_be_read(adata, tmp_path, stream):
         corpus = Corpus.build(data, in_memory=False, **options)
         np.testing.assert_array_equal(corpus.counts(0, [4, 2]).toarray(), expected[[4, 2]])
     with pytest.raises(
-        ValueError, match=r"Dataset '\w+': Negative values .*scaled.* Pass raw counts .*layer="
+        ValueError,
+        match=r"Dataset '\w+': `adata.X` cannot be read as expression. Negative .*scaled.* Pass .*layer=",
     ):
         Corpus.build(data, in_memory=False)
     with pytest.raises(KeyError, match=r"Dataset '\w+': Layer 'nope' is not in"):
@@ -143,7 +144,7 @@ def test_cells_without_a_vocabulary_gene_are_empty_rows(adata, tmp_path):
 @pytest.mark.parametrize("value", [np.nan, np.inf, -2.0], ids=str)
 def test_a_bad_value_in_one_cell_is_named(adata, tmp_path, value, monkeypatch):
     monkeypatch.setattr(
-        "scellm.data._sources.describe_values", lambda X: scellm.data.describe_values(X, max_rows=10)
+        "scellm.data._expression.describe_values", lambda X: scellm.data.describe_values(X, max_rows=10)
     )
     row = adata.X[[33]]
     column = int(row.indices[0])
@@ -155,7 +156,9 @@ def test_a_bad_value_in_one_cell_is_named(adata, tmp_path, value, monkeypatch):
         corpus.counts(0, [60, 33, 32])
     with pytest.raises(ValueError, match=expected):
         Corpus.build(tmp_path / "cells.h5ad")  # loads it
-    with pytest.raises(ValueError, match=r"Dataset 'adata': (cell 33 .* column |Negative values)"):
+    with pytest.raises(
+        ValueError, match=r"Dataset 'adata': (cell 33 .* column |.*Negative values|.* in cell 33, gene )"
+    ):
         Corpus.build(adata)
 
 

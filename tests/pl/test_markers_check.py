@@ -85,7 +85,7 @@ def test_unknown_markers_are_named(typed):
 def test_scaled_values_are_refused(typed):
     sc.pp.log1p(typed)
     typed.layers["scaled"] = typed.X.toarray() - 1
-    with pytest.raises(ValueError, match=r"`adata.layers\['scaled'\]` cannot be drawn as dots"):
+    with pytest.raises(ValueError, match=r"`adata.layers\['scaled'\]` cannot be read as expression"):
         scellm.pl.markers_check(typed, ["LYZ"], layer="scaled")
 
 

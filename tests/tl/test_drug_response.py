@@ -218,6 +218,14 @@ def test_what_is_not_ours_is_not_overwritten(cells, model):
         scellm.tl.drug_response(cells, model=model)
 
 
+def test_results_whose_record_concat_dropped_are_replaced(cells, model):
+    respond(cells, model, drugs=NAMES)
+    both = ad.concat([cells, cells], index_unique="-")
+    with pytest.warns(UserWarning, match="has no record .*concat.*it is replaced"):
+        scellm.tl.drug_response(both, model=model, drugs=NAMES)
+    np.testing.assert_allclose(both.obsm[KEY][:40], cells.obsm[KEY], rtol=1e-5)
+
+
 def test_a_column_of_a_drug_that_is_not_ours_is_not_overwritten(cells, model):
     cells.obs[f"{KEY}:{NAMES[0]}"] = "measured"
     with pytest.raises(ValueError, match=r"is there already and is not of tl.drug_response"):

@@ -223,7 +223,7 @@ def test_a_file_is_streamed_and_only_gains_the_results(adata, model, tmp_path, s
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the zarr format
         adata.write_h5ad(path) if suffix == "h5ad" else adata.write_zarr(path)
-        monkeypatch.setattr("scellm.tl._embed.ROWS_PER_BLOCK", 7)
+        monkeypatch.setattr("scellm.data._expression.ROWS_PER_BLOCK", 7)
         assert scellm.tl.embed(path, model, output=tmp_path / f"out.{suffix}") is None
         read = ad.read_h5ad if suffix == "h5ad" else ad.read_zarr
         assert KEY not in read(path).obsm
@@ -318,15 +318,19 @@ def refused(adata, model, error, text, **options):
 def test_scaled_values(adata, model):
     adata.layers["counts"] = adata.X.copy()
     adata.X = sc.pp.scale(np.log1p(adata.X.toarray()), copy=True)
-    refused(adata, model, ValueError, "`adata.X` cannot be embedded.*scaled.*layer=")
+    refused(adata, model, ValueError, "`adata.X` cannot be read as expression.*scaled.*layer=")
     adata.raw = adata
-    refused(adata, model, ValueError, "use_raw=True, or layer=")
+    refused(adata, model, ValueError, "Pass layer='counts', whose values can be read")  # raw is scaled, too
+    adata.raw = ad.AnnData(adata.layers.pop("counts"), var=adata.var)
+    refused(adata, model, ValueError, "Pass use_raw=True, whose values can be read")
+    adata.raw = None
+    refused(adata, model, ValueError, "no other matrix that can be read")
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -1.0])
 def test_values_that_are_not_expression(adata, model, bad):
     adata.X.data[100] = bad
-    refused(adata, model, ValueError, r"`adata.X` cannot be embedded|has the value")
+    refused(adata, model, ValueError, r"`adata.X` cannot be read as expression|has the value")
 
 
 def test_float_counts_are_taken_with_a_warning(adata, model):
@@ -457,6 +461,22 @@ def test_what_is_not_ours_is_not_overwritten(adata, model):
     scellm.tl.embed(adata, model)  # our own results are replaced
 
 
+def test_results_whose_record_concat_dropped_are_replaced(adata, model):
+    expected = embedded(adata, model)
+    scellm.tl.embed(adata, model)
+    both = ad.concat([adata, adata], index_unique="-")
+    assert KEY in both.obsm
+    assert KEY not in both.uns
+    both.obsm[KEY] = both.obsm[KEY] * 0
+    with pytest.warns(
+        UserWarning, match=r"`adata.obsm\['X_scellm'\]` has no record .*concat.*it is replaced"
+    ):
+        scellm.tl.embed(both, model)
+    close(both.obsm[KEY], np.concatenate([expected, expected]))
+    both.obsm["mine"] = both.obsm[KEY]
+    refused(both, model, ValueError, r"`adata.obsm\['mine'\]` is there already", key_added="mine")
+
+
 def test_copies_and_views_of_backed_cells_are_refused_at_once(adata, model, tmp_path, monkeypatch):
     adata.write_h5ad(tmp_path / "cells.h5ad")
     backed = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r")
@@ -517,7 +537,9 @@ def test_out_of_memory_halves_the_batch_and_goes_on(adata, model, monkeypatch):
         return forward(gene_ids, *args)
 
     monkeypatch.setattr(model.encoder, "forward", limited)
-    monkeypatch.setattr("scellm.tl._embed.ROWS_PER_BLOCK", 12)  # what fits is remembered from block to block
+    monkeypatch.setattr(
+        "scellm.data._expression.ROWS_PER_BLOCK", 12
+    )  # what fits is remembered from block to block
     with pytest.warns(
         UserWarning, match="Memory of cpu ran out; went on with 6 cells at once. Pass batch_size=6"
     ):

@@ -98,7 +98,7 @@ def test_layers_raw_and_log1p(adata, model):
     for options in ({"layer": "counts"}, {"use_raw": True}):
         scellm.tl.malignancy(adata, model, **options)
         np.testing.assert_allclose(adata.obs[KEY], expected, atol=1e-4)
-    with pytest.raises(ValueError, match=r"`adata.X` cannot be embedded.*scaled"):
+    with pytest.raises(ValueError, match=r"`adata.X` cannot be read as expression.*scaled"):
         scellm.tl.malignancy(adata, model)
 
 

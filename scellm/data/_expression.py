@@ -1,0 +1,388 @@
+"""The one reader of expression: an AnnData or a file becomes tokens, counts or log values over a vocabulary."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from .._warn import warn
+from ._fingerprint import Fingerprint
+from ._match import MIN_OVERLAP, GeneMatch, match_genes
+from ._rows import check_finite, open_matrix, row_blocks, to_csr
+from ._structure import check_structure
+from ._tokens import TokenConfig, Tokens, gene_counts, log_normalize, tokenize
+from ._values import ValueReport, describe_values
+from ._vocabulary import GeneVocabulary
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+ROWS_PER_BLOCK = 2048
+"""Cells read at once. Part of the fingerprint: another number makes all that were stored unknown."""
+CP10K = 1e4
+"""Target sum of log1p values, as scanpy's tutorials have it."""
+ELSEWHERE = "Pass raw counts or log1p values with layer= or use_raw=."
+"""The way out where it is not known what else there is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadOptions:
+    """Which matrix of an AnnData, and how its genes are found; as in `tl.embed`."""
+
+    layer: str | None = None
+    use_raw: bool | None = None
+    gene_key: str | None = None
+    min_overlap: float = MIN_OVERLAP
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_overlap <= 1:
+            msg = f"min_overlap={self.min_overlap!r} is a fraction of the model's genes; it must be between 0 and 1."
+            raise ValueError(msg)
+
+    @property
+    def slot(self) -> str:
+        """Where files keep the matrix."""
+        return "raw/X" if self.use_raw else "X" if self.layer is None else f"layers/{self.layer}"
+
+    @property
+    def where(self) -> str:
+        """What messages call the matrix of an AnnData."""
+        return {"raw/X": "adata.raw.X", "X": "adata.X"}.get(self.slot, f"adata.layers[{self.layer!r}]")
+
+
+@dataclass(frozen=True, eq=False)
+class Harmonizer:
+    """How stored rows of one matrix become linear expression over the vocabulary; knows no file and can be pickled."""
+
+    dataset: str | None
+    """Name of the dataset, for messages."""
+    gene_ids: np.ndarray
+    """(n_vars,) vocabulary id of each column, -1 outside."""
+    n_genes: int
+    values: ValueReport
+
+    @classmethod
+    def learn(
+        cls,
+        dataset: str,
+        X: Any,
+        var: pd.DataFrame,
+        vocabulary: GeneVocabulary,
+        options: ReadOptions,
+        raw_var: pd.DataFrame | None = None,
+    ) -> Harmonizer:
+        """Match the genes and find out what the values are.
+
+        Raises
+        ------
+        KeyError
+            `gene_key` is no column of `var`.
+        TypeError
+            Gene names are no text.
+        ValueError
+            Too few vocabulary genes, or values that cannot be brought to linear scale.
+        """
+        with naming(dataset):
+            match = _match(var, vocabulary, options, raw_var)
+            values = judge_values(X, options.where, var.index)
+        _say_if_guessed(values, options.where, dataset)
+        return cls(dataset, match.ids, len(vocabulary), values)
+
+    def check(self, rows: sp.csr_array, cells: int | np.ndarray) -> None:
+        """Refuse NaN, infinite and negative values; `cells` is the number of the first row, or (B,) of each."""
+        check_finite(rows, cells, dataset=self.dataset)
+
+    def counts(self, rows: sp.csr_array, cells: int | np.ndarray) -> sp.csr_array:
+        """(B, n_vars) as stored -> (B, n_genes) linear; `cells` as in `check`.
+
+        Raises
+        ------
+        ValueError
+            NaN, infinite or negative values.
+        """
+        self.check(rows, cells)
+        return self.linear(rows)
+
+    def linear(self, rows: sp.csr_array) -> sp.csr_array:
+        """`counts` of rows that have been checked."""
+        return gene_counts(rows, self.gene_ids, self.n_genes, self.values.linearize)
+
+
+class Expression:
+    """Cells of an AnnData or a file over a vocabulary: genes matched and values judged once, rows read in blocks.
+
+    Made by `Expression.open`. Nothing is read but what is asked for, and nothing is changed.
+
+    Attributes
+    ----------
+    X
+        The matrix as stored, (n_obs, n_vars).
+    var
+        Its columns.
+    where
+        What messages call it.
+    match, values
+        How the columns map to the vocabulary, and what the values are.
+    """
+
+    def __init__(
+        self,
+        X: Any,
+        var: pd.DataFrame,
+        where: str,
+        match: GeneMatch,
+        values: ValueReport,
+        *,
+        slot: str = "X",
+        dataset: str | None = None,
+    ) -> None:
+        self.X, self.var, self.where, self.match, self.values = X, var, where, match, values
+        self.harmonizer = Harmonizer(dataset, match.ids, match.n_vocabulary, values)
+        self._slot = slot
+        self._fingerprint: str | None = None
+
+    @classmethod
+    @contextmanager
+    def open(
+        cls,
+        cells: AnnData | str | os.PathLike[str],
+        vocabulary: GeneVocabulary,
+        source: ReadOptions | None = None,
+        *,
+        dataset: str | None = None,
+    ) -> Iterator[Expression]:
+        """Open the cells, match their genes and judge their values; warn where the scale had to be guessed.
+
+        Parameters
+        ----------
+        cells
+            An AnnData in memory, backed or of dask arrays, or the path of an `.h5ad` file or `.zarr` folder.
+        vocabulary
+            Genes of the columns.
+        source
+            Which matrix and which names of genes; `None` takes the defaults of `tl.embed`.
+        dataset
+            Name of the cells, for messages.
+
+        Raises
+        ------
+        FileNotFoundError
+            No file at the path.
+        KeyError
+            No such layer, or `gene_key` is no column of `var`.
+        TypeError
+            Neither an AnnData nor a path: what to pass instead. Gene names that are no text.
+        ValueError
+            No such matrix or no cells; too few vocabulary genes; values that are scaled, negative, not finite or all 0.
+        """
+        source = source or ReadOptions()
+        if isinstance(cells, str | os.PathLike):
+            with ExitStack() as stack:
+                with naming(dataset):
+                    path = Path(cells).expanduser()
+                    file = stack.enter_context(open_matrix(path, source.layer, source.use_raw))
+                    match = _match(file.var, vocabulary, source, file.raw_var)
+                    values = judge_values(file.X, file.where, file.var.index)
+                _say_if_guessed(values, file.where, dataset)
+                yield cls(file.X, file.var, file.where, match, values, slot=source.slot, dataset=dataset)
+            return
+        from .._checks import get_matrix
+
+        with naming(dataset):
+            X, var, where = get_matrix(cells, source.layer, source.use_raw)
+            check_structure(X, cells.n_obs, len(var), where)
+            match = _match(var, vocabulary, source, None if cells.raw is None else cells.raw.var)
+            values = judge_values(X, where, var.index, lambda: _readable(cells, source))
+        _say_if_guessed(values, where, dataset)
+        yield cls(X, var, where, match, values, slot=source.slot, dataset=dataset)
+
+    @property
+    def n_obs(self) -> int:
+        """Number of cells."""
+        return self.X.shape[0]
+
+    @property
+    def has_gene(self) -> np.ndarray:
+        """Which genes of the vocabulary have a column, (n_genes,) bool."""
+        has = np.zeros(self.match.n_vocabulary, dtype=bool)
+        has[self.match.ids[self.match.ids >= 0]] = True
+        return has
+
+    def blocks(self) -> Iterator[tuple[int, sp.csr_array]]:
+        """Consecutive rows as stored, (B, n_vars), with the number of the first.
+
+        Raises
+        ------
+        ValueError
+            NaN, infinite or negative values: in which cell and column.
+        """
+        found = Fingerprint(self._facts())
+        for start, block in row_blocks(self.X, ROWS_PER_BLOCK):
+            self.harmonizer.check(block, start)
+            found.add_rows(block)
+            yield start, block
+        self._fingerprint = found.hexdigest()
+
+    def linear(self, block: sp.csr_array) -> sp.csr_array:
+        """Rows as `blocks` gives them -> (B, n_genes) linear expression, float32, sorted, without stored zeros."""
+        return self.harmonizer.linear(block)
+
+    def counts(self) -> Iterator[tuple[int, sp.csr_array]]:
+        """Consecutive rows as linear expression, (B, n_genes); see `linear`."""
+        for start, block in self.blocks():
+            yield start, self.linear(block)
+
+    def log1p(self, target_sum: float = CP10K) -> Iterator[tuple[int, sp.csr_array]]:
+        """Consecutive rows as ln(1 + x) of cells scaled to `target_sum` over the vocabulary genes, (B, n_genes)."""
+        for start, counts in self.counts():
+            yield start, log_normalize(counts, target_sum)
+
+    def tokens(self, config: TokenConfig) -> Iterator[tuple[int, Tokens]]:
+        """Consecutive rows as tokens."""
+        for start, block in self.blocks():
+            yield start, self._tokenize(block, config)
+
+    def tokens_of(self, rows: np.ndarray, config: TokenConfig) -> Tokens:
+        """Some cells as tokens, in the order asked for; read in stored order, as files want it."""
+        order = np.argsort(rows, kind="stable")
+        block = self.X[rows[order]]
+        block = to_csr(block.compute() if hasattr(block, "compute") else block)  # dask
+        self.harmonizer.check(block, rows[order])
+        return self._tokenize(block, config)[np.argsort(order, kind="stable")]
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of what was read: the matrix's place, shape and every value, the gene names and their column.
+
+        The same for the same values in memory or in a file, sparse or dense, whatever the number type (compared as
+        float32). Names of cells are not read and do not count. Known after any full pass over the blocks; else it takes
+        one, which costs the reading and a few percent of an embedding.
+        """
+        if self._fingerprint is None:
+            for _ in self.blocks():
+                pass
+        return self._fingerprint
+
+    def record(self) -> dict[str, Any]:
+        """What was read, for `uns`: text and numbers only, so that it survives h5ad and zarr."""
+        return {
+            "matrix": self.where,
+            "values": self.values.message,
+            "n_genes": self.match.n_genes,
+            "gene_coverage": float(self.match.coverage),
+            "n_dropped_columns": int((self.match.ids < 0).sum()),
+            "n_duplicate_columns": int(self.match.n_duplicates),
+            "n_ambiguous_names": len(self.match.ambiguous),
+            "fingerprint": self.fingerprint,
+        }
+
+    def _tokenize(self, block: sp.csr_array, config: TokenConfig) -> Tokens:
+        return tokenize(
+            block, self.match.ids, self.match.n_vocabulary, config, linearize=self.values.linearize
+        )
+
+    def _facts(self) -> Iterator[str]:
+        """What makes the same rows mean something else."""
+        yield from (self._slot, str(tuple(self.X.shape)), self.match.where, str(self.match.organism))
+        yield from (str(name) for name in self.match.names)
+
+
+def judge_values(
+    X: Any,
+    where: str,
+    columns: pd.Index | None = None,
+    readable: Callable[[], list[str]] | None = None,
+) -> ValueReport:
+    """What the values are; those with no linear scale behind them are refused.
+
+    Parameters
+    ----------
+    X
+        Matrix as stored, (n_obs, n_vars).
+    where
+        What to call it in messages.
+    columns
+        Names of its columns, for messages.
+    readable
+        Finds what to type for other matrices that can be read; `None` where nothing is known of others.
+
+    Raises
+    ------
+    ValueError
+        Scaled, negative, not finite, all 0, or no numbers.
+    """
+    values = describe_values(X)
+    if not values.usable:
+        found = values.message
+        if values.first_bad is not None and columns is not None:
+            found += f" That gene is {columns[values.first_bad[1]]!r}."
+        msg = f"`{where}` cannot be read as expression. {found} {_way_out(readable)}"
+        raise ValueError(msg)
+    return values
+
+
+def _say_if_guessed(values: ValueReport, where: str, dataset: str | None) -> None:
+    """Warn where there is no proof of the scale."""
+    if values.kind == "non_integer_counts" or not values.is_certain:
+        warn(f"{'' if dataset is None else f'Dataset {dataset!r}: '}`{where}`: {values.message}")
+
+
+@contextmanager
+def naming(dataset: str | None) -> Iterator[None]:
+    """Put the name of the dataset before refusals; one of several has to be told from the others."""
+    try:
+        yield
+    except (KeyError, OSError, TypeError, ValueError) as error:
+        said = str(error.args[0]) if len(error.args) == 1 else str(error)
+        prefix = f"Dataset {dataset!r}: "
+        if dataset is None or isinstance(error, FileNotFoundError) or said.startswith(prefix):
+            raise
+        kind = next(kind for kind in (KeyError, OSError, TypeError, ValueError) if isinstance(error, kind))
+        msg = f"{prefix}{said}"
+        raise kind(msg) from error
+
+
+def _match(
+    var: pd.DataFrame, vocabulary: GeneVocabulary, source: ReadOptions, raw_var: pd.DataFrame | None
+) -> GeneMatch:
+    return match_genes(
+        var,
+        vocabulary,
+        source.gene_key,
+        min_overlap=source.min_overlap,
+        raw_var=None if source.use_raw else raw_var,
+        holder="adata.raw" if source.use_raw else "adata",
+    )
+
+
+def _readable(adata: AnnData, source: ReadOptions) -> list[str]:
+    """What to type for each other matrix that can be read."""
+    from .._checks import layer_names
+
+    others = {f"layer={name!r}": adata.layers[name] for name in layer_names(adata) if name != source.layer}
+    if adata.raw is not None and not source.use_raw:
+        others["use_raw=True"] = adata.raw.X
+    if source.slot != "X":
+        others["neither layer= nor use_raw="] = adata.X
+    return [typed for typed, X in others.items() if X is not None and describe_values(X).usable]
+
+
+def _way_out(readable: Callable[[], list[str]] | None) -> str:
+    """The next thing to type."""
+    if readable is None:
+        return ELSEWHERE
+    ways = readable()
+    if ways:
+        return f"Pass {' or '.join(ways)}, whose values can be read."
+    return (
+        "The object holds no other matrix that can be read: go back to the one with raw counts or log1p values. "
+        "scellm.pp.check_input(adata) shows what is where."
+    )
