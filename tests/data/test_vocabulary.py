@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from scellm.data import GeneVocabulary
-from scellm.data._match import HOW, gene_names, match_genes
+from scellm.data._gene_match import MATCH_TYPES
+from scellm.data._match import gene_names, match_genes
 from scellm.data._nomenclature import human_names, is_missing, mouse_names, read_table
 
 V = GeneVocabulary.default()
@@ -18,7 +19,7 @@ V = GeneVocabulary.default()
 def match_one(name, *others):
     """(symbol, how) of a name among others."""
     match = V.match([name, *others])
-    return match.symbols[0], match.how[0]
+    return match.symbols[0], match.match_type[0]
 
 
 # -- the packaged genes -------------------------------------------------------------------------------------
@@ -94,7 +95,7 @@ def test_subset_keeps_the_order_and_makes_new_ids():
     small = V.subset(["MS4A1", "ENSG00000167286", "ACTB"])
     assert small.symbols.tolist() == ["ACTB", "CD3D", "MS4A1"]
     assert (len(small), small.cls_id, small.pad_id) == (3, 3, 4)
-    assert small.match(["CD3D", "LYZ"]).how.tolist() == ["symbol", "outside"]
+    assert small.match(["CD3D", "LYZ"]).match_type.tolist() == ["symbol", "outside"]
     with pytest.raises(KeyError, match=r"1 of 2 names are not in the vocabulary: \['nope1'\]"):
         V.subset(["ACTB", "nope1"])
 
@@ -144,7 +145,7 @@ def test_subset_keeps_the_order_and_makes_new_ids():
 )
 def test_human_names(name, symbol, how):
     match = V.match([name, "ACTB", "GAPDH"])
-    assert (match.symbols[0], match.how[0]) == (symbol, how)
+    assert (match.symbols[0], match.match_type[0]) == (symbol, how)
     assert (match.ids[0] >= 0) == bool(symbol)
     assert match.organism == "human"
     if symbol:
@@ -174,7 +175,7 @@ def test_no_name_is_forced_against_the_table():
         for name, genes in table.items():
             owners.setdefault(name, set()).update(genes)
     single = V.match(list(owners))  # all at once: the approved names are not among them as such
-    for name, row, how in zip(single.names, single.ids, single.how, strict=True):
+    for name, row, how in zip(single.names, single.ids, single.match_type, strict=True):
         if how in ("previous", "alias") and name not in human.by_symbol:
             assert len(owners[name]) == 1 or how == "previous"
             assert V.symbols[row] in {human.symbols[gene] for gene in owners[name]}
@@ -197,7 +198,7 @@ def test_approved_symbol_of_a_noncoding_gene_is_not_taken_for_an_alias():
     ]
     assert len(shared) > 10
     match = V.match(shared)
-    assert set(match.how) == {"outside"}
+    assert set(match.match_type) == {"outside"}
     assert (match.ids == -1).all()
 
 
@@ -237,7 +238,7 @@ def test_names_made_unique_are_duplicates_of_their_stem():
     match = V.match(["TBCE", "TBCE-1", "TBCE.2", "LYZ-1", "HLA-A", "NKX2-1", "MIR-1", "FCGR3", "FCGR3-1"])
     assert match.symbols.tolist() == ["TBCE", "TBCE", "TBCE", "", "HLA-A", "NKX2-1", "", "", ""]
     assert match.n_duplicates == 2
-    assert match.how[8] == "ambiguous"  # as its stem
+    assert match.match_type[8] == "ambiguous"  # as its stem
 
 
 @pytest.mark.parametrize(
@@ -247,7 +248,7 @@ def test_names_made_unique_are_duplicates_of_their_stem():
 def test_missing_names_are_no_genes(name, organism):
     names = [name, f"{name}-1", f"{name}-2", f"{name}.1"]
     match = V.match([*names, "SCN11A", "XK"], organism=organism)
-    assert match.how[:4].tolist() == ["unknown"] * 4
+    assert match.match_type[:4].tolist() == ["unknown"] * 4
     assert match.ids[:4].tolist() == [-1] * 4
     assert match.n_duplicates == 0
     assert V.match(names).organism == "unknown"
@@ -273,7 +274,7 @@ def test_duplicates_are_counted():
 
 def test_every_word_of_how_is_explained():
     names = ["CD3D", "ENSG00000156738", "SEPT9", "CD56", "lyz", "3-Mar", "MALAT1", "TAZ", "zzz_no_gene"]
-    assert set(V.match(names).how) == set(HOW) - {"ortholog"}
+    assert set(V.match(names).match_type) == set(MATCH_TYPES) - {"ortholog"}
     assert V.match(names).recognised == pytest.approx(7 / 9)
 
 
@@ -301,7 +302,7 @@ def test_every_word_of_how_is_explained():
 def test_mouse_names_go_through_orthologs(name, symbol):
     match = V.match([name, "Actb", "Gapdh", "Lyz2", "Cd4"])
     assert match.organism == "mouse"
-    assert (match.symbols[0], match.how[0]) == (symbol, "ortholog" if symbol else "unknown")
+    assert (match.symbols[0], match.match_type[0]) == (symbol, "ortholog" if symbol else "unknown")
 
 
 def test_orthologs_are_one_to_one():
@@ -317,11 +318,11 @@ def test_orthologs_are_one_to_one():
 def test_mouse_data_is_not_swallowed_by_ignoring_case():
     """Control: the same names, said to be human, match by case."""
     names = ["Cd3d", "Cd3e", "Ms4a1", "Lyz2"]
-    assert V.match(names).how.tolist() == ["ortholog", "ortholog", "ortholog", "unknown"]
+    assert V.match(names).match_type.tolist() == ["ortholog", "ortholog", "ortholog", "unknown"]
     assert (
-        V.match(names, organism="human").how.tolist()[:3] == ["unknown"] * 3
+        V.match(names, organism="human").match_type.tolist()[:3] == ["unknown"] * 3
     )  # half the names look like mouse
-    assert V.match(["Cd3d", *V.symbols[:100]], organism="human").how[0] == "case"
+    assert V.match(["Cd3d", *V.symbols[:100]], organism="human").match_type[0] == "case"
 
 
 def test_mixed_species_tables_are_not_mixed():
@@ -330,13 +331,13 @@ def test_mixed_species_tables_are_not_mixed():
     match = V.match(human + mouse)
     assert match.organism == "human"
     assert (match.ids[:4] >= 0).all()
-    assert match.how[4:].tolist() == ["unknown"] * 3
+    assert match.match_type[4:].tolist() == ["unknown"] * 3
     bare = V.match([name.split("_")[1] for name in human + mouse])
     assert (bare.n_genes, bare.n_duplicates) == (4, 0)
 
 
 def test_organism_can_be_said_and_must_be_known():
-    assert V.match(["CD3D"], organism="mouse").how.tolist() == ["unknown"]
+    assert V.match(["CD3D"], organism="mouse").match_type.tolist() == ["unknown"]
     with pytest.raises(ValueError, match="organism='rat'; need 'human', 'mouse' or None"):
         V.match(["CD3D"], organism="rat")
 
@@ -348,7 +349,7 @@ def test_a_vocabulary_with_old_symbols_understands_new_names():
     old = GeneVocabulary(["", "", "", ""], ["SEPT9", "GPR56", "MY-GENE", "CD3D"])
     match = old.match(["SEPTIN9", "ADGRG1", "GPR56", "MY-GENE", "ENSG00000167286", "MS4A1"])
     assert match.ids.tolist() == [0, 1, 1, 2, 3, -1]
-    assert match.how.tolist() == ["symbol", "symbol", "previous", "symbol", "ensembl", "outside"]
+    assert match.match_type.tolist() == ["symbol", "symbol", "previous", "symbol", "ensembl", "outside"]
 
 
 def test_names_must_be_text():
