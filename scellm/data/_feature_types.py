@@ -60,6 +60,8 @@ class FeatureTypes:
     """The column of `var` that says so, "" without one."""
     unknown: tuple[tuple[str, np.ndarray], ...] = ()
     """Kinds that are no known words, with (n,) bool where; only where two or more stand side by side."""
+    left_out: tuple[tuple[str, int], ...] = ()
+    """Unknown kinds beside known genes, and how many columns."""
     only: str = ""
     """The kind of all features where none is a gene, for instance "Peaks"."""
 
@@ -80,7 +82,13 @@ def feature_types(var: pd.DataFrame) -> FeatureTypes:
             continue
         is_other = found.is_other | one.is_other
         first = found if found.column else one
-        found = FeatureTypes(is_other, first.column, found.unknown or one.unknown, found.only or one.only)
+        found = FeatureTypes(
+            is_other,
+            first.column,
+            found.unknown or one.unknown,
+            found.left_out or one.left_out,
+            found.only or one.only,
+        )
     return found
 
 
@@ -94,7 +102,11 @@ def word_kind(word: str) -> str:
 
 def _kinds(values: pd.Series) -> tuple[np.ndarray, list[str]] | None:
     """Codes (n,), -1 where missing, and the words of a column of text; `None` for other columns."""
-    if not (isinstance(values.dtype, pd.CategoricalDtype) or values.dtype.kind in "OSU" or values.dtype == "string"):
+    if not (
+        isinstance(values.dtype, pd.CategoricalDtype)
+        or values.dtype.kind in "OSU"
+        or values.dtype == "string"
+    ):
         return None
     if len(values) > 200 and values.iloc[:200].nunique() > MOST_KINDS:  # names, not kinds
         return None
@@ -117,7 +129,9 @@ def _judge(column: str, codes: np.ndarray, words: list[str], *, is_named: bool) 
         return FeatureTypes(np.isin(codes, of["other"]), column) if proven else None
     if of["gene"]:
         is_biotype = any(_BIOTYPE.fullmatch(_fold(words[at])) for at in of["gene"])
-        return FeatureTypes(np.isin(codes, of["other"] + ([] if is_biotype else of["unknown"])), column)
+        unknown = [] if is_biotype else of["unknown"]
+        left_out = tuple((words[at], int((codes == at).sum())) for at in unknown)
+        return FeatureTypes(np.isin(codes, of["other"] + unknown), column, left_out=left_out)
     if of["unknown"] or (codes < 0).any():
         two = of["unknown"] if len(of["unknown"]) > 1 else []
         unknown = tuple((words[at], codes == at) for at in two)

@@ -137,7 +137,12 @@ class GeneMatch:
     def to_frame(self) -> pd.DataFrame:
         """One row per name: `name`, `gene_id`, `symbol`, `match_type`, `candidates`."""
         candidates = ["|".join(self.candidates.get(name, ())) for name in self.names.tolist()]
-        columns = {"name": self.names, "gene_id": self.ids, "symbol": self.symbols, "match_type": self.match_type}
+        columns = {
+            "name": self.names,
+            "gene_id": self.ids,
+            "symbol": self.symbols,
+            "match_type": self.match_type,
+        }
         return pd.DataFrame(columns | {"candidates": candidates})
 
 

@@ -257,7 +257,12 @@ def resolve(names: list[str], *, organism: Organism | None = None) -> Resolved:
         for name, away, gene in zip(plain, foreign, genes, strict=True)
     ]
     return Resolved(
-        np.array(genes, dtype=np.int64), match_type, candidates, namespace, organism, np.array(is_foreign, dtype=bool)
+        np.array(genes, dtype=np.int64),
+        match_type,
+        candidates,
+        namespace,
+        organism,
+        np.array(is_foreign, dtype=bool),
     )
 
 

@@ -409,10 +409,9 @@ def test_a_column_name_that_comes_twice():
         gene_names(var, "gene_ids")
     match = match_genes(var, V, min_overlap=0)  # while searching, such columns are passed over
     assert (match.where, match.n_genes, match.n_other_features) == ("adata.var['symbol']", 1, 0)
+    other = pd.concat([var, table(var.index, other=["CD3D", "LYZ"])], axis=1).drop(columns="symbol")
     with pytest.raises(ValueError, match="pass gene_key='other', which holds 2"):
-        match_genes(
-            pd.concat([var, table(var.index, other=["CD3D", "LYZ"])], axis=1).drop(columns="symbol"), V
-        )
+        match_genes(other, V, min_overlap=1e-4)
 
 
 def test_antibodies_are_not_genes():
@@ -444,7 +443,7 @@ def test_overlap_is_of_the_vocabulary():
         (
             table(["qq1", "zz9"]),
             r"`adata.var_names` holds 0 of the 19315 vocabulary genes \(0.0 %, need 10 %\). They look like 'qq1', "
-            r"'zz9'; none is a known gene; pass `gene_key=` .* `adata.var` has no columns",
+            r"'zz9'; none is a known gene; set `adata.var_names` to human .* `adata.var` has no columns",
         ),
         (
             table(["0", "1"], n=[1, 2]),
@@ -464,12 +463,6 @@ def test_overlap_is_of_the_vocabulary():
             r"They are human genes \('CD3D', 'LYZ'\), but only 2 columns; pass the data as it was",
         ),
         (table(["Cd3d", "Cd4"]), r"They are mouse genes \('Cd3d', 'Cd4'\), but only 2 columns"),
-        (table(["x", "y"], label=["CD3D", "LYZ"]), "pass gene_key='label', which holds 2"),
-        (table(list("xyz"), label=["CD3D", np.nan, "LYZ"]), "pass gene_key='label', which holds 2"),
-        (
-            table(list("xyz"), label=pd.Categorical(["CD3D", None, "LYZ"])),
-            "pass gene_key='label', which holds 2",
-        ),
     ],
     ids=[
         "nothing",
@@ -482,9 +475,6 @@ def test_overlap_is_of_the_vocabulary():
         "peaks",
         "few",
         "mouse",
-        "column",
-        "column-with-nan",
-        "category-with-none",
     ],
 )
 def test_too_few_genes_say_what_they_look_like_and_what_to_pass(var, message):
@@ -492,6 +482,173 @@ def test_too_few_genes_say_what_they_look_like_and_what_to_pass(var, message):
         match_genes(var, V)
 
 
+@pytest.mark.parametrize(
+    "labels",
+    [["CD3D", "A", "LYZ"], ["CD3D", np.nan, "LYZ"], pd.Categorical(["CD3D", None, "LYZ"])],
+    ids=["text", "nan", "category-with-none"],
+)
+def test_a_column_is_recommended_only_if_it_would_be_taken(labels):
+    var = table(list("xyz"), label=labels)
+    with pytest.raises(ValueError, match="pass gene_key='label', which holds 2"):
+        match_genes(var, V, min_overlap=1e-4)
+    assert match_genes(var, V, "label", min_overlap=1e-4).n_genes == 2
+    with pytest.raises(ValueError, match="set `adata.var_names`") as refusal:
+        match_genes(var, V)
+    assert "gene_key='label'" not in str(refusal.value)
+
+
 def test_too_few_genes_point_to_raw():
     with pytest.raises(ValueError, match=r"pass use_raw=True, where `adata.raw.var_names` holds 3000"):
         match_genes(table(V.symbols[:500]), V, raw_var=table(V.symbols[:3000]))
+    with pytest.raises(ValueError, match=r"before genes were selected, or min_overlap=0.025 if") as refusal:
+        match_genes(table(V.symbols[:500]), V, raw_var=table(V.symbols[:1500]))
+    assert "use_raw" not in str(refusal.value)
+    assert match_genes(table(V.symbols[:500]), V, min_overlap=0.025).n_genes == 500
+
+
+# -- genes as rows ----------------------------------------------------------------------------------------------
+
+
+def test_transposed_objects_are_named():
+    cells = table([f"c{i}" for i in range(20)])
+    with pytest.raises(
+        ValueError, match=r"the genes are the rows: `adata.obs_names` holds 3000. Pass adata.T.copy\(\)"
+    ):
+        match_genes(cells, V, obs_names=V.symbols[:3000])
+    with pytest.raises(ValueError, match="pass `gene_key=`|set `adata.var_names`") as refusal:
+        match_genes(cells, V, obs_names=[f"d{i}" for i in range(20)])
+    assert ".T" not in str(refusal.value)  # known not to help
+    with pytest.raises(
+        ValueError, match=r"look like cell barcodes .*if the genes are the rows, pass adata.T.copy\(\)"
+    ):
+        match_genes(table(["AAACCTGAGAAACCAT-1", "AAACCTGAGAAACCGC-1"]), V)
+
+
+# -- antibodies, peaks and other features -----------------------------------------------------------------------
+
+KINDS = [
+    ("Gene Expression", "Antibody Capture"),
+    ("gene_expression", "CRISPR Guide Capture"),
+    ("GEX", "ADT"),
+    ("RNA", "protein"),
+    ("mRNA", "AbSeq"),
+    ("rna", "HTO"),
+    ("Gene Expression", "Peaks"),
+    ("GeneExpression", "GeneActivity"),
+    ("Genexpression", "Antikörper"),
+    ("Expression génique", "Protéines"),
+    ("expresión génica", "anticuerpos"),
+    ("基因表达", "抗体"),
+    ("protein_coding", "Antibody Capture"),
+    ("Gene Expression", "something new"),
+    ("X", "Surface Protein"),
+]
+
+
+@pytest.mark.parametrize("column", ["feature_types", "Feature Type", "modality", "feature_types-1"])
+@pytest.mark.parametrize(("gene", "other"), KINDS, ids=[f"{a}-{b}" for a, b in KINDS])
+@pytest.mark.filterwarnings("ignore:.*which were left out")
+def test_other_features_by_any_of_the_usual_words(column, gene, other):
+    var = table(["CD4", "CD19", "CD4-1", "CD19-1"])
+    var[column] = [gene, gene, other, other]
+    match = match_genes(var, V, min_overlap=0)
+    assert (match.n_genes, match.n_duplicates, match.n_other_features) == (2, 0, 2)
+    assert match.is_other.tolist() == [False, False, True, True]
+
+
+def test_columns_of_other_names_are_believed_where_all_words_are_known():
+    var = table(["CD4", "CD19", "CD4-1"], what=["RNA", "RNA", "ADT"])
+    assert match_genes(var, V, min_overlap=0).n_other_features == 1
+    var["what"] = ["RNA", "highly variable", "ADT"]
+    assert match_genes(var, V, min_overlap=0).n_other_features == 0
+
+
+def test_biotypes_are_genes():
+    var = table(
+        ["CD4", "CD19", "LYZ", "MALAT1"], feature_type=["protein_coding", "IG_V_gene", "novel_kind", "lncRNA"]
+    )
+    match = match_genes(var, V, min_overlap=0)
+    assert (match.n_genes, match.n_other_features) == (3, 0)
+
+
+def test_missing_feature_types_do_not_leave_genes_out():
+    var = table(["CD4", "CD19", "CD3-1"], feature_types=["Gene Expression", np.nan, "Antibody Capture"])
+    assert match_genes(var, V, min_overlap=0).n_genes == 2
+
+
+def test_two_unknown_kinds_side_by_side_are_warned_of():
+    var = table(["CD4", "CD19", "LYZ"], feature_types=["A", "A", "B"])
+    with pytest.warns(
+        UserWarning, match=r"kinds of features that are not known: 2 of 'A' and 1 of 'B' were read"
+    ):
+        match_genes(var, V, min_overlap=0)
+    with pytest.warns(
+        UserWarning, match=r"which were left out: 1 of 'B'. If they are genes, remove the column"
+    ):
+        match_genes(var.assign(feature_types=["RNA", "RNA", "B"]), V, min_overlap=0)
+
+
+def test_only_other_features():
+    var = table(["CD4", "CD19"], feature_types="Antibody Capture")
+    with pytest.raises(
+        ValueError, match=r"all 2 columns are 'Antibody Capture', which are no genes.*del adata.var"
+    ):
+        match_genes(var, V, min_overlap=0)
+
+
+# -- leftovers of joining objects -------------------------------------------------------------------------------
+
+
+def test_endings_that_joining_left_behind():
+    genes = V.symbols[:300].tolist()
+    for names in (
+        [f"{gene}-rna" for gene in genes],
+        [f"rna:{gene}" for gene in genes],
+        [f"{gene}-0" for gene in genes],
+    ):
+        assert match_genes(table(names), V, min_overlap=0).n_genes == 300
+    both = [f"{gene}-rna" for gene in genes] + [f"{gene}-adt" for gene in genes[:9]]
+    match = match_genes(table(both), V, min_overlap=0)
+    assert (match.n_genes, match.n_duplicates, match.n_other_features) == (300, 0, 9)
+
+
+def test_name_columns_that_joining_renamed():
+    var = table(
+        ["x", "y"], **{"gene_ids-0": ["ENSG00000167286", "ENSG00000156738"], "gene_ids-1": [np.nan, np.nan]}
+    )
+    assert match_genes(var, V, min_overlap=0).where == "adata.var['gene_ids-0']"
+
+
+def test_a_column_of_numbers_is_no_column_of_names():
+    match = match_genes(table(["x", "CD3D", "y"], gene=[1, 2, 3]), V, min_overlap=0)
+    assert (match.where, match.n_genes) == ("adata.var_names", 1)
+
+
+# -- other species ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("own", "other"),
+    [
+        ("GRCh38_", "mm10___"),
+        ("hg19_", "mm10_"),
+        ("GRCh38-2020-A_", "GRCm39-2024-A_"),
+        ("human_", "mouse_"),
+        ("GRCh38_", "rn6_"),
+        ("GRCh38_", "SARS-CoV-2_"),
+    ],
+)
+def test_columns_of_another_species(own, other):
+    names = [f"{own}{name}" for name in V.symbols[:300]] + [f"{other}Cd3d", f"{other}Ptprc", f"{other}Lyz2"]
+    match = match_genes(table(names), V, min_overlap=0, organism="human")
+    assert match.n_genes == 300
+    assert match.is_foreign.tolist() == [False] * 300 + [True] * 3
+    assert "3 columns are genes of another species" in match.summary()
+
+
+def test_ids_and_spellings_of_another_species():
+    ids = V.ensembl_ids[:50].tolist() + [f"ENSMUSG{i:011d}" for i in range(20)]
+    assert match_genes(table(ids), V, min_overlap=0).is_foreign.sum() == 20
+    mouse = ["Cd3d", "Cd8a", "Ptprc", "Ms4a1", "Cd19", "Foxp3"]
+    spelled = match_genes(table([*V.symbols[:50], *mouse]), V, min_overlap=0)
+    assert spelled.is_foreign.tolist() == [False] * 50 + [True] * 6
