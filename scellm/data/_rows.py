@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from .._formats import check_readable
+
 
 def row_blocks(X: Any, n_rows: int) -> Iterator[tuple[int, sp.csr_array]]:
     """Consecutive rows of a matrix as CSR, with the number of the first.
@@ -143,8 +145,7 @@ def open_matrix(path: Path, layer: str | None = None, use_raw: bool | None = Non
 def _check_encoding(store: Any, path: Path) -> None:
     """Refuse files that are no AnnData, or of the days before elements said what they are."""
     if "obs" not in store or "var" not in store:
-        ten_x = " It looks like 10x output: sc.read_10x_h5 reads it." if "matrix" in store else ""
-        msg = f"{path.name} holds no AnnData: it has {sorted(store)}.{ten_x}"
+        msg = f"{path.name} holds no AnnData: it has {sorted(store)}."
         raise ValueError(msg)
     tables = [name for name in ("obs", "var", "raw/var") if name in store]
     matrices = [name for name in ("X", "raw/X") if name in store]
@@ -167,9 +168,7 @@ def open_store(path: Path, mode: str) -> Iterator[Any]:
     ValueError
         Neither h5ad nor zarr.
     """
-    if not path.exists():
-        msg = f"There is no file {path}."
-        raise FileNotFoundError(msg)
+    path = check_readable(path)
     if path.suffix == ".zarr":
         try:
             import zarr
