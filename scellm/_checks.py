@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from ._formats import wrong_kind
 from ._keys import CELL_TYPE, DRUG_RESPONSE, GENE_IMPORTANCE, MALIGNANT, X_SCELLM
 from ._warn import warn
 
@@ -61,6 +62,20 @@ def get_matrix(
     return matrix, var, where
 
 
+def check_anndata(adata: AnnData) -> None:
+    """That this is an AnnData.
+
+    Raises
+    ------
+    TypeError
+        It is something else: what to type to make an AnnData of it.
+    FileNotFoundError
+        It is a path at which nothing is.
+    """
+    if not isinstance(adata, AnnData):
+        raise wrong_kind(adata)
+
+
 def layer_names(adata: AnnData) -> list[str]:
     """Names of the layers; from anndata 0.13 on `layers` also lists `X`, under `None`."""
     return [layer for layer in adata.layers if layer is not None]
@@ -68,9 +83,7 @@ def layer_names(adata: AnnData) -> list[str]:
 
 def check_choice(adata: AnnData, layer: str | None, use_raw: bool | None) -> None:
     """That `layer` and `use_raw` name one matrix that there is; raises as `get_matrix` does."""
-    if not isinstance(adata, AnnData):
-        msg = f"Need an AnnData object, found {type(adata).__name__}."
-        raise TypeError(msg)
+    check_anndata(adata)
     if layer is not None and use_raw:
         msg = f"layer={layer!r} and use_raw=True name two matrices; give one of them."
         raise ValueError(msg)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -11,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import _cli_pretrain
+from ._cli_options import add_embed_options, add_matrix_options, add_pack_options, as_path
 from ._files import restore
-from ._keys import X_SCELLM
+from ._formats import check_readable
 from ._version import __version__
 
 if TYPE_CHECKING:
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 REFUSED = 1
 """Exit code: the input was refused, or could not be read or written. argparse exits with 2 on wrong usage."""
+BROKEN_PIPE = 141
+"""Exit code where nobody reads the output any more, as shells have it."""
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 
@@ -74,7 +78,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         with _warnings_in_one_line():
-            return options.run(options)
+            code = options.run(options)
+            sys.stdout.flush()  # here, where a reader that has gone away can still be dealt with
+            return code
+    except BrokenPipeError:
+        return _without_reader()
     except KeyboardInterrupt:
         print("scellm: interrupted; no file was changed.", file=sys.stderr)
         return INTERRUPTED
@@ -96,6 +104,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return REFUSED
 
 
+def _without_reader() -> int:
+    """Whoever read the output has gone, as `head` does after its lines: end as other programs do, without a word."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at the end
+    return BROKEN_PIPE
+
+
 def _parser() -> argparse.ArgumentParser:
     """All commands and their options."""
     style = argparse.RawDescriptionHelpFormatter
@@ -105,14 +119,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"scellm {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, run, help_, epilog, add_options in (
-        ("embed", _embed, "add embeddings to an h5ad or zarr file", _EMBED_EXAMPLES, _add_embed_options),
+        ("embed", _embed, "add embeddings to an h5ad or zarr file", _EMBED_EXAMPLES, add_embed_options),
         ("check", _check, "say what a file holds and what embed would do with it", _CHECK_EXAMPLES, None),
         (
             "pack",
             _pack,
             "write cells of several files into one to train on",
             _PACK_EXAMPLES,
-            _add_pack_options,
+            add_pack_options,
         ),
         (
             "pretrain",
@@ -129,133 +143,17 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         if name in ("embed", "check"):
             command.add_argument(
-                "input", metavar="IN", type=Path, help=".h5ad file or .zarr folder, cells x genes"
+                "input", metavar="IN", type=as_path, help=".h5ad file or .zarr folder, cells x genes"
             )
-            _add_matrix_options(command)
+            add_matrix_options(command)
         if add_options is not None:
             add_options(command)
     return parser
 
 
-def _add_matrix_options(command: argparse.ArgumentParser) -> None:
-    """Which of the matrices of a file to read."""
-    matrix = command.add_mutually_exclusive_group()
-    matrix.add_argument("--layer", help="layer with counts or log1p values (default: X)")
-    matrix.add_argument("--use-raw", action="store_true", help="read raw.X")
-    command.add_argument(
-        "--gene-key", metavar="COLUMN", help="column of var with symbols or Ensembl ids (default: found)"
-    )
-
-
-def _add_embed_options(command: argparse.ArgumentParser) -> None:
-    """What `embed` has beyond the input."""
-    command.add_argument(
-        "-o",
-        "--output",
-        metavar="OUT",
-        type=Path,
-        help="file to write, a copy of IN with the embedding; replaced if it is there (default: add to IN)",
-    )
-    command.add_argument(
-        "--model",
-        default="scellm-small",
-        help="name from `scellm models`, model folder, or Hugging Face repository (default: %(default)s)",
-    )
-    command.add_argument(
-        "--key-added", metavar="KEY", default=X_SCELLM, help="key in obsm and uns (default: %(default)s)"
-    )
-    command.add_argument(
-        "--batch-size",
-        metavar="CELLS",
-        type=_batch_size,
-        default="auto",
-        help="cells encoded at once; changes memory and speed only (default: %(default)s)",
-    )
-    command.add_argument(
-        "--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: %(default)s)"
-    )
-    command.add_argument(
-        "--precision", choices=("auto", "fp32", "bf16"), default="auto", help="(default: %(default)s)"
-    )
-    _add_overlap_and_quiet(command, "refuse data with less than this fraction of the model's genes")
-
-
-def _add_pack_options(command: argparse.ArgumentParser) -> None:
-    """All of `pack`."""
-    command.add_argument(
-        "inputs",
-        metavar="IN",
-        nargs="+",
-        type=Path,
-        help=".h5ad file, folder of .h5ad files, packed .h5 file, or .zarr folder",
-    )
-    command.add_argument(
-        "-o",
-        "--output",
-        metavar="OUT",
-        type=Path,
-        required=True,
-        help="file to write, for instance corpus.scellm.h5",
-    )
-    _add_matrix_options(command)
-    command.add_argument(
-        "--labels",
-        metavar="COLUMNS",
-        type=_names,
-        help="columns of obs to keep, separated by commas (default: all of text, categories, or true and false)",
-    )
-    command.add_argument("--overwrite", action="store_true", help="replace OUT if it is there")
-    _add_overlap_and_quiet(command, "refuse files with less than this fraction of the vocabulary's genes")
-
-
-def _add_overlap_and_quiet(command: argparse.ArgumentParser, overlap_help: str) -> None:
-    """Two options that `embed` and `pack` share."""
-    command.add_argument(
-        "--min-overlap",
-        metavar="FRACTION",
-        type=_fraction,
-        default=0.10,
-        help=f"{overlap_help} (default: %(default)s)",
-    )
-    command.add_argument(
-        "--quiet", action="store_true", help="no progress bars and no summary; warnings stay"
-    )
-
-
-def _names(text: str) -> list[str]:
-    """Parse names separated by commas."""
-    names = [name.strip() for name in text.split(",")]
-    if not all(names):
-        msg = f"{text!r} is no list of names separated by commas"
-        raise argparse.ArgumentTypeError(msg)
-    return names
-
-
-def _batch_size(text: str) -> int | str:
-    """Parse "auto" or a positive whole number."""
-    if text == "auto":
-        return text
-    if not text.isdecimal() or int(text) < 1:
-        msg = f"{text!r} is neither 'auto' nor a positive whole number of cells"
-        raise argparse.ArgumentTypeError(msg)
-    return int(text)
-
-
-def _fraction(text: str) -> float:
-    """A number from 0 to 1."""
-    msg = f"{text!r} is not a number from 0 to 1"
-    try:
-        value = float(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(msg) from error
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(msg)
-    return value
-
-
 def _embed(options: argparse.Namespace) -> int:
     """`scellm embed`: all work is `tl.embed`'s."""
-    _check_exists(options.input)
+    check_readable(options.input)
     from .tl import embed
 
     if options.quiet:
@@ -298,7 +196,7 @@ def _summary(path: Path, key: str) -> str:
 
 def _check(options: argparse.Namespace) -> int:
     """`scellm check`: the table of `pp.check_input`, and its verdict as exit code."""
-    _check_exists(options.input)
+    check_readable(options.input)
     from .pp import check_input
 
     with _opened(options.input) as adata:

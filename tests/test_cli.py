@@ -434,3 +434,32 @@ def test_ctrl_c_of_a_running_command(h5ad, model_folder):
     assert process.returncode == 130
     assert err == "scellm: interrupted; no file was changed.\n"
     assert h5ad.read_bytes() == before
+
+
+# -- readers that go away, files of another kind ------------------------------------------------------------------
+
+
+def test_a_closed_pipe_is_no_error(h5ad):
+    command = [sys.executable, "-m", "scellm", "check", str(h5ad)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        run.stdout.close()
+        said = run.stderr.read()
+    assert said == ""
+    assert run.returncode == 141
+
+
+@pytest.mark.parametrize("command", ["embed", "check"])
+def test_10x_output_says_what_to_type(tmp_path, capsys, command):
+    with h5py.File(tmp_path / "sample.h5", "w") as file:
+        file.create_group("matrix/features")
+    assert main([command, str(tmp_path / "sample.h5")]) == 1
+    said = capsys.readouterr().err
+    assert f"scanpy.read_10x_h5('{tmp_path / 'sample.h5'}').write_h5ad(" in said
+
+
+def test_home_folder_in_paths(h5ad, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(h5ad.parent))
+    main(["check", f"~/{h5ad.name}"])
+    out, err = capsys.readouterr()
+    assert "vocabulary genes present" in out
+    assert "There is no file" not in err

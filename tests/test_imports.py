@@ -15,6 +15,7 @@ PACKAGE = Path(scellm.__file__).parent
 LAYER = {
     "_keys": 0,
     "_files": 0,
+    "_formats": 0,
     "_checks": 0.5,
     "_warn": 0,
     "_version": 0,
@@ -32,6 +33,7 @@ LAYER = {
     "pp": 4,
     "tl": 4,
     "_cli": 6,
+    "_cli_options": 5,
     "_cli_pretrain": 5,
     "__main__": 7,
     "quickstart": 5,

@@ -3,7 +3,8 @@
 from ._batches import Batch, Sampler, shard
 from ._corpus import Corpus
 from ._expression import Expression, ReadOptions
-from ._match import GeneMatch, gene_names, match_genes
+from ._gene_match import GeneMatch
+from ._match import gene_names, match_genes
 from ._pack import pack
 from ._profiles import draw_counts
 from ._results_file import check_target, write_results

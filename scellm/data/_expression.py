@@ -14,8 +14,10 @@ import pandas as pd
 import scipy.sparse as sp
 
 from .._warn import warn
+from ._cell_checks import SpeciesCheck
 from ._fingerprint import Fingerprint
-from ._match import MIN_OVERLAP, GeneMatch, match_genes
+from ._gene_match import GeneMatch
+from ._match import MIN_OVERLAP, match_genes
 from ._rows import check_finite, open_matrix, row_blocks, to_csr
 from ._structure import check_structure
 from ._tokens import TokenConfig, Tokens, gene_counts, log_normalize, tokenize
@@ -108,6 +110,7 @@ class Harmonizer:
         ValueError
             NaN, infinite or negative values.
         """
+        rows = self.values.clean(rows)
         self.check(rows, cells)
         return self.linear(rows)
 
@@ -148,6 +151,8 @@ class Expression:
         self.harmonizer = Harmonizer(dataset, match.ids, match.n_vocabulary, values)
         self._slot = slot
         self._fingerprint: str | None = None
+        self.n_foreign: int | None = None
+        """Cells of another species, whose rows come empty; known after a full pass."""
 
     @classmethod
     @contextmanager
@@ -199,8 +204,8 @@ class Expression:
         with naming(dataset):
             X, var, where = get_matrix(cells, source.layer, source.use_raw)
             check_structure(X, cells.n_obs, len(var), where)
-            match = _match(var, vocabulary, source, None if cells.raw is None else cells.raw.var)
-            values = judge_values(X, where, var.index, lambda: _readable(cells, source))
+            match = _match(var, vocabulary, source, None if cells.raw is None else cells.raw.var, cells.obs)
+            values = judge_values(X, where, var.index, lambda: _readable(cells, source), cells.obs)
         _say_if_guessed(values, where, dataset)
         yield cls(X, var, where, match, values, slot=source.slot, dataset=dataset)
 
@@ -224,12 +229,16 @@ class Expression:
         ValueError
             NaN, infinite or negative values: in which cell and column.
         """
-        found = Fingerprint(self._facts())
-        for start, block in row_blocks(self.X, ROWS_PER_BLOCK):
+        found, species = Fingerprint(self._facts()), SpeciesCheck(self.match, self.values)
+        for start, stored in row_blocks(self.X, ROWS_PER_BLOCK):
+            block = self.values.clean(stored)
             self.harmonizer.check(block, start)
             found.add_rows(block)
-            yield start, block
+            yield start, species.keep(block)
         self._fingerprint = found.hexdigest()
+        if species.n_foreign and self.n_foreign is None:
+            warn(species.message(self.where, self.n_obs))
+        self.n_foreign = species.n_foreign
 
     def linear(self, block: sp.csr_array) -> sp.csr_array:
         """Rows as `blocks` gives them -> (B, n_genes) linear expression, float32, sorted, without stored zeros."""
@@ -255,7 +264,9 @@ class Expression:
         order = np.argsort(rows, kind="stable")
         block = self.X[rows[order]]
         block = to_csr(block.compute() if hasattr(block, "compute") else block)  # dask
+        block = self.values.clean(block)
         self.harmonizer.check(block, rows[order])
+        block = SpeciesCheck(self.match, self.values).keep(block)
         return self._tokenize(block, config)[np.argsort(order, kind="stable")]
 
     @property
@@ -282,6 +293,7 @@ class Expression:
             "n_duplicate_columns": int(self.match.n_duplicates),
             "n_ambiguous_names": len(self.match.ambiguous),
             "fingerprint": self.fingerprint,
+            "n_foreign_cells": self.n_foreign,
         }
 
     def _tokenize(self, block: sp.csr_array, config: TokenConfig) -> Tokens:
@@ -300,6 +312,7 @@ def judge_values(
     where: str,
     columns: pd.Index | None = None,
     readable: Callable[[], list[str]] | None = None,
+    obs: pd.DataFrame | None = None,
 ) -> ValueReport:
     """What the values are; those with no linear scale behind them are refused.
 
@@ -313,18 +326,20 @@ def judge_values(
         Names of its columns, for messages.
     readable
         Finds what to type for other matrices that can be read; `None` where nothing is known of others.
+    obs
+        Table of the cells, for messages.
 
     Raises
     ------
     ValueError
         Scaled, negative, not finite, all 0, or no numbers.
     """
-    values = describe_values(X)
+    values = describe_values(X, obs=obs)
     if not values.usable:
         found = values.message
         if values.first_bad is not None and columns is not None:
             found += f" That gene is {columns[values.first_bad[1]]!r}."
-        msg = f"`{where}` cannot be read as expression. {found} {_way_out(readable)}"
+        msg = f"`{where}` cannot be read as expression. {found} {'' if values.way_out else _way_out(readable)}".rstrip()
         raise ValueError(msg)
     return values
 
@@ -351,7 +366,11 @@ def naming(dataset: str | None) -> Iterator[None]:
 
 
 def _match(
-    var: pd.DataFrame, vocabulary: GeneVocabulary, source: ReadOptions, raw_var: pd.DataFrame | None
+    var: pd.DataFrame,
+    vocabulary: GeneVocabulary,
+    source: ReadOptions,
+    raw_var: pd.DataFrame | None,
+    obs: pd.DataFrame | None = None,
 ) -> GeneMatch:
     return match_genes(
         var,
@@ -360,6 +379,7 @@ def _match(
         min_overlap=source.min_overlap,
         raw_var=None if source.use_raw else raw_var,
         holder="adata.raw" if source.use_raw else "adata",
+        obs_names=None if obs is None else obs.index,
     )
 
 

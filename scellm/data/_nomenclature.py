@@ -26,8 +26,16 @@ Organism = Literal["human", "mouse", "unknown"]
 ENSEMBL_HUMAN = re.compile(r"ENSG[R0]\d{10}")
 ENSEMBL_MOUSE = re.compile(r"ENSMUSG\d{11}")
 ENSEMBL_ANY = re.compile(r"ENS[A-Z]*G\d{11}", re.IGNORECASE)
-# Genome prefixes of references that hold several species (`GRCh38_CD3D`, `mm10___Xkr4`).
-GENOME_PREFIX = re.compile(r"(GRCh3[78]|hg(?:18|19|38)|GRCm3[89]|mm(?:9|10|39))[_-]+(?=.)", re.IGNORECASE)
+# Genome prefixes of references that hold several species (`GRCh38_CD3D`, `mm10___Xkr4`), species names with `_` only.
+GENOME_PREFIX = re.compile(
+    r"(?:refdata-(?:gex-|cellranger-)?)?(?:"
+    r"(?P<human>(?:GRCh3[78]|hg(?:18|19|38)|T2T-CHM13)(?:\.p\d+)?(?:[-_]20\d\d[-_]A|[-_]v\d+|[-_]premrna)?(?=[_-])|(?:human|homo_sapiens|hsapiens)(?=_))"
+    r"|(?P<mouse>(?:GRCm3[89]|mm(?:9|10|39))(?:\.p\d+)?(?:[-_]20\d\d[-_]A|[-_]v\d+|[-_]premrna)?(?=[_-])|(?:mouse|mus_musculus|mmusculus)(?=_))"
+    r"|(?P<other>(?:rn[4-7]|Rnor_6\.0|mRatBN7\.2|dm[36]|BDGP6|GRCz1[01]|danRer1[01]|ce1[01]|WBcel235|macFas5|Mmul_10|rheMac(?:8|10)"
+    r"|susScr11|Sscrofa11\.1|canFam[346]|galGal[56]|sacCer3|panTro[56]|SARS-CoV-2|rat|pig|zebrafish|monkey|macaque|fly|yeast)(?=_))"
+    r")[_-]+(?=.)",
+    re.IGNORECASE,
+)
 # `1-Mar`, `01-Mar`, `1-Mar-23`; `Mar-01`; `2023-03-01`, with or without midnight.
 DATES = (
     re.compile(r"(?P<number>\d{1,2})[-/. ](?P<month>[A-Za-z]{3,9})(?:[-/. ]\d{1,4})?"),
@@ -189,23 +197,23 @@ def mouse_names() -> MouseNames:
 class Resolved:
     """The gene behind each of n names.
 
-    `genes` holds gene numbers, `UNKNOWN` or `AMBIGUOUS`; `how` one word per name (see `GeneMatch.how`);
+    `genes` holds gene numbers, `UNKNOWN` or `AMBIGUOUS`; `match_type` one word per name (see `GeneMatch.match_type`);
     `candidates` the genes between which an ambiguous name (key: its position) could not decide.
     """
 
     genes: np.ndarray
-    how: list[str]
+    match_type: list[str]
     candidates: dict[int, tuple[int, ...]]
     namespace: str
     organism: Organism
+    is_foreign: np.ndarray
+    """(n,) bool: genes of another species than `organism`, by prefix, id or exact spelling."""
 
 
 def split_prefix(name: str) -> tuple[str, str]:
-    """Name without genome prefix, and the organism that the prefix names ("" without one)."""
+    """Name without genome prefix, and the organism that the prefix names: "human", "mouse", "other", "" without one."""
     found = GENOME_PREFIX.match(name)
-    if not found:
-        return name, ""
-    return name[found.end() :], "mouse" if found[1].lower().startswith(("grcm", "mm")) else "human"
+    return (name[found.end() :], found.lastgroup or "") if found else (name, "")
 
 
 def detect_organism(names: list[str]) -> Organism:
@@ -243,9 +251,30 @@ def resolve(names: list[str], *, organism: Organism | None = None) -> Resolved:
         organism = detect_organism([name for name, skip in zip(plain, missing, strict=True) if not skip])
     foreign = [prefix not in ("", organism) for _, prefix in split]
     find = _find_mouse if organism == "mouse" else _find_human
-    genes, how, candidates = find(plain, [a or b for a, b in zip(foreign, missing, strict=True)])
+    genes, match_type, candidates = find(plain, [a or b for a, b in zip(foreign, missing, strict=True)])
     namespace = detect_namespace(plain, organism=organism)
-    return Resolved(np.array(genes, dtype=np.int64), how, candidates, namespace, organism)
+    is_foreign = [
+        away or (gene == UNKNOWN and _is_of_another(name, organism))
+        for name, away, gene in zip(plain, foreign, genes, strict=True)
+    ]
+    return Resolved(
+        np.array(genes, dtype=np.int64),
+        match_type,
+        candidates,
+        namespace,
+        organism,
+        np.array(is_foreign, dtype=bool),
+    )
+
+
+def _is_of_another(name: str, organism: Organism) -> bool:
+    """Whether a name that could not be resolved is a gene of another species."""
+    if organism == "unknown" or not name:
+        return False
+    if ENSEMBL_ANY.match(name):
+        own = ENSEMBL_MOUSE if organism == "mouse" else ENSEMBL_HUMAN
+        return own.match(name.upper()) is None
+    return name in (human_names().by_symbol if organism == "mouse" else mouse_names().by_symbol)
 
 
 def _find_mouse(names: list[str], skipped: list[bool]) -> tuple[list[int], list[str], dict]:

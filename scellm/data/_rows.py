@@ -14,6 +14,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from .._files import check_folder, restore
+from .._formats import check_readable
 from ._structure import (
     REBUILD,
     CheckedMatrix,
@@ -172,8 +173,7 @@ def _read_table(store: Any, name: str) -> pd.DataFrame:
 def check_encoding(store: Any, path: Path) -> None:
     """Refuse files that are no AnnData, or of the days before elements said what they are."""
     if "obs" not in store or "var" not in store:
-        ten_x = " It looks like 10x output: sc.read_10x_h5 reads it." if "matrix" in store else ""
-        msg = f"{path.name} holds no AnnData: it has {sorted(store)}.{ten_x}"
+        msg = f"{path.name} holds no AnnData: it has {sorted(store)}."
         raise ValueError(msg)
     tables = [name for name in ("obs", "var", "raw/var") if name in store]
     matrices = [name for name in ("X", "raw/X") if name in store]
@@ -208,10 +208,8 @@ def open_store(path: Path, mode: str, *, name: Path | None = None) -> Iterator[A
         Neither h5ad nor zarr.
     """
     restore(path)
+    path = check_readable(path)
     name = name or path
-    if not path.exists():
-        msg = f"There is no file {path}."
-        raise FileNotFoundError(msg)
     if path.suffix == ".zarr" and path.is_dir():
         with blamed(name, "the zarr folder"):
             check_folder(path)

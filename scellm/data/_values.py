@@ -11,27 +11,22 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 
-ValueKind = Literal["counts", "non_integer_counts", "log1p", "normalized", "scaled", "empty", "invalid"]
+from ._value_faults import Fault, constant_rows, missing_blocks, no_zeros, offset, two_scales
+from ._value_scales import facts_of, verdict
 
-BASES = (np.e, 2.0, 10.0)
+ValueKind = Literal[
+    "counts", "non_integer_counts", "log1p", "normalized", "scaled", "mixed", "offset", "empty", "invalid"
+]
+TINY = 1e-6
+"""Negative values above minus this share of the largest value (of 1 at least) are rounding."""
+
 MAX_ROWS = 2000
 """Cells that are examined closely."""
 BLOCKS = 10
 """Consecutive stretches those cells come from, so that files are read in few pieces."""
-LARGEST_TOTAL = 1e9
-"""More per cell than any assay counts: a base that gives this is not the base."""
-LARGEST_LOG = 30.0
-"""No log1p value reaches this: it would be 1e9 counts to base 2 and 1e13 to base e."""
-SAME_SUM = 2e-3
-"""Relative deviation up to which cells have "the same" sum; float32 and 3 to 4 printed digits stay below."""
-NEARLY_ALIKE = 0.15
-"""Spread (sd / mean) of cells' sums up to which a base is believed; log2 TPM of 5,000 to 12,000 genes has 0.04-0.15."""
-ENOUGH_GENES = 5000
-"""Genes from which on those sums say something about the base."""
-LARGEST_LN, LARGEST_LOG2 = 14.0, 20.0
-"""log1p of a million; a larger value without further evidence is not a logarithm to this base."""
 SCAN_AT_ONCE = 2**24
 
 
@@ -44,7 +39,8 @@ class ValueReport:
     kind
         "counts": whole numbers. "non_integer_counts": linear, not whole, no common sum (ambient-corrected or
         estimated counts, TPM of some of the genes). "log1p": log(1 + x) to `base`. "normalized": linear with
-        a common scale. "scaled": centred or z-scored. "empty": no value but 0. "invalid": NaN or infinite.
+        a common scale. "scaled": centred or z-scored. "mixed": two scales, of which one would be misread. "offset":
+        a number was added to all values. "empty": no value but 0. "invalid": NaN, infinite or masked.
     message
         One or two sentences for people: what was found and what it rests on.
     base
@@ -62,7 +58,11 @@ class ValueReport:
     share_off_integer
         Share of the non-zero values that are no whole numbers.
     n_bad, first_bad
-        Number of NaN or infinite entries, and (cell, gene) of the first, counted from 0.
+        Number of NaN, infinite or masked entries, and (cell, gene) of the first, counted from 0.
+    n_tiny_negative
+        Number of negative values that are rounding errors; they are read as 0.
+    way_out
+        What to do about a fault, "" where nothing special is known; part of `message`.
     """
 
     kind: ValueKind
@@ -78,10 +78,12 @@ class ValueReport:
     share_off_integer: float = 0.0
     n_bad: int = 0
     first_bad: tuple[int, int] | None = None
+    n_tiny_negative: int = 0
+    way_out: str = ""
 
     @property
     def usable(self) -> bool:
-        """Whether linear values can be had: not scaled, not empty, not invalid."""
+        """Whether linear values can be had: of one scale, not scaled, not empty, not invalid."""
         return self.kind in ("counts", "non_integer_counts", "log1p", "normalized")
 
     def linearize(self, data: np.ndarray) -> np.ndarray:
@@ -95,13 +97,23 @@ class ValueReport:
         if not self.usable:
             msg = f"There are no linear values behind this: {self.message}"
             raise ValueError(msg)
+        if self.n_tiny_negative:
+            data = np.maximum(data, 0)
         if self.kind != "log1p":
             return data
         data = np.asarray(data)
         return np.expm1(data * np.log(self.base).astype(data.dtype if data.dtype.kind == "f" else np.float64))
 
+    def clean(self, rows: sp.csr_array) -> sp.csr_array:
+        """Rows in which negative values that are rounding errors are 0; the rows themselves where there are none."""
+        if not self.n_tiny_negative or not len(rows.data) or rows.data.min() >= 0:
+            return rows
+        tiny = -TINY * max(1.0, self.max)
+        data = np.where((rows.data < 0) & (rows.data >= tiny), 0, rows.data).astype(rows.dtype)
+        return sp.csr_array((data, rows.indices, rows.indptr), shape=rows.shape)
 
-def describe_values(X: Any, *, max_rows: int = MAX_ROWS) -> ValueReport:
+
+def describe_values(X: Any, *, max_rows: int = MAX_ROWS, obs: pd.DataFrame | None = None) -> ValueReport:
     """Say what the values of an expression matrix are.
 
     Parameters
@@ -111,6 +123,8 @@ def describe_values(X: Any, *, max_rows: int = MAX_ROWS) -> ValueReport:
     max_rows
         Cells examined closely, taken evenly. NaN, infinity and negative values are looked for in all cells
         if `X` is in memory, else in these.
+    obs
+        Table of the cells, to name the column that tells two scales apart.
 
     Returns
     -------
@@ -129,18 +143,19 @@ def describe_values(X: Any, *, max_rows: int = MAX_ROWS) -> ValueReport:
     if not X.shape[0] or not X.shape[1]:
         return ValueReport("empty", f"There are no values: {X.shape[0]} cells x {X.shape[1]} genes.")
     if np.dtype(X.dtype).kind not in "buif":
-        return ValueReport("invalid", f"Values are of type {X.dtype}, not numbers.")
+        return _no_numbers(X)
+    if isinstance(X, np.ma.MaskedArray):
+        if np.ma.getmaskarray(X).any():
+            return _masked(X)
+        X = X.data
     X = X.tocsr() if sp.issparse(X) and X.format not in ("csr", "csc") else X
     rows, first_rows = _sample(X, max_rows)
-    scanned = X if isinstance(X, np.ndarray) or sp.issparse(X) else rows
+    is_in_memory = isinstance(X, np.ndarray) or sp.issparse(X)
+    scanned = X if is_in_memory else rows
     n_bad, first_bad, smallest = _scan(scanned)
-    if first_bad is not None and scanned is rows:
-        first_bad = (int(first_rows[first_bad[0]]), first_bad[1])
     if n_bad:
-        text = (
-            f"{n_bad} NaN or infinite values, the first in cell {first_bad[0]}, gene {first_bad[1]} (from 0)."
-        )
-        return ValueReport("invalid", text, n_rows=rows.shape[0], n_bad=n_bad, first_bad=first_bad)
+        at = first_bad if is_in_memory else (int(first_rows[first_bad[0]]), first_bad[1])
+        return _not_finite(rows, first_rows, n_bad, at, obs)
 
     rows = sp.csr_array(rows, dtype=np.float64, copy=True)
     rows.sum_duplicates()
@@ -149,18 +164,93 @@ def describe_values(X: Any, *, max_rows: int = MAX_ROWS) -> ValueReport:
         "n_rows": rows.shape[0],
         "share_nonzero": rows.nnz / (rows.shape[0] * rows.shape[1]),
         "min": float(smallest),
-        "max": float(rows.data.max(initial=0)),
-        "share_off_integer": float(np.mean(~_whole(rows.data))) if rows.nnz else 0.0,
+        **{name: value for name, value in facts_of(rows).items() if name != "values_per_cell"},
     }
+    if smallest < 0 and smallest < -TINY * max(1.0, facts["max"]):
+        return _from_fault(_negative(rows, smallest, first_rows, obs), facts)
     if smallest < 0:
-        text = f"Negative values (smallest {smallest:.3g}): scaled, centred or z-scored."
-        return ValueReport("scaled", text, **facts)
+        facts["n_tiny_negative"] = _n_negative(scanned)
+        rows.data = np.maximum(rows.data, 0)
+        rows.eliminate_zeros()
     if not rows.nnz:
         return ValueReport("empty", "All values are 0.", **facts)
-    verdict = (
-        _linear_counts(facts) or _scaled(rows, is_all=rows.shape[0] == X.shape[0]) or _hypotheses(rows, facts)
+    return _judge(rows, facts, smallest, first_rows, obs, is_all=rows.shape[0] == X.shape[0])
+
+
+def _judge(
+    rows: sp.csr_array,
+    facts: dict[str, Any],
+    smallest: float,
+    cells: np.ndarray,
+    obs: pd.DataFrame | None,
+    *,
+    is_all: bool,
+) -> ValueReport:
+    """The report on rows without negative values."""
+    fault = offset(rows) or two_scales(rows, cells, obs)
+    if fault is not None and fault.kind is not None:
+        return _from_fault(fault, facts)
+    found = constant_rows(rows) or verdict(rows, facts_of(rows), is_all=is_all)
+    notes = [found["message"]]
+    if fault is not None:
+        notes.append(fault.message)
+    if text := no_zeros(rows):
+        notes.append(text)
+    if n := facts.get("n_tiny_negative", 0):
+        notes.append(f"{n} values are negative by rounding (smallest {smallest:.2g}) and are read as 0.")
+    doubt = {"is_certain": False} if len(notes) > 1 else {}
+    return ValueReport(**(facts | found | doubt | {"message": " ".join(notes)}))
+
+
+def _from_fault(fault: Fault, facts: dict[str, Any]) -> ValueReport:
+    message = f"{fault.message} {fault.way_out}".strip()
+    return ValueReport(fault.kind, message, way_out=fault.way_out, **facts)
+
+
+def _negative(rows: sp.csr_array, smallest: float, cells: np.ndarray, obs: pd.DataFrame | None) -> Fault:
+    """Scaled values, or what only looks like them."""
+    shifted = offset(rows)
+    if shifted is not None:
+        return shifted
+    mixed = two_scales(rows, cells, obs)
+    if mixed is not None and mixed.kind is not None:
+        return mixed
+    return Fault("scaled", f"Negative values (smallest {smallest:.3g}): scaled, centred or z-scored.")
+
+
+def _n_negative(X: Any) -> int:
+    return int(((X.data if sp.issparse(X) else X) < 0).sum())
+
+
+def _no_numbers(X: Any) -> ValueReport:
+    text, way = f"Values are of type {X.dtype}, not numbers.", ""
+    try:
+        np.asarray(X[:5], dtype=np.float64)
+        way = "They can be made numbers: adata.X = adata.X.astype('float32')."
+    except (TypeError, ValueError):
+        pass  # text, or a container of them
+    return ValueReport("invalid", f"{text} {way}".strip(), way_out=way)
+
+
+def _masked(X: np.ma.MaskedArray) -> ValueReport:
+    """What is masked is not there, and what stands behind the mask must not be read."""
+    mask = np.ma.getmaskarray(X)
+    first = divmod(int(np.argmax(mask)), X.shape[1])
+    way = "Fill them, for instance with 0, which reads a missing gene as not expressed: adata.X = adata.X.filled(0)."
+    text = (
+        f"{int(mask.sum())} values are masked, the first in cell {first[0]}, gene {first[1]} (from 0). {way}"
     )
-    return ValueReport(**(facts | verdict))
+    return ValueReport("invalid", text, n_rows=len(X), n_bad=int(mask.sum()), first_bad=first, way_out=way)
+
+
+def _not_finite(
+    rows: Any, cells: np.ndarray, n_bad: int, first_bad: tuple[int, int], obs: pd.DataFrame | None
+) -> ValueReport:
+    text = f"{n_bad} NaN or infinite values, the first in cell {first_bad[0]}, gene {first_bad[1]} (from 0)."
+    fault = missing_blocks(rows, cells, obs)
+    way = "" if fault is None else fault.way_out
+    text = text if fault is None else f"{text} {fault.message} {way}"
+    return ValueReport("invalid", text, n_rows=rows.shape[0], n_bad=n_bad, first_bad=first_bad, way_out=way)
 
 
 def _sample(X: Any, max_rows: int) -> tuple[Any, np.ndarray]:
@@ -202,200 +292,3 @@ def _scan(X: Any) -> tuple[int, tuple[int, int] | None, float]:
     major = int(np.searchsorted(X.indptr, first, side="right")) - 1
     minor = int(X.indices[first])
     return n_bad, (major, minor) if X.format == "csr" else (minor, major), smallest
-
-
-def _whole(values: np.ndarray, tolerance: float = 1e-6, *, relative: bool = True) -> np.ndarray:
-    """Which values are whole numbers up to rounding."""
-    return np.abs(values - np.round(values)) <= tolerance * (np.maximum(1, np.abs(values)) if relative else 1)
-
-
-def _linear_counts(facts: dict[str, Any]) -> dict[str, Any] | None:
-    """Whole numbers."""
-    if facts["share_off_integer"] > 0:
-        return None
-    text = f"Raw counts: whole numbers up to {facts['max']:.0f}."
-    if facts["max"] == 1:
-        text = "Only 0 and 1: counts that were made binary, or very shallow ones."
-    return {"kind": "counts", "message": text, "holds_counts": True}
-
-
-def _scaled(rows: sp.csr_array, *, is_all: bool) -> dict[str, Any] | None:
-    """Scaled without centring, clipped, or squeezed to 0..1 gene by gene: not negative, but not linear in cells."""
-    n = rows.shape[0]
-    maxima = rows.max(axis=0).toarray().ravel()
-    largest = maxima.max()
-    if largest == 1 and np.mean(maxima[maxima > 0] == 1) > 0.9 and n >= 10:
-        return {
-            "kind": "scaled",
-            "message": "Almost every gene's largest value is exactly 1: scaled to 0..1 per gene.",
-        }
-    used = np.bincount(rows.indices, minlength=rows.shape[1]) >= 10
-    if used.sum() < 10:
-        return None
-    mean = np.asarray(rows.mean(axis=0)).ravel()
-    deviation = np.sqrt(np.maximum(np.asarray(rows.power(2).mean(axis=0)).ravel() - mean**2, 0) * n / (n - 1))
-    if np.mean(np.abs(deviation[used] - 1) < (0.01 if is_all else 0.1)) > 0.9:
-        return {
-            "kind": "scaled",
-            "message": "Almost every gene has standard deviation 1: scaled without centring.",
-        }
-    if (
-        largest == round(largest)
-        and np.sum(maxima == largest) >= max(3, 0.02 * used.sum())
-        and largest <= 100
-    ):
-        text = f"{np.sum(maxima == largest)} genes reach exactly {largest:g} and none exceeds it: scaled and clipped."
-        return {"kind": "scaled", "message": text}
-    return None
-
-
-def _hypotheses(rows: sp.csr_array, facts: dict[str, Any]) -> dict[str, Any]:
-    """Linear or log1p, to which base and target sum; the most telling evidence first."""
-    undone = {
-        base: _undo(rows, base)
-        for base in BASES
-        if facts["max"] < min(LARGEST_LOG, np.log(LARGEST_TOTAL) / np.log(base))
-    }
-    for base, linear in undone.items():
-        if _are_counts(linear.data):
-            text = f"log1p (base {_name(base)}) of raw counts: whole numbers after undoing it."
-            return {"kind": "log1p", "base": float(base), "holds_counts": True, "message": text}
-    if _are_counts(rows.data**2):
-        text = "Square roots of whole numbers: take the raw counts, `adata.X**2`."
-        return {"kind": "scaled", "message": text}
-    return (
-        _with_common_sum(rows, undone)
-        or _nearly_whole(rows, facts)
-        or _with_repeated_values(rows, undone)
-        or _by_size(rows, undone, facts)
-    )
-
-
-def _with_common_sum(rows: sp.csr_array, undone: dict[float, sp.csr_array]) -> dict[str, Any] | None:
-    """The hypothesis under which the cells' sums agree best, if they agree at all."""
-    sums = {base: _common_sum(linear) for base, linear in ({None: rows} | undone).items()}
-    found = {base: answer for base, answer in sums.items() if answer}
-    if not found:
-        return None
-    base = min(found, key=lambda base: found[base][1])
-    total = found[base][0]
-    if base is None:
-        text = f"Normalised, not logged: every cell sums to {total:g}."
-        return {"kind": "normalized", "target_sum": total, "message": text}
-    text = f"log1p (base {_name(base)}) of values normalised to {total:g} per cell."
-    return {"kind": "log1p", "base": float(base), "target_sum": total, "message": text}
-
-
-def _nearly_whole(rows: sp.csr_array, facts: dict[str, Any]) -> dict[str, Any] | None:
-    """Linear values of which most, but not all, are whole."""
-    is_near = (np.abs(rows.data - np.round(rows.data)) < 0.01) & (rows.data > 0.5)
-    if np.mean(is_near) < 0.5:
-        return None
-    text = (
-        f"Counts that are not whole ({100 * facts['share_off_integer']:.1f} % of the values are off, such as "
-        f"{rows.data[~_whole(rows.data)][0]:.6g}): ambient-corrected or estimated counts."
-    )
-    return {"kind": "non_integer_counts", "message": text}
-
-
-def _with_repeated_values(rows: sp.csr_array, undone: dict[float, sp.csr_array]) -> dict[str, Any] | None:
-    """The hypothesis under which values are whole multiples of one value per cell, if there is one."""
-    multiples = {base: _multiples(linear) for base, linear in ({None: rows} | undone).items()}
-    best = max(multiples, key=lambda base: multiples[base][0])
-    share, units = multiples[best]
-    if share < 0.7:
-        return None
-    missing = "The cells have no common sum (genes are missing), so the target sum is not known."
-    if best is not None:
-        text = f"log1p (base {_name(best)}) of normalised counts: whole multiples of one value per cell after undoing it."
-        return {"kind": "log1p", "base": float(best), "message": f"{text} {missing}"}
-    if units.std() < 0.01 * units.mean():
-        text = f"Counts that are not whole: in every cell whole multiples of {np.median(units):.6g}."
-        return {"kind": "non_integer_counts", "message": text}
-    return {
-        "kind": "normalized",
-        "message": f"Normalised, not logged: whole multiples of one value per cell. {missing}",
-    }
-
-
-def _by_size(rows: sp.csr_array, undone: dict[float, sp.csr_array], facts: dict[str, Any]) -> dict[str, Any]:
-    """Without a trace of counts: the base under which the cells' sums are nearly alike, else judged by size.
-
-    Normalised cells keep nearly one sum even with some genes missing. Where that does not decide, small values
-    are log1p to base e, scanpy's default; larger ones to base 2 if they are all large, else linear.
-    """
-    spread = {None: np.inf}
-    for base, linear in undone.items():
-        sums = np.asarray(linear.sum(axis=1)).ravel()
-        sums = sums[sums > 0]
-        spread[base] = float(sums.std() / sums.mean()) if len(sums) >= 3 else np.inf
-    best = min(spread, key=lambda base: spread[base])
-    is_clear = spread[best] < NEARLY_ALIKE and rows.shape[1] >= ENOUGH_GENES
-    is_clear = is_clear and (best == np.e or spread[best] < 0.8 * spread.get(np.e, np.inf))
-    base, reason = np.e, "assumed: no base fits better"
-    if is_clear:
-        base, reason = best, "with it the cells' sums are nearly alike"
-    elif LARGEST_LN < facts["max"] < LARGEST_LOG2 and np.median(rows.data) > 2:
-        base, reason = 2.0, "assumed: the values are too large for base e"
-    elif facts["max"] > LARGEST_LN:
-        text = f"Linear, not whole, no common sum (largest {facts['max']:.4g}): estimated counts, or TPM of some genes."
-        return {"kind": "non_integer_counts", "message": text, "is_certain": not undone}
-    text = f"log1p-like, base {_name(base)} ({reason}); genes were removed or values changed after normalisation."
-    return {"kind": "log1p", "base": float(base), "is_certain": False, "message": text}
-
-
-def _undo(rows: sp.csr_array, base: float) -> sp.csr_array:
-    return sp.csr_array((np.expm1(rows.data * np.log(base)), rows.indices, rows.indptr), shape=rows.shape)
-
-
-def _name(base: float) -> str:
-    return "e" if base == np.e else f"{base:g}"
-
-
-def _are_counts(linear: np.ndarray) -> bool:
-    """At least three different small values, and all but a few of them whole.
-
-    Only where logarithms printed to four digits still resolve whole numbers.
-    """
-    small = linear[(linear < 100) & (linear > 0.5)]
-    if small.size < max(10, 0.05 * linear.size) or np.mean(_whole(small, 1e-2, relative=False)) < 0.99:
-        return False
-    return len(np.unique(np.round(small))) >= 3
-
-
-def _common_sum(rows: sp.csr_array) -> tuple[float, float] | None:
-    """The sum that 95 % of the non-empty cells share, and how well; one or two cells must have a round one."""
-    sums = np.asarray(rows.sum(axis=1)).ravel()
-    sums = sums[sums > 0]
-    total = float(np.median(sums))
-    deviation = float(np.quantile(np.abs(sums / total - 1), 0.95))
-    if not deviation < SAME_SUM:
-        return None
-    for digits in range(1, 8):
-        rounded = float(f"{total:.{digits}g}")
-        if abs(total / rounded - 1) < 2e-5:
-            break
-    return (rounded, deviation) if digits == 1 or len(sums) >= 3 else None
-
-
-def _multiples(rows: sp.csr_array, n_cells: int = 200) -> tuple[float, np.ndarray]:
-    """Share of values that are whole multiples of their cell's most frequent value, and those values.
-
-    Of the values 1.05 to 20.5 times the most frequent one, at most one in five is a multiple by chance. 0 where
-    too few values repeat, as in full-length data.
-    """
-    near, seen, units = 0, 0, []
-    for row in np.linspace(0, rows.shape[0] - 1, min(n_cells, rows.shape[0])).astype(int):
-        values = rows.data[rows.indptr[row] : rows.indptr[row + 1]]
-        if len(values) < 5:
-            continue
-        unique, counts = np.unique(np.round(values, 6), return_counts=True)
-        unit = unique[np.argmax(counts)]
-        if counts.max() < 3 or unit == 0:
-            continue
-        ratio = values / unit
-        ratio = ratio[(ratio > 1.05) & (ratio < 20.5)]
-        near += int(np.sum(np.abs(ratio - np.round(ratio)) < np.minimum(0.02 * ratio, 0.1)))
-        seen += len(ratio)
-        units.append(unit)
-    return (near / seen if seen >= 20 else 0.0), np.array(units)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ._match import GeneMatch, match_names
-from ._nomenclature import AMBIGUOUS, UNKNOWN, Organism, human_names, resolve
+from ._gene_match import GeneMatch, check_text
+from ._nomenclature import AMBIGUOUS, UNKNOWN, Organism, human_names, is_missing, resolve
 
 COLUMNS = ("gene_id", "ensembl_id", "symbol")
 """Columns of a saved vocabulary."""
@@ -193,7 +193,7 @@ class GeneVocabulary:
         ValueError
             `organism` is neither "human" nor "mouse".
         """
-        return match_names(names, self, organism=organism)
+        return _match_names(names, self, organism=organism)
 
     @cached_property
     def _row_of_name(self) -> dict[str, int]:
@@ -217,6 +217,49 @@ class GeneVocabulary:
             elif self.symbols[rows[gene]] != human.symbols[gene]:
                 rows[gene] = AMBIGUOUS
         return rows
+
+
+def _match_names(
+    names: Iterable[str], vocabulary: GeneVocabulary, *, organism: Organism | None = None
+) -> GeneMatch:
+    """See `GeneVocabulary.match`."""
+    if organism not in (None, "human", "mouse"):
+        msg = f"organism={organism!r}; need 'human', 'mouse' or None (decide from the names)."
+        raise ValueError(msg)
+    names = check_text(names)
+    resolved = resolve(names, organism=organism)
+    known = resolved.genes >= 0
+    ids = np.full(len(names), UNKNOWN, dtype=np.int64)
+    ids[known] = vocabulary._row_of_gene[resolved.genes[known]]
+    match_type = np.array(resolved.match_type, dtype="U9")
+    match_type[known & (ids < 0)] = "outside"
+    ids[ids < 0] = UNKNOWN
+
+    symbols_of = human_names().symbols
+    candidates = {}
+    for at, genes in resolved.candidates.items():
+        if (vocabulary._row_of_gene[list(genes)] == UNKNOWN).all():
+            match_type[at] = "outside"
+        else:
+            candidates[names[at]] = [symbols_of[gene] for gene in genes]
+    # A vocabulary may hold genes that HGNC does not know: their own names always find them.
+    if resolved.organism != "mouse":
+        for at in np.flatnonzero(ids < 0).tolist():
+            row = UNKNOWN if is_missing(names[at]) else vocabulary._row_of_name.get(names[at], UNKNOWN)
+            if row >= 0:
+                ids[at], match_type[at] = row, "symbol" if vocabulary.symbols[row] == names[at] else "ensembl"
+                candidates.pop(names[at], None)
+    return GeneMatch(
+        names=np.array(names, dtype=object),
+        ids=ids,
+        match_type=match_type,
+        symbols=np.where(ids >= 0, vocabulary.symbols[np.maximum(ids, 0)], ""),
+        namespace=resolved.namespace,
+        organism=resolved.organism,
+        n_vocabulary=len(vocabulary),
+        candidates=candidates,
+        is_foreign=resolved.is_foreign & (ids < 0),
+    )
 
 
 @cache

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from .._checks import check_anndata
 from .._obs import read_groups
 from .._warn import warn
 from ..drugs._names import find_drugs
@@ -95,9 +96,7 @@ def read_responses(adata: AnnData, key: str) -> Responses:
     ValueError
         Names and predictions differ in number.
     """
-    if not isinstance(adata, AnnData):
-        msg = f"Need an AnnData object, found {type(adata).__name__}."
-        raise TypeError(msg)
+    check_anndata(adata)
     if key not in adata.obsm or not DrugRecord.is_in(adata.uns.get(key)):
         others = [name for name, value in adata.uns.items() if DrugRecord.is_in(value) and name in adata.obsm]
         found = f" There are responses under {others}: pass key=." if others else ""

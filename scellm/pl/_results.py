@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from .._checks import check_anndata
 from .._keys import CELL_TYPE
 from .._obs import read_groups
 
@@ -17,9 +18,7 @@ REFUSALS = ("unassigned", "novel")
 
 def check_adata(adata: Any) -> None:
     """Refuse what is no AnnData."""
-    if not isinstance(adata, AnnData):
-        msg = f"Need an AnnData object, found {type(adata).__name__}."
-        raise TypeError(msg)
+    check_anndata(adata)
 
 
 def read_labels(adata: AnnData, key: str) -> pd.Series:

@@ -12,9 +12,10 @@ from anndata import AnnData
 
 from .._checks import check_choice, layer_names
 from ..data import GeneMatch, GeneVocabulary, ValueReport, describe_values, row_blocks
-from ..data._match import MIN_OVERLAP, match_genes
+from ..data._cell_checks import SpeciesCheck
+from ..data._match import MIN_OVERLAP, best_match, check_match
 
-COLUMNS = ("values", "genes", "n_genes", "percent_of_vocabulary", "embed", "what_to_type", "details")
+COLUMNS = ("values", "genes", "n_genes", "percent_of_vocabulary", "embed", "suggestion", "details")
 ROWS_AT_ONCE = 1000
 
 
@@ -47,7 +48,7 @@ def check_input(
     `embed` : str
         What `tl.embed` does with the matrix; begins with "refuses" where it raises an error. All values are
         scaled to the model's target sum over its genes, log1p values after undoing the logarithm.
-    `what_to_type` : str
+    `suggestion` : str
         The call that reads this matrix, or the way out of a refusal.
     `details` : str
         What the verdict on the values rests on, and on how many cells: up to 2,000 are examined. NaN, negative
@@ -76,9 +77,9 @@ def check_input(
     check_choice(adata, layer, use_raw)
     _check_gene_key(adata, gene_key)
     raw_var = None if adata.raw is None else adata.raw.var
-    genes = {"adata": _genes(adata.var, gene_key, raw_var=raw_var, holder="adata")}
+    genes = {"adata": _genes(adata, gene_key, raw_var=raw_var, holder="adata")}
     if raw_var is not None:
-        genes["adata.raw"] = _genes(raw_var, gene_key, raw_var=None, holder="adata.raw")
+        genes["adata.raw"] = _genes(adata, gene_key, raw_var=None, holder="adata.raw")
 
     matrices = {"X": adata.X} | {f"layers[{key!r}]": adata.layers[key] for key in layer_names(adata)}
     if adata.raw is not None:
@@ -104,18 +105,21 @@ def _check_gene_key(adata: AnnData, gene_key: str | None) -> None:
 
 
 def _genes(
-    var: pd.DataFrame, gene_key: str | None, *, raw_var: pd.DataFrame | None, holder: str
+    adata: AnnData, gene_key: str | None, *, raw_var: pd.DataFrame | None, holder: str
 ) -> tuple[GeneMatch | None, str]:
     """The match, and why embed would refuse it ("" if it would not)."""
+    var = adata.var if holder == "adata" else adata.raw.var
     if gene_key is not None and gene_key not in var.columns:
         return None, f"gene_key={gene_key!r} is no column of `{holder}.var`, which has {list(var.columns)}."
     vocabulary = GeneVocabulary.default()
+    options = {"raw_var": raw_var, "holder": holder, "obs_names": adata.obs_names}
     try:
-        match = match_genes(var, vocabulary, gene_key, min_overlap=0, raw_var=raw_var, holder=holder)
+        match = best_match(var, vocabulary, gene_key, holder=holder, organism=None)
+        check_match(match, var, vocabulary, gene_key, min_overlap=0, **options)
     except (TypeError, ValueError) as error:
         return None, str(error)
     try:
-        match_genes(var, vocabulary, gene_key, raw_var=raw_var, holder=holder)
+        check_match(match, var, vocabulary, gene_key, **options)
     except ValueError as error:
         return match, str(error)
     return match, ""
@@ -139,13 +143,17 @@ def _row(
     overlap = (0, 0.0) if match is None else (match.n_genes, round(100 * match.coverage, 1))
     if matrix is None:
         return "absent", where, *overlap, "refuses: there are no values", "", f"`adata.{name}` is None."
-    values = describe_values(matrix)
+    values = describe_values(matrix, obs=adata.obs)
     details = _with_names(values, adata, var) + _how_many(values, matrix)
     if values.usable and not refusal:
         is_known = _is_in_memory(matrix) or values.n_rows == matrix.shape[0]
         empty = _n_empty(matrix, match.ids >= 0) if is_known else None
         does = _what_embed_does(values) + (f"; NaN for {empty} empty cells" if empty else "")
         details += "" if empty is not None else " Empty cells were not counted."
+        details += "".join(f" {note}" for note in match.notes)
+        if is_known and (foreign := _foreign(matrix, match, values, name)):
+            does += "; no result for cells of another species"
+            details += f" {foreign}"
         return _short(values), where, *overlap, does, _call(name, gene_key), details
     reason = "too few genes, or names that are none" if refusal else f"{_short(values)} values"
     way_out = " ".join(filter(None, (refusal, "" if values.usable else _value_way_out(values))))
@@ -177,12 +185,15 @@ def _what_embed_does(values: ValueReport) -> str:
 
 
 def _value_way_out(values: ValueReport) -> str:
-    return {
+    """What to do about values that embed refuses."""
+    general = {
         "scaled": "Pass the layer with raw counts, or use_raw=True if `adata.raw` was kept; "
         "scaling cannot be undone, so run embed before sc.pp.scale.",
-        "invalid": "Remove or fill these entries; for instance, sc.pp.filter_cells on the raw counts.",
+        "invalid": "Leave out the cells or genes with such entries, for instance "
+        "adata[:, ~np.isnan(adata.X).any(axis=0)].copy().",
         "empty": "Load the counts; there are none here.",
-    }[values.kind]
+    }
+    return values.way_out or general.get(values.kind, "")
 
 
 def _with_names(values: ValueReport, adata: AnnData, var: pd.DataFrame) -> str:
@@ -203,6 +214,16 @@ def _how_many(values: ValueReport, matrix: Any) -> str:
         return ""
     text = f" {values.n_rows:,} of {matrix.shape[0]:,} cells examined"
     return f"{text}, all for NaN and negative values." if _is_in_memory(matrix) else f"{text}."
+
+
+def _foreign(matrix: Any, match: GeneMatch, values: ValueReport, name: str) -> str:
+    """A sentence on the cells of another species, "" where there are none."""
+    if not match.is_foreign.any():
+        return ""
+    species = SpeciesCheck(match, values)
+    for _, block in row_blocks(matrix, ROWS_AT_ONCE):
+        species.keep(block)
+    return species.message(f"adata.{name}", matrix.shape[0]) if species.n_foreign else ""
 
 
 def _n_empty(matrix: Any, is_read: np.ndarray) -> int:
@@ -240,7 +261,7 @@ def _point_to_the_best(table: pd.DataFrame) -> pd.DataFrame:
     best = taken.assign(counts=taken["values"] == "raw counts").sort_values(
         "counts", ascending=False, kind="stable"
     )
-    table.loc[refused, "what_to_type"] = best["what_to_type"].iloc[0]
+    table.loc[refused, "suggestion"] = best["suggestion"].iloc[0]
     return table
 
 
@@ -259,7 +280,7 @@ def _text(table: pd.DataFrame, chosen: str, adata: AnnData, matches: list[GeneMa
         lines.append("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
     lines.append("")
     for name in table.index:
-        details, way, embed = table.loc[name, ["details", "what_to_type", "embed"]]
+        details, way, embed = table.loc[name, ["details", "suggestion", "embed"]]
         lines += textwrap.wrap(f"{name}: {details}", 100, subsequent_indent="    ")
         lines += textwrap.wrap(
             f"{'Instead' if embed.startswith('refuses') else 'Type'}: {way}",

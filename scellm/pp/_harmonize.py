@@ -66,7 +66,7 @@ def harmonize_genes(
         The other columns of `var` are those of the gene's first column.
     `uns["scellm_harmonize"]` : dict
         `vocabulary`, `where`, `namespace`, `organism`, `n_columns`, `n_genes`, `n_vocabulary`, `n_duplicates`,
-        `how` (columns per way of matching) and `ambiguous` (the names left out because several genes share them).
+        `match_type` (columns per way of matching) and `ambiguous` (the names left out because several genes share them).
 
     Raises
     ------
@@ -207,6 +207,6 @@ def _report(match: GeneMatch, vocabulary: GeneVocabulary) -> dict[str, Any]:
         "n_genes": match.n_genes,
         "n_vocabulary": match.n_vocabulary,
         "n_duplicates": match.n_duplicates,
-        "how": dict(Counter(match.how.tolist())),
+        "match_type": dict(Counter(match.match_type.tolist())),
         "ambiguous": np.array(match.ambiguous, dtype=object),
     }

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from .._checks import check_backed, check_free, check_key
+from .._checks import check_anndata, check_backed, check_free, check_key
 from .._keys import CELL_TYPE
 from .._obs import read_text
 from .._warn import warn
@@ -296,9 +296,7 @@ def _check_options(
     copy: bool,
 ) -> None:
     """Refuse what makes no sense before anything is computed."""
-    if not isinstance(adata, AnnData):
-        msg = f"Need an AnnData object, found {type(adata).__name__}."
-        raise TypeError(msg)
+    check_anndata(adata)
     check_backed(adata, copy=copy)
     if method not in ("auto", *METHODS, "logistic"):
         msg = f"method={method!r} is unknown; choose one of {['auto', *METHODS, 'logistic']}."

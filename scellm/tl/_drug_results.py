@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from anndata import AnnData
 
-from .._checks import check_free
+from .._checks import check_anndata, check_free
 from .._keys import DRUG_RESPONSE
 from ..drugs._choose import column_text
 from ..drugs._predict import Prediction
@@ -71,9 +71,7 @@ def read_response(adata: AnnData, key: str) -> tuple[np.ndarray, DrugRecord]:
     TypeError
         `adata` is no AnnData.
     """
-    if not isinstance(adata, AnnData):
-        msg = f"Need an AnnData object, found {type(adata).__name__}."
-        raise TypeError(msg)
+    check_anndata(adata)
     if key not in adata.obsm or not DrugRecord.is_in(adata.uns.get(key)):
         added = "" if key == DRUG_RESPONSE else f", key_added={key!r}"
         msg = f"There are no drug responses under {key!r}. Run scellm.tl.drug_response(adata{added}) first."

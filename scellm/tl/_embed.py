@@ -188,7 +188,7 @@ def embedding_of(
     device = choose_device(encoding.device)
     dtype = choose_precision(encoding.precision, device)
     embedding, n_truncated = _embed_rows(cells, in_eval(model, device), encoding, device, dtype)
-    n_empty = int(np.isnan(embedding).any(axis=1).sum())
+    n_empty = int(np.isnan(embedding).any(axis=1).sum()) - (cells.n_foreign or 0)
     record = {
         "model": model.name,
         "revision": model.revision or "",

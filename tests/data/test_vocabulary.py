@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from scellm.data import GeneVocabulary
-from scellm.data._match import HOW, gene_names, match_genes
+from scellm.data._gene_match import MATCH_TYPES
+from scellm.data._match import gene_names, match_genes
 from scellm.data._nomenclature import human_names, is_missing, mouse_names, read_table
 
 V = GeneVocabulary.default()
@@ -18,7 +19,7 @@ V = GeneVocabulary.default()
 def match_one(name, *others):
     """(symbol, how) of a name among others."""
     match = V.match([name, *others])
-    return match.symbols[0], match.how[0]
+    return match.symbols[0], match.match_type[0]
 
 
 # -- the packaged genes -------------------------------------------------------------------------------------
@@ -94,7 +95,7 @@ def test_subset_keeps_the_order_and_makes_new_ids():
     small = V.subset(["MS4A1", "ENSG00000167286", "ACTB"])
     assert small.symbols.tolist() == ["ACTB", "CD3D", "MS4A1"]
     assert (len(small), small.cls_id, small.pad_id) == (3, 3, 4)
-    assert small.match(["CD3D", "LYZ"]).how.tolist() == ["symbol", "outside"]
+    assert small.match(["CD3D", "LYZ"]).match_type.tolist() == ["symbol", "outside"]
     with pytest.raises(KeyError, match=r"1 of 2 names are not in the vocabulary: \['nope1'\]"):
         V.subset(["ACTB", "nope1"])
 
@@ -144,7 +145,7 @@ def test_subset_keeps_the_order_and_makes_new_ids():
 )
 def test_human_names(name, symbol, how):
     match = V.match([name, "ACTB", "GAPDH"])
-    assert (match.symbols[0], match.how[0]) == (symbol, how)
+    assert (match.symbols[0], match.match_type[0]) == (symbol, how)
     assert (match.ids[0] >= 0) == bool(symbol)
     assert match.organism == "human"
     if symbol:
@@ -174,7 +175,7 @@ def test_no_name_is_forced_against_the_table():
         for name, genes in table.items():
             owners.setdefault(name, set()).update(genes)
     single = V.match(list(owners))  # all at once: the approved names are not among them as such
-    for name, row, how in zip(single.names, single.ids, single.how, strict=True):
+    for name, row, how in zip(single.names, single.ids, single.match_type, strict=True):
         if how in ("previous", "alias") and name not in human.by_symbol:
             assert len(owners[name]) == 1 or how == "previous"
             assert V.symbols[row] in {human.symbols[gene] for gene in owners[name]}
@@ -197,7 +198,7 @@ def test_approved_symbol_of_a_noncoding_gene_is_not_taken_for_an_alias():
     ]
     assert len(shared) > 10
     match = V.match(shared)
-    assert set(match.how) == {"outside"}
+    assert set(match.match_type) == {"outside"}
     assert (match.ids == -1).all()
 
 
@@ -237,7 +238,7 @@ def test_names_made_unique_are_duplicates_of_their_stem():
     match = V.match(["TBCE", "TBCE-1", "TBCE.2", "LYZ-1", "HLA-A", "NKX2-1", "MIR-1", "FCGR3", "FCGR3-1"])
     assert match.symbols.tolist() == ["TBCE", "TBCE", "TBCE", "", "HLA-A", "NKX2-1", "", "", ""]
     assert match.n_duplicates == 2
-    assert match.how[8] == "ambiguous"  # as its stem
+    assert match.match_type[8] == "ambiguous"  # as its stem
 
 
 @pytest.mark.parametrize(
@@ -247,7 +248,7 @@ def test_names_made_unique_are_duplicates_of_their_stem():
 def test_missing_names_are_no_genes(name, organism):
     names = [name, f"{name}-1", f"{name}-2", f"{name}.1"]
     match = V.match([*names, "SCN11A", "XK"], organism=organism)
-    assert match.how[:4].tolist() == ["unknown"] * 4
+    assert match.match_type[:4].tolist() == ["unknown"] * 4
     assert match.ids[:4].tolist() == [-1] * 4
     assert match.n_duplicates == 0
     assert V.match(names).organism == "unknown"
@@ -273,7 +274,7 @@ def test_duplicates_are_counted():
 
 def test_every_word_of_how_is_explained():
     names = ["CD3D", "ENSG00000156738", "SEPT9", "CD56", "lyz", "3-Mar", "MALAT1", "TAZ", "zzz_no_gene"]
-    assert set(V.match(names).how) == set(HOW) - {"ortholog"}
+    assert set(V.match(names).match_type) == set(MATCH_TYPES) - {"ortholog"}
     assert V.match(names).recognised == pytest.approx(7 / 9)
 
 
@@ -301,7 +302,7 @@ def test_every_word_of_how_is_explained():
 def test_mouse_names_go_through_orthologs(name, symbol):
     match = V.match([name, "Actb", "Gapdh", "Lyz2", "Cd4"])
     assert match.organism == "mouse"
-    assert (match.symbols[0], match.how[0]) == (symbol, "ortholog" if symbol else "unknown")
+    assert (match.symbols[0], match.match_type[0]) == (symbol, "ortholog" if symbol else "unknown")
 
 
 def test_orthologs_are_one_to_one():
@@ -317,11 +318,11 @@ def test_orthologs_are_one_to_one():
 def test_mouse_data_is_not_swallowed_by_ignoring_case():
     """Control: the same names, said to be human, match by case."""
     names = ["Cd3d", "Cd3e", "Ms4a1", "Lyz2"]
-    assert V.match(names).how.tolist() == ["ortholog", "ortholog", "ortholog", "unknown"]
+    assert V.match(names).match_type.tolist() == ["ortholog", "ortholog", "ortholog", "unknown"]
     assert (
-        V.match(names, organism="human").how.tolist()[:3] == ["unknown"] * 3
+        V.match(names, organism="human").match_type.tolist()[:3] == ["unknown"] * 3
     )  # half the names look like mouse
-    assert V.match(["Cd3d", *V.symbols[:100]], organism="human").how[0] == "case"
+    assert V.match(["Cd3d", *V.symbols[:100]], organism="human").match_type[0] == "case"
 
 
 def test_mixed_species_tables_are_not_mixed():
@@ -330,13 +331,13 @@ def test_mixed_species_tables_are_not_mixed():
     match = V.match(human + mouse)
     assert match.organism == "human"
     assert (match.ids[:4] >= 0).all()
-    assert match.how[4:].tolist() == ["unknown"] * 3
+    assert match.match_type[4:].tolist() == ["unknown"] * 3
     bare = V.match([name.split("_")[1] for name in human + mouse])
     assert (bare.n_genes, bare.n_duplicates) == (4, 0)
 
 
 def test_organism_can_be_said_and_must_be_known():
-    assert V.match(["CD3D"], organism="mouse").how.tolist() == ["unknown"]
+    assert V.match(["CD3D"], organism="mouse").match_type.tolist() == ["unknown"]
     with pytest.raises(ValueError, match="organism='rat'; need 'human', 'mouse' or None"):
         V.match(["CD3D"], organism="rat")
 
@@ -348,7 +349,7 @@ def test_a_vocabulary_with_old_symbols_understands_new_names():
     old = GeneVocabulary(["", "", "", ""], ["SEPT9", "GPR56", "MY-GENE", "CD3D"])
     match = old.match(["SEPTIN9", "ADGRG1", "GPR56", "MY-GENE", "ENSG00000167286", "MS4A1"])
     assert match.ids.tolist() == [0, 1, 1, 2, 3, -1]
-    assert match.how.tolist() == ["symbol", "symbol", "previous", "symbol", "ensembl", "outside"]
+    assert match.match_type.tolist() == ["symbol", "symbol", "previous", "symbol", "ensembl", "outside"]
 
 
 def test_names_must_be_text():
@@ -408,10 +409,9 @@ def test_a_column_name_that_comes_twice():
         gene_names(var, "gene_ids")
     match = match_genes(var, V, min_overlap=0)  # while searching, such columns are passed over
     assert (match.where, match.n_genes, match.n_other_features) == ("adata.var['symbol']", 1, 0)
+    other = pd.concat([var, table(var.index, other=["CD3D", "LYZ"])], axis=1).drop(columns="symbol")
     with pytest.raises(ValueError, match="pass gene_key='other', which holds 2"):
-        match_genes(
-            pd.concat([var, table(var.index, other=["CD3D", "LYZ"])], axis=1).drop(columns="symbol"), V
-        )
+        match_genes(other, V, min_overlap=1e-4)
 
 
 def test_antibodies_are_not_genes():
@@ -443,7 +443,7 @@ def test_overlap_is_of_the_vocabulary():
         (
             table(["qq1", "zz9"]),
             r"`adata.var_names` holds 0 of the 19315 vocabulary genes \(0.0 %, need 10 %\). They look like 'qq1', "
-            r"'zz9'; none is a known gene; pass `gene_key=` .* `adata.var` has no columns",
+            r"'zz9'; none is a known gene; set `adata.var_names` to human .* `adata.var` has no columns",
         ),
         (
             table(["0", "1"], n=[1, 2]),
@@ -463,12 +463,6 @@ def test_overlap_is_of_the_vocabulary():
             r"They are human genes \('CD3D', 'LYZ'\), but only 2 columns; pass the data as it was",
         ),
         (table(["Cd3d", "Cd4"]), r"They are mouse genes \('Cd3d', 'Cd4'\), but only 2 columns"),
-        (table(["x", "y"], label=["CD3D", "LYZ"]), "pass gene_key='label', which holds 2"),
-        (table(list("xyz"), label=["CD3D", np.nan, "LYZ"]), "pass gene_key='label', which holds 2"),
-        (
-            table(list("xyz"), label=pd.Categorical(["CD3D", None, "LYZ"])),
-            "pass gene_key='label', which holds 2",
-        ),
     ],
     ids=[
         "nothing",
@@ -481,9 +475,6 @@ def test_overlap_is_of_the_vocabulary():
         "peaks",
         "few",
         "mouse",
-        "column",
-        "column-with-nan",
-        "category-with-none",
     ],
 )
 def test_too_few_genes_say_what_they_look_like_and_what_to_pass(var, message):
@@ -491,6 +482,173 @@ def test_too_few_genes_say_what_they_look_like_and_what_to_pass(var, message):
         match_genes(var, V)
 
 
+@pytest.mark.parametrize(
+    "labels",
+    [["CD3D", "A", "LYZ"], ["CD3D", np.nan, "LYZ"], pd.Categorical(["CD3D", None, "LYZ"])],
+    ids=["text", "nan", "category-with-none"],
+)
+def test_a_column_is_recommended_only_if_it_would_be_taken(labels):
+    var = table(list("xyz"), label=labels)
+    with pytest.raises(ValueError, match="pass gene_key='label', which holds 2"):
+        match_genes(var, V, min_overlap=1e-4)
+    assert match_genes(var, V, "label", min_overlap=1e-4).n_genes == 2
+    with pytest.raises(ValueError, match="set `adata.var_names`") as refusal:
+        match_genes(var, V)
+    assert "gene_key='label'" not in str(refusal.value)
+
+
 def test_too_few_genes_point_to_raw():
     with pytest.raises(ValueError, match=r"pass use_raw=True, where `adata.raw.var_names` holds 3000"):
         match_genes(table(V.symbols[:500]), V, raw_var=table(V.symbols[:3000]))
+    with pytest.raises(ValueError, match=r"before genes were selected, or min_overlap=0.025 if") as refusal:
+        match_genes(table(V.symbols[:500]), V, raw_var=table(V.symbols[:1500]))
+    assert "use_raw" not in str(refusal.value)
+    assert match_genes(table(V.symbols[:500]), V, min_overlap=0.025).n_genes == 500
+
+
+# -- genes as rows ----------------------------------------------------------------------------------------------
+
+
+def test_transposed_objects_are_named():
+    cells = table([f"c{i}" for i in range(20)])
+    with pytest.raises(
+        ValueError, match=r"the genes are the rows: `adata.obs_names` holds 3000. Pass adata.T.copy\(\)"
+    ):
+        match_genes(cells, V, obs_names=V.symbols[:3000])
+    with pytest.raises(ValueError, match="pass `gene_key=`|set `adata.var_names`") as refusal:
+        match_genes(cells, V, obs_names=[f"d{i}" for i in range(20)])
+    assert ".T" not in str(refusal.value)  # known not to help
+    with pytest.raises(
+        ValueError, match=r"look like cell barcodes .*if the genes are the rows, pass adata.T.copy\(\)"
+    ):
+        match_genes(table(["AAACCTGAGAAACCAT-1", "AAACCTGAGAAACCGC-1"]), V)
+
+
+# -- antibodies, peaks and other features -----------------------------------------------------------------------
+
+KINDS = [
+    ("Gene Expression", "Antibody Capture"),
+    ("gene_expression", "CRISPR Guide Capture"),
+    ("GEX", "ADT"),
+    ("RNA", "protein"),
+    ("mRNA", "AbSeq"),
+    ("rna", "HTO"),
+    ("Gene Expression", "Peaks"),
+    ("GeneExpression", "GeneActivity"),
+    ("Genexpression", "Antikörper"),
+    ("Expression génique", "Protéines"),
+    ("expresión génica", "anticuerpos"),
+    ("基因表达", "抗体"),
+    ("protein_coding", "Antibody Capture"),
+    ("Gene Expression", "something new"),
+    ("X", "Surface Protein"),
+]
+
+
+@pytest.mark.parametrize("column", ["feature_types", "Feature Type", "modality", "feature_types-1"])
+@pytest.mark.parametrize(("gene", "other"), KINDS, ids=[f"{a}-{b}" for a, b in KINDS])
+@pytest.mark.filterwarnings("ignore:.*which were left out")
+def test_other_features_by_any_of_the_usual_words(column, gene, other):
+    var = table(["CD4", "CD19", "CD4-1", "CD19-1"])
+    var[column] = [gene, gene, other, other]
+    match = match_genes(var, V, min_overlap=0)
+    assert (match.n_genes, match.n_duplicates, match.n_other_features) == (2, 0, 2)
+    assert match.is_other.tolist() == [False, False, True, True]
+
+
+def test_columns_of_other_names_are_believed_where_all_words_are_known():
+    var = table(["CD4", "CD19", "CD4-1"], what=["RNA", "RNA", "ADT"])
+    assert match_genes(var, V, min_overlap=0).n_other_features == 1
+    var["what"] = ["RNA", "highly variable", "ADT"]
+    assert match_genes(var, V, min_overlap=0).n_other_features == 0
+
+
+def test_biotypes_are_genes():
+    var = table(
+        ["CD4", "CD19", "LYZ", "MALAT1"], feature_type=["protein_coding", "IG_V_gene", "novel_kind", "lncRNA"]
+    )
+    match = match_genes(var, V, min_overlap=0)
+    assert (match.n_genes, match.n_other_features) == (3, 0)
+
+
+def test_missing_feature_types_do_not_leave_genes_out():
+    var = table(["CD4", "CD19", "CD3-1"], feature_types=["Gene Expression", np.nan, "Antibody Capture"])
+    assert match_genes(var, V, min_overlap=0).n_genes == 2
+
+
+def test_two_unknown_kinds_side_by_side_are_warned_of():
+    var = table(["CD4", "CD19", "LYZ"], feature_types=["A", "A", "B"])
+    with pytest.warns(
+        UserWarning, match=r"kinds of features that are not known: 2 of 'A' and 1 of 'B' were read"
+    ):
+        match_genes(var, V, min_overlap=0)
+    with pytest.warns(
+        UserWarning, match=r"which were left out: 1 of 'B'. If they are genes, remove the column"
+    ):
+        match_genes(var.assign(feature_types=["RNA", "RNA", "B"]), V, min_overlap=0)
+
+
+def test_only_other_features():
+    var = table(["CD4", "CD19"], feature_types="Antibody Capture")
+    with pytest.raises(
+        ValueError, match=r"all 2 columns are 'Antibody Capture', which are no genes.*del adata.var"
+    ):
+        match_genes(var, V, min_overlap=0)
+
+
+# -- leftovers of joining objects -------------------------------------------------------------------------------
+
+
+def test_endings_that_joining_left_behind():
+    genes = V.symbols[:300].tolist()
+    for names in (
+        [f"{gene}-rna" for gene in genes],
+        [f"rna:{gene}" for gene in genes],
+        [f"{gene}-0" for gene in genes],
+    ):
+        assert match_genes(table(names), V, min_overlap=0).n_genes == 300
+    both = [f"{gene}-rna" for gene in genes] + [f"{gene}-adt" for gene in genes[:9]]
+    match = match_genes(table(both), V, min_overlap=0)
+    assert (match.n_genes, match.n_duplicates, match.n_other_features) == (300, 0, 9)
+
+
+def test_name_columns_that_joining_renamed():
+    var = table(
+        ["x", "y"], **{"gene_ids-0": ["ENSG00000167286", "ENSG00000156738"], "gene_ids-1": [np.nan, np.nan]}
+    )
+    assert match_genes(var, V, min_overlap=0).where == "adata.var['gene_ids-0']"
+
+
+def test_a_column_of_numbers_is_no_column_of_names():
+    match = match_genes(table(["x", "CD3D", "y"], gene=[1, 2, 3]), V, min_overlap=0)
+    assert (match.where, match.n_genes) == ("adata.var_names", 1)
+
+
+# -- other species ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("own", "other"),
+    [
+        ("GRCh38_", "mm10___"),
+        ("hg19_", "mm10_"),
+        ("GRCh38-2020-A_", "GRCm39-2024-A_"),
+        ("human_", "mouse_"),
+        ("GRCh38_", "rn6_"),
+        ("GRCh38_", "SARS-CoV-2_"),
+    ],
+)
+def test_columns_of_another_species(own, other):
+    names = [f"{own}{name}" for name in V.symbols[:300]] + [f"{other}Cd3d", f"{other}Ptprc", f"{other}Lyz2"]
+    match = match_genes(table(names), V, min_overlap=0, organism="human")
+    assert match.n_genes == 300
+    assert match.is_foreign.tolist() == [False] * 300 + [True] * 3
+    assert "3 columns are genes of another species" in match.summary()
+
+
+def test_ids_and_spellings_of_another_species():
+    ids = V.ensembl_ids[:50].tolist() + [f"ENSMUSG{i:011d}" for i in range(20)]
+    assert match_genes(table(ids), V, min_overlap=0).is_foreign.sum() == 20
+    mouse = ["Cd3d", "Cd8a", "Ptprc", "Ms4a1", "Cd19", "Foxp3"]
+    spelled = match_genes(table([*V.symbols[:50], *mouse]), V, min_overlap=0)
+    assert spelled.is_foreign.tolist() == [False] * 50 + [True] * 6

@@ -66,7 +66,7 @@ def test_var_and_report():
     assert result.var["n"].tolist() == [7, 1, 0, 2]
     report = result.uns["scellm_harmonize"]
     assert report["ambiguous"].tolist() == ["1-Mar"]
-    assert report["how"] == {
+    assert report["match_type"] == {
         "symbol": 3,
         "previous": 1,
         "ambiguous": 1,

@@ -1,0 +1,228 @@
+"""Things that are not an AnnData, or not a file of one: what they are, and what to type to make one of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+READERS = {
+    ".h5ad": "anndata.read_h5ad({path!r})",
+    ".zarr": "anndata.io.read_zarr({path!r})",
+    ".loom": "anndata.io.read_loom({path!r})",
+    ".h5mu": 'mudata.read_h5mu({path!r}).mod["rna"]',
+    ".h5": "scanpy.read_10x_h5({path!r})",
+    ".csv": "anndata.io.read_csv({path!r})",
+    ".tsv": "anndata.io.read_text({path!r})",
+    ".txt": "anndata.io.read_text({path!r})",
+    ".mtx": "anndata.io.read_mtx({path!r}).T",
+    ".xlsx": "anndata.io.read_excel({path!r}, 0)",
+}
+"""How a file is read into an AnnData, by its ending."""
+KINDS = {
+    ".loom": "a loom file",
+    ".h5mu": "a MuData file, of several modalities",
+    ".h5": "10x output",
+    ".csv": "a table of text",
+    ".tsv": "a table of text",
+    ".txt": "a table of text",
+    ".mtx": "a Matrix Market file, which has neither names of genes nor of cells",
+    ".xlsx": "a spreadsheet",
+}
+FOREIGN = {
+    ".rds": "Save it from R as .h5ad, for instance with the package anndataR: write_h5ad(x, 'cells.h5ad').",
+    ".rdata": "Save it from R as .h5ad, for instance with the package anndataR: write_h5ad(x, 'cells.h5ad').",
+    ".h5seurat": "Convert it in R: SeuratDisk::Convert(file, dest = 'h5ad').",
+}
+"""Files that Python cannot read."""
+
+
+def expand(path: str | os.PathLike[str]) -> Path:
+    """The path, with `~` for the home folder."""
+    return Path(path).expanduser()
+
+
+def check_readable(path: str | os.PathLike[str]) -> Path:
+    """The path of an h5ad file or zarr folder, `~` expanded.
+
+    What is inside is not looked at beyond telling formats apart.
+
+    Raises
+    ------
+    FileNotFoundError
+        Nothing there.
+    ValueError
+        A file or folder of another kind: what it is, and what to type.
+    """
+    path = expand(path)
+    if not path.exists():
+        msg = f"There is no file {path}.{_near(path)}"
+        raise FileNotFoundError(msg)
+    if path.suffix.lower() in (".h5ad", ".zarr") or _is_anndata(path):
+        return path
+    what, code = describe_path(path)
+    if code and path.suffix.lower() not in READERS and path.is_file():
+        msg = f"{path} is {what}. Rename it to {code!r}."
+    elif code:
+        stem = path.name.split(".")[0] or "cells"
+        msg = f"{path} is {what}. Read it and write it as .h5ad: {code}.write_h5ad({str(path.with_name(stem + '.h5ad'))!r})."
+    else:
+        msg = f"{path} is neither an .h5ad file nor a .zarr folder: {what}"
+    raise ValueError(msg)
+
+
+def describe_path(path: Path) -> tuple[str, str]:
+    """What a file or folder that is there seems to be, and the code that reads it, "" where there is none."""
+    if path.is_dir():
+        return _describe_folder(path)
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    suffix = suffixes[-2] if suffixes[-1:] == [".gz"] and len(suffixes) > 1 else "".join(suffixes[-1:])
+    if suffix in FOREIGN:
+        return f"Python cannot read this format. {FOREIGN[suffix]}", ""
+    if path.name.startswith(("matrix.mtx", "barcodes.tsv", "features.tsv", "genes.tsv")):
+        return "one of the three files of 10x output, whose folder is read", _mtx_code(path.parent)
+    if suffix == ".h5" and not _is_10x(path):
+        return "it holds neither an AnnData nor 10x output. Write it with adata.write_h5ad.", ""
+    if suffix in READERS:
+        return KINDS.get(suffix, "a file"), READERS[suffix].format(path=str(path))
+    return "write one with adata.write_h5ad.", ""
+
+
+def _describe_folder(folder: Path) -> tuple[str, str]:
+    """Folders of 10x output, of h5ad files, and others."""
+    for inside in (
+        folder,
+        *(folder / name for name in ("filtered_feature_bc_matrix", "filtered_gene_bc_matrices")),
+    ):
+        for place in (inside, *sorted(inside.glob("*/"))[:5]) if inside.is_dir() else ():
+            if any(place.glob("*matrix.mtx*")):
+                return "a folder of 10x output", _mtx_code(place)
+    outs = folder / "outs" if (folder / "outs").is_dir() else folder
+    for name in ("filtered_feature_bc_matrix.h5", "filtered_gene_bc_matrices_h5.h5"):
+        if (outs / name).is_file():
+            return "a folder of 10x output", READERS[".h5"].format(path=str(outs / name))
+    if outs != folder:
+        return _describe_folder(outs)
+    if any((folder / name).exists() for name in (".zgroup", "zarr.json", ".zattrs")):
+        return "it is a zarr store under a name of its own. Rename it so that it ends in .zarr.", ""
+    files = sorted(one.name for one in folder.iterdir() if one.suffix in (".h5ad", ".zarr"))
+    if files:
+        return (
+            f"it is a folder that holds {len(files)} of them. Pass each, for instance {str(folder / files[0])!r}.",
+            "",
+        )
+    return "it is a folder without any. Pass the path of a file.", ""
+
+
+def _mtx_code(folder: Path) -> str:
+    """How to read a folder of `matrix.mtx`, with the sample's name that may stand before the files' names."""
+    names = sorted(one.name for one in folder.glob("*matrix.mtx*"))
+    prefix = names[0].split("matrix.mtx")[0] if names else ""
+    options = f", prefix={prefix!r}" if prefix else ""
+    return f"scanpy.read_10x_mtx({str(folder)!r}{options})"
+
+
+def _is_10x(path: Path) -> bool:
+    """Output of Cell Ranger 3 and later (`matrix`), or of version 2 (a group by genome)."""
+    import h5py
+
+    if not h5py.is_hdf5(path):
+        return False
+    with h5py.File(path, "r") as file:
+        if "matrix" in file:
+            return True
+        return any(
+            isinstance(group, h5py.Group) and {"barcodes", "genes"} <= set(group) for group in file.values()
+        )
+
+
+def _is_anndata(path: Path) -> bool:
+    """Whether an HDF5 file of another name holds an AnnData."""
+    if path.suffix.lower() not in (".h5", ".hdf5") or not path.is_file():
+        return False
+    import h5py
+
+    if not h5py.is_hdf5(path):
+        return False
+    with h5py.File(path, "r") as file:
+        return "obs" in file and "var" in file
+
+
+def _near(path: Path) -> str:
+    """What is there instead: the folder is missing, or a name that differs in its case or ending."""
+    if not path.parent.is_dir():
+        return f" There is no folder {path.parent} either."
+    stem = path.stem.lower()
+    near = sorted(one.name for one in path.parent.iterdir() if one.stem.lower() == stem)
+    return f" There is {', '.join(near[:3])}." if near else ""
+
+
+def wrong_kind(thing: Any) -> Exception:
+    """The error for something that stands where an AnnData should."""
+    kind = type(thing).__name__
+    start = f"Need an AnnData object, found {kind}"
+    if isinstance(thing, str | os.PathLike):
+        return _wrong_path(thing, start)
+    if thing is None:
+        return TypeError(
+            f"{start}. Functions of scanpy that change an object in place return None: do not assign them."
+        )
+    if isinstance(thing, type):
+        return TypeError(f"{start}: the class {thing.__name__}, not an object of it.")
+    if isinstance(getattr(thing, "mod", None), Mapping):
+        names = [str(name) for name in thing.mod]
+        rna = next(
+            (name for name in names if name.lower() in ("rna", "gex", "gene expression")),
+            (names or ["rna"])[0],
+        )
+        return TypeError(
+            f"{start}, which holds the modalities {names}. Pass the one with gene expression: mdata.mod[{rna!r}]."
+        )
+    if isinstance(getattr(thing, "tables", None), Mapping):
+        names = [str(name) for name in thing.tables]
+        return TypeError(f"{start}. Pass its table of expression: sdata.tables[{(names or ['table'])[0]!r}].")
+    if isinstance(thing, list | tuple | dict):
+        return TypeError(f"{start}. {_several(thing)}")
+    return TypeError(f"{start}. {_matrix(thing)}".strip())
+
+
+def _wrong_path(path: str | os.PathLike[str], start: str) -> Exception:
+    """A path where an object is wanted."""
+    found = expand(path)
+    if not found.exists():
+        reader = READERS[".h5ad"].format(path=str(path))
+        return FileNotFoundError(
+            f"{start} {str(path)!r}, and there is no such file. Read a file first: adata = {reader}."
+        )
+    what, code = describe_path(found)
+    if found.suffix.lower() in (".h5ad", ".zarr") or _is_anndata(found):
+        what, code = "a path", READERS[".zarr" if found.is_dir() else ".h5ad"].format(path=str(found))
+    if not code:
+        return TypeError(f"{start} {str(path)!r}: {what}")
+    return TypeError(f"{start} {str(path)!r}, {what}. Read it first: adata = {code}.")
+
+
+def _several(things: list | tuple | dict) -> str:
+    """What to do with several objects."""
+    from anndata import AnnData
+
+    values = list(things.values()) if isinstance(things, dict) else list(things)
+    if values and all(isinstance(value, AnnData) for value in values):
+        return "Pass the objects one by one, or join them: anndata.concat(adatas, index_unique='-')."
+    return "Pass one AnnData."
+
+
+def _matrix(thing: Any) -> str:
+    """What to do with a table or a matrix."""
+    import pandas as pd
+
+    if isinstance(thing, pd.DataFrame):
+        return "If rows are cells and columns are genes: anndata.AnnData(table); if genes are the rows: anndata.AnnData(table.T)."
+    if isinstance(thing, pd.Series):
+        return "Pass the object it is a column of."
+    if type(thing).__name__ == "Raw" and hasattr(thing, "to_adata"):
+        return "Pass the object with use_raw=True, or adata.raw.to_adata()."
+    if hasattr(thing, "shape") and len(thing.shape) == 2:
+        return "A matrix has no names: anndata.AnnData(X, var=pandas.DataFrame(index=gene_names)), with cells as rows."
+    return ""
