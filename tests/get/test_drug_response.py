@@ -43,7 +43,7 @@ def test_the_groups_of_the_prediction_are_the_default(cells):
 
 
 def test_what_is_missing_is_said(cells):
-    with pytest.raises(KeyError, match="no column"):
+    with pytest.raises(KeyError, match="is not in `adata.obs`"):
         scellm.get.drug_response(cells, groupby="nothing")
     with pytest.raises(KeyError, match="key_added='other'"):
         scellm.get.drug_response(cells, key="other")

@@ -161,7 +161,7 @@ def test_two_keys_live_side_by_side(cells, model):
         ({"drugs": 3}, TypeError, "drugs= takes a name or several"),
         ({"groupby": ["line", "donor"]}, TypeError, "groupby= names one column"),
         ({"drugs": NAMES, "smiles": {NAMES[0]: "CCO"}}, ValueError, "two columns"),
-        ({"groupby": "nothing"}, KeyError, "no column of `adata.obs`"),
+        ({"groupby": "nothing"}, KeyError, "is not in `adata.obs`"),
         ({"layer": "nothing"}, KeyError, "not in `adata.layers`"),
         ({"key_added": "a/b"}, ValueError, "cannot be written"),
         ({"min_overlap": 2}, ValueError, "is a fraction of the model's genes"),
@@ -258,7 +258,7 @@ def test_names_of_a_series_of_smiles_are_kept(cells, model, index):
 
 def test_measurements_are_no_groups(cells, model):
     cells.obs["size"] = np.linspace(0, 1, cells.n_obs)
-    with pytest.raises(TypeError, match=r"holds float64 numbers, not groups"):
+    with pytest.raises(TypeError, match=r"holds float64 numbers, not labels or groups"):
         scellm.tl.drug_response(cells, model=model, groupby="size")
 
 

@@ -138,7 +138,7 @@ def test_results_survive_a_file(cells, tmp_path):
     ("change", "options", "error", "text"),
     [
         (lambda a: a.obsm.pop("drug_response"), {}, KeyError, "Run scellm.tl.drug_response"),
-        (lambda a: a.obs.pop("kind"), {}, KeyError, "groupby='kind' is no column"),
+        (lambda a: a.obs.pop("kind"), {}, KeyError, "'kind' is not in `adata.obs`"),
         (
             lambda a: a.obs.pop("donor"),
             {},
@@ -220,5 +220,5 @@ def test_cells_without_a_sample_are_counted(cells):
 
 def test_measurements_are_no_groups(cells):
     cells.obs["score"] = np.linspace(0, 1, 120)
-    with pytest.raises(TypeError, match="numbers, not groups"):
+    with pytest.raises(TypeError, match="numbers, not labels or groups"):
         scellm.tl.rank_drugs(cells, "score")
