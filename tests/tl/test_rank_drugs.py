@@ -143,7 +143,7 @@ def test_results_survive_a_file(cells, tmp_path):
             lambda a: a.obs.pop("donor"),
             {},
             KeyError,
-            "sample_key='donor' is no column",
+            "'donor' is not in `adata.obs`",
         ),
         (lambda a: a.obs.__setitem__("kind", "A"), {}, ValueError, "at least two"),
         (lambda a: None, {"reference": "C"}, KeyError, "reference='C' is no group"),
