@@ -2,7 +2,7 @@
 
 - Missing: NaN, None, blanks and, in any case, the texts in `MISSING`.
 - Blanks around a label, and more than one inside, do not count: "T  cell " is "T cell".
-- Whole numbers, true and false and categories are labels; numbers with a point and dates are measurements, and refused.
+- Whole numbers (also as floats, which a missing value makes of them), true and false and categories are labels; numbers with a point and dates are measurements, and refused.
 - A name that two columns have is refused where it is asked for, and of no concern otherwise.
 """
 
@@ -71,11 +71,12 @@ def as_text(column: pd.Series, key: str) -> np.ndarray:
     TypeError
         It holds measurements: numbers with a point, or dates.
     """
+    column = _whole(column)
     if column.dtype.kind in "fcmM":
         if column.isna().all():
             return np.full(len(column), "", dtype=object)
         msg = (
-            f"obs[{key!r}] holds {column.dtype} numbers, not labels. Name a column of labels, or make it text first: "
+            f"obs[{key!r}] holds {column.dtype} numbers, not labels or groups. Name a column of labels, or make it text first: "
             f"adata.obs[{key!r}] = adata.obs[{key!r}].astype(str)."
         )
         raise TypeError(msg)
@@ -90,16 +91,25 @@ def as_text(column: pd.Series, key: str) -> np.ndarray:
 
 def as_groups(column: pd.Series, key: str) -> pd.Categorical:
     """A column as categories of text: in their own order where it has one, else sorted; without those of no cell."""
+    column = _whole(column)
     texts = as_text(column, key)
     if isinstance(column.dtype, pd.CategoricalDtype):
         values = column.cat.categories
     elif column.dtype.kind in "iu":
-        values = np.sort(column.unique())
+        values = sorted(column.dropna().unique())
     else:
         values = sorted({text for text in texts if text})
     found = set(texts) - {""}
     names = [name for name in dict.fromkeys(map(_clean, values)) if name in found]
     return pd.Categorical(np.where(texts == "", None, texts), categories=names)
+
+
+def _whole(column: pd.Series) -> pd.Series:
+    """Whole numbers that a missing one made floats, as after a concat, as integers again."""
+    if column.dtype.kind != "f" or column.isna().all():
+        return column
+    found = column.dropna().to_numpy(dtype=float)
+    return column.astype("Int64") if np.isfinite(found).all() and (found == np.floor(found)).all() else column
 
 
 def _clean(value: object) -> str:

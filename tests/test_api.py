@@ -236,6 +236,7 @@ ARGUMENTS = {
     "tl.few_shot": lambda model: {
         "labels": "cell_type",
         "model": model,
+        "val_by": "donor",
         "baseline": False,
         "calibrate": False,
     },

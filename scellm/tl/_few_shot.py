@@ -147,8 +147,8 @@ def few_shot(
     Examples
     --------
     >>> adata = scellm.datasets.toy_cells(120, n_vars=1950)
-    >>> adata.obs["known"] = adata.obs["cell_type"].where(adata.obs["donor"] == "donor0")
-    >>> model = scellm.tl.few_shot(adata, "known", baseline=False)
+    >>> adata.obs["known"] = adata.obs["cell_type"].where([i % 3 == 0 for i in range(120)])
+    >>> model = scellm.tl.few_shot(adata, "known", val_by="donor", baseline=False)
     >>> new = scellm.datasets.toy_cells(12, n_vars=1950)
     >>> scellm.tl.annotate(new, model)
     >>> new.obs["scellm_cell_type"].tolist()[:2]

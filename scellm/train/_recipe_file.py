@@ -213,6 +213,7 @@ _WORDS = {
 _STAGE_KINDS = {
     "config": "table",
     "gene_init": "text",
+    "freeze": "list",
     "type_key": "text",
     "cancer_key": "text",
     "learn_temperature": "truth",

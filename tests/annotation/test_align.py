@@ -106,7 +106,7 @@ def test_few_cells_empty_cells_and_no(world):
 
 def test_annotate_takes_the_option():
     adata, reference = scellm.datasets.toy_cells(60, rng=1), scellm.datasets.toy_cells(80)
-    options = {"reference": reference, "labels": "cell_type"}
+    options = {"reference": reference, "labels": "cell_type", "novelty_error": None}
     scellm.tl.annotate(adata, **options, align=True)
     assert adata.uns["scellm_cell_type"]["batch_shift"] > 0
     scellm.tl.annotate(adata, **options, align=False)

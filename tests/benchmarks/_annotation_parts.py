@@ -35,10 +35,10 @@ from sklearn.model_selection import train_test_split
 
 import scellm
 from scellm.annotation._align import align_cells
+from scellm.annotation._decide import MAX_SHIFT
 from scellm.annotation._fit import fit_annotator
 from scellm.metrics._calibration import softmax
 from scellm.models import CellLM
-from scellm.tl._annotate import MAX_SHIFT
 
 Row = dict[str, Any]
 SEEDS = 5

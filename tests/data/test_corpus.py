@@ -151,7 +151,7 @@ def test_labels_are_text(labelled, tmp_path, where):
         data = pack(data, tmp_path / "p.h5", label_keys=keys)
     corpus = Corpus.build(data, in_memory=False)
     expected = {
-        "text": ["x", "", "", "", "", " y"],
+        "text": ["x", "", "", "", "", "y"],
         "category": ["x", "", "", "y", "y", "x"],
         "flag": ["True", "False", "True", "True", "False", "False"],
         "number": ["1", "2", "2", "3", "1", "1"],

@@ -425,8 +425,8 @@ def test_unknown_names(adata):
     )
     refused(adata, KeyError, "Did you mean 'EGFR signaling'", drugs=["Erlotinib", "EGFR signalling"])
     refused(adata, ValueError, "drugs= is empty", drugs=[])
-    refused(adata, KeyError, r"'louvain' is not in `adata.obs`, which has \['group'", groupby="louvain")
-    refused(adata, TypeError, "holds float32 numbers, not labels", groupby=f"{KEY}_applicability")
+    refused(adata, KeyError, r"'louvain' is not in `adata.obs`", groupby="louvain")
+    refused(adata, TypeError, "holds float32 numbers, not labels or groups", groupby=f"{KEY}_applicability")
     refused(adata, ValueError, "n_drugs=0 must be at least 1", n_drugs=0)
     refused(adata, ValueError, "kind='bars' is unknown; choose one of 'heatmap'", kind="bars")
 

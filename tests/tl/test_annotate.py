@@ -10,8 +10,10 @@ import pandas as pd
 import pytest
 
 import scellm
+from scellm.annotation import _fit as fit_file
 from scellm.models import load, save
 from scellm.tl import _annotate as annotate_file
+from scellm.tl import _annotate_sources as source_file
 from scellm.tl import _vectors as vectors_file
 from scellm.tl import annotate
 
@@ -84,14 +86,14 @@ def test_shuffled_labels_are_not_believed(adata, reference, run):
 
 def test_whole_groups_are_held_out(adata, reference, run, monkeypatch):
     seen = []
-    folds = annotate_file.fit_annotator.__globals__["folds"]
+    folds = fit_file.fit_annotator.__globals__["folds"]
 
     def watched(codes, groups, *args):
         for train, test in folds(codes, groups, *args):
             seen.append(set(groups[train]) & set(groups[test]))
             yield train, test
 
-    monkeypatch.setitem(annotate_file.fit_annotator.__globals__, "folds", watched)
+    monkeypatch.setitem(fit_file.fit_annotator.__globals__, "folds", watched)
     record = run(adata, reference, val_by="donor")
     assert record["held_out"]["held_out"] == "groups"
     assert record["held_out"]["n_groups"] == 4
@@ -100,7 +102,9 @@ def test_whole_groups_are_held_out(adata, reference, run, monkeypatch):
 
 def test_pretrained_and_fine_tuned_come_from_the_parts(adata, reference, run, bag_model, tmp_path):
     run(adata, reference)
-    annotator = annotate_file._on_embedding(reference, "cell_type", "auto", None, bag_model, {}, 0)
+    annotator = source_file.on_embedding(
+        source_file.Reference(reference, "cell_type", "auto", None, 0), bag_model, {}
+    )
     for part, way in (("reference", "pretrained"), ("cell_type", "fine-tuned")):
         model = dataclasses.replace(bag_model, parts={part: annotator.to_part()})
         again = adata.copy()
@@ -468,7 +472,9 @@ def test_model_without_types(adata, bag_model):
 
 
 def test_head_of_another_encoder(adata, reference, bag_model, make_bag_model):
-    annotator = annotate_file._on_embedding(reference, "cell_type", "linear", None, bag_model, {}, 0)
+    annotator = source_file.on_embedding(
+        source_file.Reference(reference, "cell_type", "linear", None, 0), bag_model, {}
+    )
     other = dataclasses.replace(make_bag_model(dim=16), parts={"cell_type": annotator.to_part()})
     with pytest.raises(ValueError, match="takes vectors of 24 numbers, its encoder gives 16"):
         annotate(adata, model=other)
@@ -489,7 +495,9 @@ def test_head_of_another_encoder(adata, reference, bag_model, make_bag_model):
     ids=["classes", "tensor", "field", "kind", "exemplar"],
 )
 def test_head_that_does_not_fit_together(adata, reference, bag_model, change, text):
-    part = annotate_file._on_embedding(reference, "cell_type", "linear", None, bag_model, {}, 0).to_part()
+    part = source_file.on_embedding(
+        source_file.Reference(reference, "cell_type", "linear", None, 0), bag_model, {}
+    ).to_part()
     change(part)
     with pytest.raises(ValueError, match=text):
         annotate(adata, model=dataclasses.replace(bag_model, parts={"cell_type": part}))

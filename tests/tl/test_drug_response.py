@@ -266,7 +266,7 @@ def test_names_of_a_series_of_smiles_are_kept(cells, model, index):
 
 def test_measurements_are_no_groups(cells, model):
     cells.obs["size"] = np.linspace(0, 1, cells.n_obs)
-    with pytest.raises(TypeError, match=r"holds float64 numbers, not labels"):
+    with pytest.raises(TypeError, match=r"holds float64 numbers, not labels or groups"):
         scellm.tl.drug_response(cells, model=model, groupby="size")
 
 

@@ -583,12 +583,19 @@ def test_cells_without_a_label_may_say_so_in_any_way(few, bag_model, strange):
 
 def test_numbers_as_responses_are_refused_with_a_way_out(few, bag_model):
     adata, _ = few
-    adata.obs["response"] = adata.obs["response"].map({"sensitive": 1.0, "resistant": 0.0}).astype(float)
+    adata.obs["response"] = adata.obs["response"].map({"sensitive": 1.5, "resistant": 0.5}).astype(float)
     with pytest.raises(TypeError, match=r"holds float64 numbers, not labels.*astype\(str\)"):
         respond(adata, bag_model)
     adata.obs["response"] = adata.obs["response"].astype(str)
     respond(adata, bag_model)
-    assert adata.uns[KEY]["classes"].tolist() == ["0.0", "1.0"]
+    assert adata.uns[KEY]["classes"].tolist() == ["0.5", "1.5"]
+
+
+def test_zeros_and_ones_with_gaps_are_two_classes(few, bag_model):
+    adata, _ = few
+    adata.obs["response"] = adata.obs["response"].map({"sensitive": 1, "resistant": 0}).astype(float)
+    respond(adata, bag_model)
+    assert adata.uns[KEY]["classes"].tolist() == ["0", "1"]
 
 
 @pytest.mark.parametrize(
@@ -677,9 +684,7 @@ def test_baselines_of_few_cells_are_of_the_same_folds(few, bag_model, tmp_path):
     adata.write_h5ad(tmp_path / "a.h5ad")
     back = ad.read_h5ad(tmp_path / "a.h5ad").uns[KEY]
     assert back["summary"] == adata.uns[KEY]["summary"]
-    with pytest.raises(
-        ValueError, match=r"Unknown baselines \['pca_knn'\]; with strategy='genes' choose from"
-    ):
+    with pytest.raises(ValueError, match=r"Unknown baselines \['pca_knn'\]; choose from"):
         respond(adata, bag_model, baseline=["pca_knn"])
 
 

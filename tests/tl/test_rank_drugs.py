@@ -220,7 +220,7 @@ def test_cells_without_a_sample_are_counted(cells):
 
 def test_measurements_are_no_groups(cells):
     cells.obs["score"] = np.linspace(0, 1, 120)
-    with pytest.raises(TypeError, match="numbers, not labels"):
+    with pytest.raises(TypeError, match="numbers, not labels or groups"):
         scellm.tl.rank_drugs(cells, "score")
 
 
