@@ -336,7 +336,7 @@ def judge_values(
     """
     values = describe_values(X, obs=obs)
     if not values.usable:
-        found = values.message
+        found = values.message.replace("adata.X", where) if where.startswith("adata.") else values.message
         if values.first_bad is not None and columns is not None:
             found += f" That gene is {columns[values.first_bad[1]]!r}."
         msg = f"`{where}` cannot be read as expression. {found} {'' if values.way_out else _way_out(readable)}".rstrip()

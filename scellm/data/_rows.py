@@ -130,6 +130,7 @@ def open_matrix(path: Path, layer: str | None = None, use_raw: bool | None = Non
         if layer is not None and use_raw:
             msg = f"layer={layer!r} and use_raw=True name two matrices; give one of them."
             raise ValueError(msg)
+        _check_tables_are_there(store, path)
         with blamed(path, "obs, var or the list of layers"):
             check_encoding(store, path)
             n_rows = check_tables(store, path)
@@ -170,11 +171,16 @@ def _read_table(store: Any, name: str) -> pd.DataFrame:
     return read_elem(store[name])
 
 
-def check_encoding(store: Any, path: Path) -> None:
-    """Refuse files that are no AnnData, or of the days before elements said what they are."""
+def _check_tables_are_there(store: Any, path: Path) -> None:
+    """Refuse files that are no AnnData."""
     if "obs" not in store or "var" not in store:
         msg = f"{path.name} holds no AnnData: it has {sorted(store)}."
         raise ValueError(msg)
+
+
+def check_encoding(store: Any, path: Path) -> None:
+    """Refuse files that are no AnnData, or of the days before elements said what they are."""
+    _check_tables_are_there(store, path)
     tables = [name for name in ("obs", "var", "raw/var") if name in store]
     matrices = [name for name in ("X", "raw/X") if name in store]
     if any(not _kind(store[name]) for name in [*tables, *matrices]) or "raw.X" in store:

@@ -18,7 +18,6 @@ from ..models import CellLM, choose_device
 from ..nn import CellLMConfig, Encoder
 from ..train import (
     PretrainConfig,
-    ViewConfig,
     World,
     deepen,
     init_from_corpus,
@@ -43,13 +42,8 @@ def pretrain(
     gene_init: Literal["random", "pca", "lda"] = "random",
     dropout: float | None = None,
     objectives: Mapping[str, float] | Sequence[str] = ("contrastive", "masked_gene"),
-    views: ViewConfig | Literal["genes+counts", "genes", "counts", "dropout"] = "genes+counts",
     batch_size: int = 4096,
-    memory_budget: int | float | str = "auto",
     max_steps: int | None = None,
-    max_epochs: float | None = None,
-    max_time: float | None = None,
-    precision: Literal["auto", "fp32", "bf16"] = "auto",
     device: torch.device | str = "auto",
     vocabulary: GeneVocabulary | None = None,
     layer: str | None = None,
@@ -89,17 +83,11 @@ def pretrain(
         Replaces the dropout of the architecture.
     objectives
         What to train on: names, or names and weights; see `train.PretrainConfig`.
-    views
-        How the two views of a cell differ; see `train.ViewConfig.named`.
     batch_size
         Cells contrasted together, over all processes.
-    memory_budget
-        Memory for the graphs of a step: "8GiB", bytes, or `"auto"`. It changes time and memory, not the result.
-    max_steps, max_epochs, max_time
-        The run ends with the first reached: optimiser steps, epochs over the corpus, seconds. With none it is 10
-        epochs.
-    precision
-        `"fp32"` or `"bf16"`; `"auto"` is bf16 on a GPU that has it, fp32 elsewhere.
+    max_steps
+        Optimizer steps after which the run ends, unless `max_epochs` or `max_time` end it first. With none of them it
+        is 10 epochs.
     device
         `"auto"` takes CUDA, then MPS, then the CPU.
     vocabulary
@@ -123,7 +111,8 @@ def pretrain(
     show_progress
         Show a progress bar.
     recipe
-        Other fields of `train.PretrainConfig`, such as `temperature`, `learning_rate`, `negatives`.
+        Other fields of `train.PretrainConfig`, such as `views`, `max_epochs`, `max_time`, `learning_rate`,
+        `temperature`, `negatives`, `precision` and `memory_budget`.
 
     Returns
     -------
@@ -163,13 +152,8 @@ def pretrain(
     settings = PretrainConfig.from_dict(
         {
             "objectives": objectives,
-            "views": views,
             "batch_size": batch_size,
-            "memory_budget": memory_budget,
             "max_steps": max_steps,
-            "max_epochs": max_epochs,
-            "max_time": max_time,
-            "precision": precision,
             "seed": rng,
             **recipe,
         }

@@ -131,7 +131,7 @@ def test_small_files_are_loaded_as_long_as_they_fit_together(folder, monkeypatch
 @pytest.fixture
 def labelled(tmp_path):
     adata = cells(6)
-    adata.obs["text"] = ["x", "NA", "nan", "unknown", "", " y"]
+    adata.obs["text"] = ["x", "NA", "nan", "unknown", "", "y"]
     adata.obs["category"] = pd.Categorical(["x", None, "Unknown", "y", "y", "x"])
     adata.obs["flag"] = [True, False, True, True, False, False]
     adata.obs["number"] = [1, 2, 2, 3, 1, 1]

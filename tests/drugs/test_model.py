@@ -127,11 +127,11 @@ def test_files_that_are_not_of_one_model_are_refused(model, tmp_path, change, mo
             r"'mean_fraction' has shape \(200,\), but 100 genes",
         )
     elif change == "drugs":
-        broken, text = dataclasses.replace(model, drugs=model.drugs.iloc[:5]), "'response' has shape"
+        broken, text = dataclasses.replace(model, drugs=model.drugs.iloc[:5]), "'mean' has shape"
     elif change == "nan":
         tensors["scale"] = np.full(8, np.inf, dtype=np.float32)
         monkeypatch.setattr(np, "isfinite", lambda array: np.ones(np.shape(array), dtype=bool))
-        broken, text = dataclasses.replace(model, tensors=tensors), "not finite"
+        broken, text = dataclasses.replace(model, tensors=tensors), "holds NaN or infinite numbers"
     else:
         del tensors["dual"]
         broken, text = dataclasses.replace(model, tensors=tensors), "'dual' has shape None"
