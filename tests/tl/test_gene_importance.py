@@ -180,7 +180,7 @@ def test_types_can_be_chosen_and_rare_ones_are_left_out(models):
 
 def test_bad_input_is_named(models, monkeypatch):
     adata = scellm.datasets.toy_cells(24)
-    with pytest.raises(KeyError, match="groupby='leiden' is not in `adata.obs`, which has"):
+    with pytest.raises(KeyError, match="'leiden' is not in `adata.obs`, which has"):
         scellm.tl.gene_importance(adata, "leiden")
     with pytest.raises(ValueError, match=r"groups=\['platelet'\] are no types of at least 4 cells"):
         scellm.tl.gene_importance(adata, "cell_type", groups=["platelet"])
