@@ -101,7 +101,7 @@ def as_groups(column: pd.Series, key: str) -> pd.Categorical:
         values = sorted({text for text in texts if text})
     found = set(texts) - {""}
     names = [name for name in dict.fromkeys(map(_clean, values)) if name in found]
-    return pd.Categorical(np.where(texts == "", None, texts), categories=names)
+    return pd.Categorical([text or None for text in texts], categories=names)
 
 
 def _whole(column: pd.Series) -> pd.Series:

@@ -37,7 +37,8 @@ def row_blocks(X: Any, n_rows: int) -> Iterator[tuple[int, sp.csr_array]]:
     n_rows
         Rows per block.
     """
-    check_structure(X, *X.shape, "the matrix")
+    n_obs, n_vars = X.shape
+    check_structure(X, n_obs, n_vars, "the matrix")
     if sp.issparse(X) and X.format != "csr":
         X = X.tocsr()  # once, rather than searching every column for each block
     for start in range(0, X.shape[0], n_rows):

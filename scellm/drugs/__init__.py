@@ -1,7 +1,7 @@
 """Drug response: compounds, the Gaussian process over cell lines and drugs, its fit and its predictions. Arrays in, arrays out."""
 
 from importlib import import_module as _import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ._config import DrugResponseConfig
@@ -50,7 +50,7 @@ _FILE_OF |= dict.fromkeys(
 )
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     """Import a part when it is first used: figures read the records of predictions without torch."""
     if name in __all__:
         return getattr(_import_module(f".{_FILE_OF[name]}", __name__), name)

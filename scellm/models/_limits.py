@@ -143,7 +143,7 @@ def check_drug_model(
             f"drugs are no tables. {remedy}"
         )
         raise ValueError(msg)
-    _check_drug_arrays(len(vocabulary), *sizes, tensors, (where, remedy))
+    _check_drug_arrays(len(vocabulary), sizes[0], sizes[1], tensors, (where, remedy))
     settings = encoder.get("settings")
     bad = ["the settings"] if not isinstance(settings, dict) else []
     bad += [name for name, value in (settings or {}).items() if value is None] if not bad else []
