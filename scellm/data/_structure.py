@@ -91,7 +91,7 @@ def check_structure(X: Any, n_obs: int, n_vars: int, name: str) -> None:
             X.indices, n_minor, name, REBUILD, what=what
         )  # slices of scipy drop them without a word
     elif X.format == "coo":
-        for indices, limit, what in zip(X.coords, X.shape, ("rows", "columns"), strict=True):
+        for indices, limit, what in zip((X.row, X.col), X.shape, ("rows", "columns"), strict=True):
             check_columns(indices, limit, name, REBUILD, what=what)
 
 
