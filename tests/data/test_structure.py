@@ -40,7 +40,7 @@ def test_pointers_that_lie(kind, change):
 @pytest.mark.parametrize("index", [-1, 99])
 def test_indices_outside(kind, index):
     X = matrix(kind)
-    (X.coords[1] if kind == "coo" else X.indices)[0] = index
+    (X.col if kind == "coo" else X.indices)[0] = index
     with pytest.raises(
         ValueError, match=f"is damaged: it has a value outside its . (columns|rows), at {index}"
     ):
