@@ -502,7 +502,9 @@ def test_permissions_and_links_stay(adata, model, tmp_path):
 def test_files_that_are_no_current_anndata(model, tmp_path):
     with h5py.File(tmp_path / "tenx.h5", "w") as file:
         file.create_group("matrix")
-    with pytest.raises(ValueError, match=r"tenx.h5 is 10x output. Read it and write it as .h5ad: scanpy.read_10x_h5"):
+    with pytest.raises(
+        ValueError, match=r"tenx.h5 is 10x output. Read it and write it as .h5ad: scanpy.read_10x_h5"
+    ):
         scellm.tl.embed(tmp_path / "tenx.h5", model)
     table = np.array([(b"CD3D",), (b"MS4A1",)], dtype=[("index", "S8")])
     with h5py.File(
