@@ -154,7 +154,7 @@ def refused(adata, model, error, text, **options):
 
 def test_a_model_without_the_head(adata, model):
     del model.parts["malignancy"]
-    refused(adata, model, ValueError, "model 'tiny' has no part 'malignancy'.*'scellm-small' has one")
+    refused(adata, model, ValueError, "model 'tiny' has no part 'malignancy'.*such as 'scellm-small'")
     model.parts["malignancy"] = head(dim=7)
     refused(
         adata,
