@@ -156,8 +156,8 @@ def check_free(
     for slot, name in (*places, ("uns", key)):
         if name in getattr(adata, slot):
             msg = (
-                f"`adata.{slot}[{name!r}]` is there already and is not of {of}; it is not overwritten. Pass key_added= "
-                "with another key, or delete it."
+                f"`adata.{slot}[{name!r}]` already exists and was not written by {of}. Choose another "
+                "key_added=, or delete it."
             )
             raise ValueError(msg)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class DrugResponseConfig:
-    """Weights of the covariances, and what else the fit needs; chosen on left-out cell lines (`docs/dev/decisions.md`).
+    """Weights of the covariances, and what else the fit needs; chosen on left-out cell lines.
 
     Parameters
     ----------

@@ -150,9 +150,10 @@ def annotate(
     `adata.obs[f"{key_added}_set_size"]` : int32
         With `target_error`: how many these are, at least 1.
     `adata.uns[key_added]` : dict
-        `classes`, `mode` ("reference", "fine-tuned" or "pretrained"), `method`, `model`, `sha256`, thresholds, `batch_shift` (length of what was taken out, 0 if
-        nothing), numbers of cells without a type, `message` in words,
-        and under `held_out` what was measured on held-out reference cells: macro-F1 of each classifier, calibration
+        `classes`, `ontology_ids` (Cell Ontology ids of the classes, where the reference has them), `mode` ("reference",
+        "fine-tuned" or "pretrained"), `method`, `model`, `sha256`, thresholds, `majority_vote`, `batch_shift` (length of
+        the shift that was removed, 0 if none), numbers of cells without a type, `message` in words, and
+        under `held_out` what was measured on held-out reference cells: macro-F1 of each classifier, calibration
         error before and after, coverage of the sets overall and by class (-1 where a class could not be held out).
 
     Raises

@@ -47,9 +47,9 @@ def drug_response(
     """Predict how sensitive cells are to drugs, from how cancer cell lines of similar expression responded.
 
     The model knows the measured ln IC50 of 580 cell lines (GDSC) and reads 618 cancer genes. It predicts a drug's
-    mean, how sensitive the cell is to everything, and how sensitive to this drug: see `docs/guide`. It is no clinical
-    predictor and no mechanism, mutations are seen only as far as they show in expression, and cells unlike any
-    cancer line (`applicability` above 1), such as normal tissue, get numbers that mean nothing.
+    mean, how sensitive the cell is to everything, and how sensitive to this drug; the guide page "Drug response" explains
+    how. It is neither a clinical predictor nor a mechanism. Mutations are seen only if they change expression. Predictions
+    for cells unlike any cancer line (`applicability` above 1), such as normal tissue, mean nothing.
 
     A group of cells (`groupby=`) is trustworthy where a single cell is not: a cell shows only a few of the genes.
     The fewer counts, the closer its prediction stays to the drug's mean, and the larger its standard deviation.

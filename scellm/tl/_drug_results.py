@@ -37,7 +37,7 @@ def check_columns(adata: AnnData, key: str, columns: list[str]) -> None:
         known += [column for column in there if adata.obs[column].dtype == np.float32]
     if taken := [column for column in columns if column in adata.obs and column not in known]:
         msg = (
-            f"`adata.obs[{taken[0]!r}]` is there already and is not of tl.drug_response; it is not overwritten. Pass "
+            f"`adata.obs[{taken[0]!r}]` already exists and was not written by tl.drug_response. Pass "
             "key_added= with another key, or delete it."
         )
         raise ValueError(msg)

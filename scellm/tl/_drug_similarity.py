@@ -81,9 +81,7 @@ def drug_similarity(
     _, record = read_response(adata, key)
     found = adata.uns.get(key_added)
     if key_added in adata.uns and not (isinstance(found, dict) and "structure" in found):
-        msg = (
-            f"`adata.uns[{key_added!r}]` is there already and is not of tl.drug_similarity; pass key_added=."
-        )
+        msg = f"`adata.uns[{key_added!r}]` already exists and was not written by tl.drug_similarity. Choose another key_added=."
         raise ValueError(msg)
     if not isinstance(model, DrugModel):
         model = load_drug_model(model)

@@ -1,4 +1,4 @@
-"""gene_importance: which genes make a cell of a type what it is to the model."""
+"""gene_importance: which genes drive the model's embedding of each cell type."""
 
 from __future__ import annotations
 

@@ -128,8 +128,8 @@ def _head(model: CellLM) -> tuple[np.ndarray, float, str]:
     """Weights and bias of a model's head, and what it was trained on."""
     if PART not in model.parts:
         msg = (
-            f"The model {model.name!r} has no part {PART!r}, which tl.malignancy needs. 'scellm-small' has one; "
-            "tests/benchmarks/malignancy.py trains one for other weights."
+            f"The model {model.name!r} has no part {PART!r}, which tl.malignancy needs. Use a model that "
+            "has one, such as 'scellm-small': scellm.tl.malignancy(adata, 'scellm-small')."
         )
         raise ValueError(msg)
     part = model.parts[PART]

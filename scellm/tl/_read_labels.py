@@ -130,8 +130,9 @@ def warn_of_groups(adata: AnnData) -> None:
     """Say that cells of one donor or batch are on both sides of a random split."""
     if columns := group_columns(adata):
         warn(
-            f"Cells are held out at random, though adata.obs has {' and '.join(map(repr, columns))}: cells of one donor or "
-            f"batch are on both sides, so the scores are too good for new ones. Pass val_by={columns[0]!r}."
+            f"Cells are held out at random, though adata.obs has {' and '.join(map(repr, columns))}. Cells of one donor or "
+            "batch are in both training and test data, so scores are optimistic for new ones. Pass "
+            f"val_by={columns[0]!r}."
         )
 
 

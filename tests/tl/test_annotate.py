@@ -402,7 +402,7 @@ def test_class_in_one_group_alone_is_named(adata, reference, run):
         ({}, {"layer": "counts"}, KeyError, r"'counts' is not in `adata.layers`"),
         ({}, {"reference_layer": "raw"}, KeyError, r"'raw' is not in `adata.layers`"),
         ({}, {"key_added": "a/b"}, ValueError, r"cannot be written to h5ad"),
-        ({}, {"key_added": "cell_type"}, ValueError, r"adata.obs\['cell_type'\]` is there already"),
+        ({}, {"key_added": "cell_type"}, ValueError, r"adata.obs\['cell_type'\]` already exists"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )

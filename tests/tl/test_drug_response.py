@@ -214,7 +214,7 @@ def test_all_groups_missing_is_refused(cells, model):
 
 def test_what_is_not_ours_is_not_overwritten(cells, model):
     cells.obsm[KEY] = np.ones((40, 2))
-    with pytest.raises(ValueError, match="not of tl.drug_response"):
+    with pytest.raises(ValueError, match="not written by tl.drug_response"):
         scellm.tl.drug_response(cells, model=model)
 
 
@@ -228,7 +228,7 @@ def test_results_whose_record_concat_dropped_are_replaced(cells, model):
 
 def test_a_column_of_a_drug_that_is_not_ours_is_not_overwritten(cells, model):
     cells.obs[f"{KEY}:{NAMES[0]}"] = "measured"
-    with pytest.raises(ValueError, match=r"is there already and is not of tl.drug_response"):
+    with pytest.raises(ValueError, match=r"already exists and was not written by tl.drug_response"):
         scellm.tl.drug_response(cells, model=model, drugs=NAMES)
     assert (cells.obs[f"{KEY}:{NAMES[0]}"] == "measured").all()
     assert KEY not in cells.obsm
@@ -243,7 +243,7 @@ def test_a_column_that_no_call_wrote_is_not_deleted(cells, model, tmp_path, file
     if file:
         cells.write_h5ad(tmp_path / "cells.h5ad")
         cells = ad.read_h5ad(tmp_path / "cells.h5ad")
-    with pytest.raises(ValueError, match=r"is there already and is not of tl.drug_response"):
+    with pytest.raises(ValueError, match=r"already exists and was not written by tl.drug_response"):
         scellm.tl.drug_response(cells, model=model, drugs=NAMES)
     respond(cells, model)
     assert (cells.obs[f"{KEY}:{NAMES[0]}"] == 1).all()

@@ -47,5 +47,5 @@ def test_another_model_than_the_one_that_predicted_is_said(cells):
 
 def test_what_is_not_ours_is_not_overwritten(cells):
     cells.uns["drug_similarity"] = "mine"
-    with pytest.raises(ValueError, match="not of tl.drug_similarity"):
+    with pytest.raises(ValueError, match="not written by tl.drug_similarity"):
         scellm.tl.drug_similarity(cells)

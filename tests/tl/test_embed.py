@@ -453,9 +453,9 @@ def test_a_zarr_folder_is_never_lost(adata, model, tmp_path, monkeypatch):
 
 def test_what_is_not_ours_is_not_overwritten(adata, model):
     adata.uns["neighbors"] = {"params": {}}
-    refused(adata, model, ValueError, r"`adata.uns\['neighbors'\]` is there already", key_added="neighbors")
+    refused(adata, model, ValueError, r"`adata.uns\['neighbors'\]` already exists", key_added="neighbors")
     adata.obsm[KEY] = np.ones((24, 2))
-    refused(adata, model, ValueError, r"`adata.obsm\['X_scellm'\]` is there already.*key_added=")
+    refused(adata, model, ValueError, r"`adata.obsm\['X_scellm'\]` already exists.*key_added=")
     del adata.obsm[KEY]
     scellm.tl.embed(adata, model)
     scellm.tl.embed(adata, model)  # our own results are replaced
@@ -474,7 +474,7 @@ def test_results_whose_record_concat_dropped_are_replaced(adata, model):
         scellm.tl.embed(both, model)
     close(both.obsm[KEY], np.concatenate([expected, expected]))
     both.obsm["mine"] = both.obsm[KEY]
-    refused(both, model, ValueError, r"`adata.obsm\['mine'\]` is there already", key_added="mine")
+    refused(both, model, ValueError, r"`adata.obsm\['mine'\]` already exists", key_added="mine")
 
 
 def test_copies_and_views_of_backed_cells_are_refused_at_once(adata, model, tmp_path, monkeypatch):

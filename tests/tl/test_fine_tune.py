@@ -438,7 +438,7 @@ def test_class_of_held_out_groups_alone_is_named(adata, tune):
         ({"checkpoint_dir": "here"}, ValueError, r"checkpoint_dir has no effect with strategy='head'"),
         ({"resume": "maybe"}, ValueError, r"resume='maybe' is unknown"),
         ({"layer": "counts"}, KeyError, r"'counts' is not in `adata.layers`"),
-        ({"key_added": "theirs"}, ValueError, r"adata.uns\['theirs'\]` is there already"),
+        ({"key_added": "theirs"}, ValueError, r"adata.uns\['theirs'\]` already exists"),
         ({"baseline": ["forest"]}, ValueError, r"Unknown baselines \['forest'\]"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",

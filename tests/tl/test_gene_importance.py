@@ -190,7 +190,7 @@ def test_bad_input_is_named(models, monkeypatch):
     with pytest.raises(ValueError, match="has 1 types of at least 4 cells"):
         scellm.tl.gene_importance(adata, "one")
     adata.uns["mine"] = 1
-    with pytest.raises(ValueError, match="is there already and is not of tl.gene_importance"):
+    with pytest.raises(ValueError, match="already exists and was not written by tl.gene_importance"):
         scellm.tl.gene_importance(adata, "cell_type", key_added="mine")
     monkeypatch.setitem(sys.modules, "captum.attr", None)
     with pytest.raises(ImportError, match=r"needs captum: pip install 'scellm\[explain\]'"):

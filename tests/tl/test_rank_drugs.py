@@ -154,7 +154,7 @@ def test_results_survive_a_file(cells, tmp_path):
             ValueError,
             "has a prediction",
         ),
-        (lambda a: a.uns.__setitem__("rank_drugs", 3), {}, ValueError, "not of tl.rank_drugs"),
+        (lambda a: a.uns.__setitem__("rank_drugs", 3), {}, ValueError, "not written by tl.rank_drugs"),
     ],
     ids=["no results", "groupby", "donor", "one group", "reference", "bootstraps", "nan", "key"],
 )
