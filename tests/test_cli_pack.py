@@ -108,7 +108,10 @@ def test_a_bad_cell_is_named(folder, output, capsys):
     adata.X.data[0] = np.nan
     adata.write_h5ad(folder / "c.h5ad")
     assert main(["pack", str(folder), "-o", str(output)]) == 1
-    assert "scellm: Dataset 'c': `adata.X` cannot be read as expression. 1 NaN or infinite values, the first in cell 0" in capsys.readouterr().err
+    assert (
+        "scellm: Dataset 'c': `adata.X` cannot be read as expression. 1 NaN or infinite values, the first in cell 0"
+        in capsys.readouterr().err
+    )
 
 
 def test_file_that_is_not_there(output, tmp_path, capsys):

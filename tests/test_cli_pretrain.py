@@ -128,7 +128,10 @@ def test_what_is_missing_is_said(recipe, tmp_path, capsys):
     assert main(["pretrain", str(recipe), "-o", str(tmp_path / "run")]) == 1
     assert "No data: name files or folders" in capsys.readouterr().err
     assert main(["pretrain", "smal", "-o", str(tmp_path / "run")]) == 1
-    assert "no recipe 'smal': pass a .toml file, or one of ['small', 'tiny', 'transformer']" in capsys.readouterr().err
+    assert (
+        "no recipe 'smal': pass a .toml file, or one of ['small', 'tiny', 'transformer']"
+        in capsys.readouterr().err
+    )
     assert main(["pretrain", "other.toml", "-o", str(tmp_path / "run")]) == 1
     assert "There is no file other.toml" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
