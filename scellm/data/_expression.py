@@ -70,6 +70,8 @@ class Harmonizer:
     """(n_vars,) vocabulary id of each column, -1 outside."""
     n_genes: int
     values: ValueReport
+    match: GeneMatch | None = None
+    """Genes of the columns; `None` where no column can be of another species."""
 
     @classmethod
     def learn(
@@ -96,7 +98,7 @@ class Harmonizer:
             match = _match(var, vocabulary, options, raw_var)
             values = judge_values(X, options.where, var.index)
         _say_if_guessed(values, options.where, dataset)
-        return cls(dataset, match.ids, len(vocabulary), values)
+        return cls(dataset, match.ids, len(vocabulary), values, match)
 
     def check(self, rows: sp.csr_array, cells: int | np.ndarray) -> None:
         """Refuse NaN, infinite and negative values; `cells` is the number of the first row, or (B,) of each."""
@@ -105,6 +107,8 @@ class Harmonizer:
     def counts(self, rows: sp.csr_array, cells: int | np.ndarray) -> sp.csr_array:
         """(B, n_vars) as stored -> (B, n_genes) linear; `cells` as in `check`.
 
+        Cells of another species come as empty rows, with a warning.
+
         Raises
         ------
         ValueError
@@ -112,6 +116,15 @@ class Harmonizer:
         """
         rows = self.values.clean(rows)
         self.check(rows, cells)
+        if self.match is not None:
+            species = SpeciesCheck(self.match, self.values)
+            rows = species.keep(rows)
+            if species.n_foreign:
+                # The same text for every block, so that Python shows it once.
+                warn(
+                    f"Dataset {self.dataset!r}: cells with most of their counts in columns of another species "
+                    f"are read as empty; the others are read as {self.match.organism}."
+                )
         return self.linear(rows)
 
     def linear(self, rows: sp.csr_array) -> sp.csr_array:

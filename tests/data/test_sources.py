@@ -284,3 +284,21 @@ def test_control_float64_and_half_precision_are_read(adata, tmp_path):
     dense = ad.AnnData(adata.X.toarray().astype(np.float16), var=adata.var)
     corpus = Corpus.build(write(dense, tmp_path / "half.h5ad"), in_memory=False)
     np.testing.assert_array_equal(corpus.counts(0, [3, 1]).toarray(), expected[[3, 1]])
+
+
+@pytest.mark.parametrize("where", ["memory", "h5ad", "zarr"])
+def test_cells_of_another_species_are_empty_and_reported(adata, tmp_path, where):
+    mouse = adata.copy()
+    mouse.var_names = [f"mm10___{name.capitalize()}" for name in adata.var_names]
+    adata.var_names = [f"GRCh38_{name}" for name in adata.var_names]
+    both = ad.concat([adata, mouse], axis="obs", join="outer", fill_value=0, index_unique="-")
+    data = both if where == "memory" else write(both, tmp_path / f"both.{where}")
+
+    def counts_of_all():
+        return Corpus.build({"both": data}, in_memory=False).counts(0, np.arange(both.n_obs))
+
+    with pytest.warns(UserWarning, match="counts in .*columns of another species"):
+        counts = counts_of_all()
+    n_genes = np.diff(counts.indptr)
+    assert (n_genes[:N_OBS] > 0).all()
+    assert (n_genes[N_OBS:] == 0).all()
