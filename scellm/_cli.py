@@ -153,6 +153,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _embed(options: argparse.Namespace) -> int:
     """`scellm embed`: all work is `tl.embed`'s."""
+    restore(options.input)  # a killed run may have put it aside
     check_readable(options.input)
     from .tl import embed
 
@@ -196,6 +197,7 @@ def _summary(path: Path, key: str) -> str:
 
 def _check(options: argparse.Namespace) -> int:
     """`scellm check`: the table of `pp.check_input`, and its verdict as exit code."""
+    restore(options.input)  # a killed run may have put it aside
     check_readable(options.input)
     from .pp import check_input
 

@@ -463,3 +463,18 @@ def test_home_folder_in_paths(h5ad, monkeypatch, capsys):
     out, err = capsys.readouterr()
     assert "vocabulary genes present" in out
     assert "There is no file" not in err
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:anndata")
+def test_a_folder_that_a_killed_run_put_aside_is_put_back(tmp_path, capsys):
+    pytest.importorskip("zarr")
+    path = tmp_path / "cells.zarr"
+    scellm.datasets.toy_cells(12, n_vars=1950).write_zarr(path)
+    work = tmp_path / ".cells.zarr.0123abcd.scellm"
+    work.mkdir()
+    (work / "lock").touch()
+    path.rename(work / "cells.zarr.old")
+    assert main(["check", str(path)]) == 0
+    assert path.is_dir()
+    assert not work.exists()
+    assert "no file" not in capsys.readouterr().err

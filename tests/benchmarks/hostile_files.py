@@ -143,15 +143,25 @@ def attribute(name: str, key: str, value: Any) -> Callable[[h5py.File], None]:
 
 
 def cut(name: str, n: int) -> Callable[[h5py.File], None]:
-    """Keep the first entries of an array, and its attributes."""
+    """Keep the first entries of an array, and its attributes; of text that may be missing, of its two arrays."""
 
     def change(file: h5py.File) -> None:
+        if isinstance(file[name], h5py.Group):  # anndata 0.13
+            for part in list(file[name]):
+                cut(f"{name}/{part}", n)(file)
+            return
         values, attributes = file[name][:n], dict(file[name].attrs)
         del file[name]
         file[name] = values
         file[name].attrs.update(attributes)
 
     return change
+
+
+def array_metadata(folder: Path) -> Path:
+    """What says how the values of X are stored, in either format of zarr."""
+    data = folder / "X" / "data"
+    return next(data / name for name in (".zarray", "zarr.json") if (data / name).exists())
 
 
 def bomb(n: int) -> Callable[[h5py.File], None]:
@@ -353,8 +363,8 @@ ZARR: dict[str, Callable[[Path], Any]] = {
     "zarr: chunks of 10^12": metadata("X/data", chunks=[10**12]),
     "zarr: unknown codec": metadata("X/data", compressor={"id": "evil"}, codecs=[{"name": "evil"}]),
     "zarr: pickled objects": metadata("X/data", filters=[{"id": "pickle"}], dtype="|O", data_type="evil"),
-    "zarr: metadata cut": lambda z: next(z.glob("X/data/.zarray")).write_text("{"),
-    "zarr: metadata nested deep": lambda z: next(z.glob("X/data/.zarray")).write_text(DEEP),
+    "zarr: metadata cut": lambda z: array_metadata(z).write_text("{"),
+    "zarr: metadata nested deep": lambda z: array_metadata(z).write_text(DEEP),
     "zarr: index gone": lambda z: shutil.rmtree(z / "var" / "_index"),
 }
 
