@@ -11,19 +11,14 @@ import scellm
 PACKAGE = Path(scellm.__file__).parent
 SOURCES = {path.relative_to(PACKAGE).as_posix(): path.read_text("utf-8") for path in PACKAGE.rglob("*.py")}
 
-LONGEST_BODY, LONGEST_FILE, MOST_PARAMETERS = 60, 400, 8
+LONGEST_BODY, LONGEST_FILE = 60, 400
+MOST_PARAMETERS, MOST_PUBLIC_PARAMETERS = 8, 20
 LONG_FILES = {
     "data/_expression.py": "the one reader: what it gives, records and refuses belongs together",
     "train/_info_nce.py": "the loss in stripes: formulas, forward and backward side by side",
     "train/_trainer.py": "the loop in plain sight, step by step",
 }
 """Files that may be longer, and why."""
-MANY_PARAMETERS = {
-    "annotation/_few_labels.py:fit_few_labels": 12,
-    "annotation/_fit.py:fit_annotator": 10,
-    "train/_fine_tune.py:fine_tune_encoder": 10,
-}
-"""Private functions that still have more, and how many: a number may only fall."""
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -105,14 +100,22 @@ def test_few_files_are_long_each_with_its_reason():
     assert long == set(LONG_FILES)
 
 
-def test_private_functions_have_few_parameters():
+def test_functions_have_few_parameters():
     many = {
         f"{file}:{function.name}": n_parameters(function)
         for file, source in SOURCES.items()
         for function in functions(source)
-        if n_parameters(function) > MOST_PARAMETERS and not is_public(function, file)
+        if n_parameters(function) > (MOST_PUBLIC_PARAMETERS if is_public(function, file) else MOST_PARAMETERS)
     }
-    assert many == MANY_PARAMETERS
+    assert many == {}
+
+
+def test_control_public_functions_may_have_more():
+    embed = next(f for f in functions(SOURCES["tl/_embed.py"]) if f.name == "embed")
+    assert n_parameters(embed) > MOST_PARAMETERS
+    assert is_public(embed, "tl/_embed.py")
+    (hidden,) = functions("def _embed(): ...")
+    assert not is_public(hidden, "tl/_embed.py")
 
 
 def test_no_circle_of_imports():

@@ -13,7 +13,7 @@ The head is linear in the genes. Shape letters: `n` cells, `F` genes, `d` compon
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -75,6 +75,38 @@ class FewLabelsConfig:
     seed: int = 0
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FewCells:
+    """Expression of all cells, and which of them are labelled, unlabelled, or for the test."""
+
+    logged: sp.csr_array
+    """(n, F) log1p CP10k."""
+    genes: list[str]
+    """F names."""
+    labelled: np.ndarray
+    """(L,) rows with a label that may be used."""
+    codes: np.ndarray
+    """(L,) their classes."""
+    classes: list[str]
+    """K names."""
+    unlabelled: np.ndarray
+    """Rows without a label that may be used."""
+    groups: np.ndarray | None = None
+    """(n,) donors; whole ones are held out, with their cells that have no label. `None` holds out cells."""
+    test: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    """Rows that nothing is fitted on."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BaselineOptions:
+    """What is fitted on the same labelled cells, to compare with."""
+
+    methods: tuple[str, ...] = ()
+    """Of `BASELINES`."""
+    embedding: np.ndarray | None = None
+    """(L + number of test rows, D) of labelled and test cells, for the baseline of this name."""
+
+
 @dataclass(frozen=True)
 class FewLabels:
     """What was fitted, and what it said of cells it was not fitted on."""
@@ -91,46 +123,22 @@ class FewLabels:
 
 
 def fit_few_labels(
-    logged: sp.csr_array,
-    labelled: np.ndarray,
-    codes: np.ndarray,
-    classes: list[str],
-    genes: list[str],
+    cells: FewCells,
     config: FewLabelsConfig,
     *,
-    unlabelled: np.ndarray,
-    groups: np.ndarray | None = None,
-    test: np.ndarray | None = None,
-    embedding: np.ndarray | None = None,
-    methods: tuple[str, ...] = (),
+    baselines: BaselineOptions | None = None,
     calibrated: bool = True,
 ) -> FewLabels:
     """Fit on all labelled cells, and on those of all folds but one to see what that is worth.
 
     Parameters
     ----------
-    logged
-        (n, F) log1p CP10k.
-    labelled
-        (L,) rows with a label that may be used.
-    codes
-        (L,) their classes.
-    classes
-        K names.
-    genes
-        F names.
+    cells
+        Expression, labels, and what each cell is for.
     config
         How.
-    unlabelled
-        Rows without a label that may be used.
-    groups
-        (n,) donors; whole ones are held out, with their cells that have no label. `None` holds out cells.
-    test
-        Rows that nothing is fitted on.
-    embedding
-        (L + number of test rows, D) of labelled and test cells, for the baseline of this name.
-    methods
-        Baselines to fit on the same cells, of `BASELINES`.
+    baselines
+        What to fit beside it; `None` is nothing.
     calibrated
         Fit temperature, sets and novelty on held-out cells.
 
@@ -139,11 +147,13 @@ def fit_few_labels(
     ValueError
         No cell can be held out such that two classes, its own among them, remain.
     """
-    test = np.zeros(0, dtype=np.int64) if test is None else test
+    baselines = baselines or BaselineOptions()
+    logged, labelled, codes, classes = cells.logged, cells.labelled, cells.codes, cells.classes
+    unlabelled, groups, test, methods = cells.unlabelled, cells.groups, cells.test, baselines.methods
     of_groups = None if groups is None else groups[labelled]
     logits = {name: np.full((len(labelled), len(classes)), -np.inf) for name in ("scellm", *methods)}
     fold_of = np.full(len(labelled), -1)
-    vectors = {"logistic": logged[np.concatenate([labelled, test])], "embedding": embedding}
+    vectors = {"logistic": logged[np.concatenate([labelled, test])], "embedding": baselines.embedding}
     space = None if groups is not None else _Components(logged, labelled, unlabelled, config)
     for number, (train, held) in enumerate(folds(codes, of_groups, config.n_folds, config.seed)):
         if len(np.unique(codes[train])) < 2:
@@ -166,7 +176,7 @@ def fit_few_labels(
         )
         raise ValueError(msg)
     space = space or _Components(logged, labelled, unlabelled, config)
-    annotator = _annotator(space, logged, labelled, codes, classes, genes, config)
+    annotator = _annotator(space, cells, config)
     logits = {name: found[kept] for name, found in logits.items()}
     report = {}
     if calibrated:
@@ -260,22 +270,15 @@ def _fit_head(
     return wide
 
 
-def _annotator(
-    space: _Components,
-    logged: sp.csr_array,
-    labelled: np.ndarray,
-    codes: np.ndarray,
-    classes: list[str],
-    genes: list[str],
-    config: FewLabelsConfig,
-) -> Annotator:
+def _annotator(space: _Components, cells: FewCells, config: FewLabelsConfig) -> Annotator:
     """The head on all labelled cells, written out in genes; distances are to all cells, with label or without."""
-    weight, bias = _fit_head(space, logged, labelled, codes, len(classes), config)
+    logged, labelled, codes = cells.logged, cells.labelled, cells.codes
+    weight, bias = _fit_head(space, logged, labelled, codes, len(cells.classes), config)
     annotator = Annotator(
-        classes=list(classes),
+        classes=list(cells.classes),
         kind="linear",
         space="genes",
-        genes=[genes[i] for i in space.genes],
+        genes=[cells.genes[i] for i in space.genes],
         centre=space.centre,
         scale=np.ones_like(space.centre),
         weight=weight @ space.axes.T,

@@ -28,6 +28,8 @@ MARGIN = 0.02
 can tell, and probabilities of the first are calibrated best."""
 MAX_CELLS = 10_000
 """Cells a classifier is fitted on, drawn evenly over classes: more change little and take long (ours)."""
+N_FOLDS = 5
+"""Folds of the cross-validation, fewer where there are fewer groups."""
 MAX_EXEMPLARS = 5_000
 """Cells kept to measure distances to."""
 
@@ -41,8 +43,6 @@ def fit_annotator(
     groups: np.ndarray | None = None,
     space: Literal["embedding", "genes"] = "embedding",
     genes: list[str] | None = None,
-    n_folds: int = 5,
-    max_exemplars: int = MAX_EXEMPLARS,
     rng: int = 0,
 ) -> Annotator:
     """Fit, choose and calibrate by cross-validation, then fit on all cells.
@@ -63,10 +63,6 @@ def fit_annotator(
         cells.
     space, genes
         As in `Annotator`.
-    n_folds
-        Folds, fewer where there are fewer groups.
-    max_exemplars
-        Cells kept.
     rng
         Seed of the folds and of what is drawn.
 
@@ -87,13 +83,11 @@ def fit_annotator(
     held_out = {name: np.full((len(codes), len(classes)), -np.inf) for name in candidates}
     strange, fold_of = np.zeros(len(codes)), np.full(len(codes), -1)
     is_known = np.zeros(len(codes), dtype=bool)
-    for number, (train, test) in enumerate(folds(codes, groups, n_folds, rng)):
+    for number, (train, test) in enumerate(folds(codes, groups, N_FOLDS, rng)):
         known = np.isin(codes[test], codes[train])
         is_known[test], fold_of[test] = known, number
         for name in candidates:
-            fitted = fit_one(
-                name, vectors[train], codes[train], classes, space=space, max_exemplars=max_exemplars
-            )
+            fitted = fit_one(name, vectors[train], codes[train], classes, space=space)
             held_out[name][test] = fitted.logits(vectors[test])
         strange[test] = fitted.outlier_score(vectors[test])
     if not is_known.any():
@@ -106,9 +100,7 @@ def fit_annotator(
     best = max(candidates, key=lambda name: scores[name] - (MARGIN if name != candidates[0] else 0))
     kept = np.flatnonzero(is_known)
     weights = balance(None if groups is None else groups[kept], len(kept))
-    annotator = fit_one(
-        best, vectors, codes, classes, space=space, max_exemplars=max_exemplars, rng=rng, genes=genes
-    )
+    annotator = fit_one(best, vectors, codes, classes, space=space, rng=rng, genes=genes)
     report = calibrate(
         annotator, held_out[best][kept], codes[kept], strange[kept], weights, parts=fold_of[kept]
     )

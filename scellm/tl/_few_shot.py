@@ -18,7 +18,15 @@ from .._keys import FINE_TUNE
 from .._obs import read_text
 from .._version import __version__
 from .._warn import warn
-from ..annotation._few_labels import BASELINES, MIN_CALIBRATION, FewLabels, FewLabelsConfig, fit_few_labels
+from ..annotation._few_labels import (
+    BASELINES,
+    MIN_CALIBRATION,
+    BaselineOptions,
+    FewCells,
+    FewLabels,
+    FewLabelsConfig,
+    fit_few_labels,
+)
 from ..annotation._fit import draw_evenly
 from ..annotation._measure import measured
 from ..annotation._records import REPORTED_ERRORS
@@ -175,20 +183,18 @@ def few_shot(
         model.encoder.to(chosen_device)
         embedding = encode(model, tokens[parts.places], device=chosen_device)
         model.encoder.to("cpu")
-    fitted = fit_few_labels(
-        logged,
-        parts.train,
-        parts.codes,
-        read.classes,
-        [str(symbol) for symbol in model.vocabulary.symbols[genes]],
-        config,
+    cells = FewCells(
+        logged=logged,
+        genes=[str(symbol) for symbol in model.vocabulary.symbols[genes]],
+        labelled=parts.train,
+        codes=parts.codes,
+        classes=read.classes,
         unlabelled=parts.unlabelled,
         groups=parts.groups,
         test=parts.test,
-        embedding=embedding,
-        methods=methods,
-        calibrated=calibrate,
     )
+    beside = BaselineOptions(methods=methods, embedding=embedding)
+    fitted = fit_few_labels(cells, config, baselines=beside, calibrated=calibrate)
     if calibrate and len(fitted.held_out) < MIN_CALIBRATION:
         warn(
             f"{len(fitted.held_out)} labelled cells are few to calibrate on: the confidence of the head is rough, and was "

@@ -22,7 +22,7 @@ from .._warn import warn
 from ..annotation._measure import measured
 from ..metrics._calibration import softmax
 from ..models import CellLM, choose_device, load
-from ..train._fine_tune import fine_tune_encoder
+from ..train._fine_tune import LabelledTokens, fine_tune_encoder
 from ..train._fine_tune_options import FineTuneConfig, FineTuneOptions
 from ._fine_tune_parts import Parts, annotator_of, compare, report_of, split_labelled
 from ._fine_tuned import labelled_tokens, with_head
@@ -169,10 +169,7 @@ def fine_tune(
     with _bar(config, len(rows)) as on_epoch:
         tuned = fine_tune_encoder(
             model,
-            tokens,
-            cells.codes,
-            cells.split,
-            len(cells.classes),
+            LabelledTokens(tokens, cells.codes, cells.split, len(cells.classes)),
             config,
             device=chosen_device,
             checkpoint_dir=None if checkpoint_dir is None else Path(checkpoint_dir),

@@ -41,6 +41,18 @@ LEARNING_RATES = {"lora": 1e-3, "full": 3e-4}
 """Defaults (ours: on labelled sets of the training corpus)."""
 
 
+@dataclass(frozen=True, eq=False)
+class LabelledTokens:
+    """Cells, each with at least one gene, their classes, and what each is for."""
+
+    tokens: Tokens
+    codes: np.ndarray
+    """(n,) classes."""
+    split: Split
+    """Rows to train on, to choose by, and to leave alone."""
+    n_classes: int
+
+
 @dataclass
 class FineTuned:
     """What came out: an encoder, and the head on its standardised embedding."""
@@ -54,10 +66,7 @@ class FineTuned:
 
 def fine_tune_encoder(
     model: CellLM,
-    tokens: Tokens,
-    codes: np.ndarray,
-    split: Split,
-    n_classes: int,
+    cells: LabelledTokens,
     config: FineTuneConfig,
     *,
     device: torch.device,
@@ -71,14 +80,8 @@ def fine_tune_encoder(
     ----------
     model
         Where to start; not changed.
-    tokens
-        Cells, each with at least one gene.
-    codes
-        (n,) classes.
-    split
-        Rows.
-    n_classes
-        K.
+    cells
+        Tokens, classes and rows.
     config
         How.
     device
@@ -100,15 +103,15 @@ def fine_tune_encoder(
     start = time.perf_counter()
     # a private copy: the caller's model stays as it is, also when this is interrupted
     own = dataclasses.replace(model, encoder=copy.deepcopy(model.encoder).to(device).eval())
-    frozen = encode(own, tokens, device=device)
-    head, history = _fit_head(frozen, codes, split, n_classes, config)
+    frozen = encode(own, cells.tokens, device=device)
+    head, history = _fit_head(frozen, cells, config)
     for row in history:
         if on_epoch is not None:
             on_epoch(row)
     if config.strategy == "head":
         best = int(np.argmax([row["val_macro_f1"] for row in history]))
         return FineTuned(own.encoder.cpu(), head, history, best, time.perf_counter() - start)
-    run = _Run(own, head.to(device), tokens, codes, split, n_classes, config, device)
+    run = _Run(own, head.to(device), cells, config, device)
     run.restore(checkpoint_dir, resume)
     run.train(checkpoint_dir, on_epoch)
     run.take_best()
@@ -122,10 +125,11 @@ def fine_tune_encoder(
 
 
 def _fit_head(
-    vectors: np.ndarray, codes: np.ndarray, split: Split, n_classes: int, config: FineTuneConfig
+    vectors: np.ndarray, cells: LabelledTokens, config: FineTuneConfig
 ) -> tuple[Head, list[dict[str, float]]]:
     """Logistic regression on the frozen embedding with the penalty that does best on the validation cells."""
     begun = time.perf_counter()
+    codes, split, n_classes = cells.codes, cells.split, cells.n_classes
     sphere = F.normalize(torch.from_numpy(vectors), dim=1).numpy()
     centre = sphere[split.train].mean(axis=0)
     scale = np.maximum(sphere[split.train].std(axis=0), 1e-6)
@@ -164,15 +168,13 @@ class _Run:
         self,
         model: CellLM,
         head: Head,
-        tokens: Tokens,
-        codes: np.ndarray,
-        split: Split,
-        n_classes: int,
+        cells: LabelledTokens,
         config: FineTuneConfig,
         device: torch.device,
     ) -> None:
-        self.model, self.head, self.tokens, self.codes = model, head, tokens, codes
-        self.split, self.n_classes, self.config, self.device = split, n_classes, config, device
+        self.model, self.head, self.config, self.device = model, head, config, device
+        self.tokens, self.codes, self.split = cells.tokens, cells.codes, cells.split
+        self.n_classes = n_classes = cells.n_classes
         self.history: list[dict[str, float]] = []
         self.begin_state = digest_of(model.encoder.state_dict())
         encoder = model.encoder
@@ -189,7 +191,7 @@ class _Run:
         self.optimizer = torch.optim.AdamW(self.trained, lr=rate, weight_decay=config.weight_decay)
         self.epoch = 0
         self.before = 0.0
-        counts = np.bincount(codes[split.train], minlength=n_classes).astype(float)
+        counts = np.bincount(self.codes[self.split.train], minlength=n_classes).astype(float)
         weights = counts.sum() / np.maximum(counts, 1) / max((counts > 0).sum(), 1)
         self.weights = torch.tensor(
             weights if config.class_weight == "balanced" else np.ones(n_classes), dtype=torch.float32

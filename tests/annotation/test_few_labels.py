@@ -5,7 +5,14 @@ import pytest
 import scipy.sparse as sp
 
 from scellm.annotation._annotator import Annotator
-from scellm.annotation._few_labels import FewLabelsConfig, _Components, _fit_head, fit_few_labels
+from scellm.annotation._few_labels import (
+    BaselineOptions,
+    FewCells,
+    FewLabelsConfig,
+    _Components,
+    _fit_head,
+    fit_few_labels,
+)
 
 CLASSES = ["resistant", "sensitive"]
 N_GENES = 60
@@ -24,11 +31,13 @@ def two_kinds(n=200, rng=0):
 
 def fit(X, codes, labelled, *, config=None, **options):
     labelled = np.asarray(labelled)
-    unlabelled = np.setdiff1d(np.arange(X.shape[0]), labelled)
-    options = {"unlabelled": unlabelled, **options}
-    return fit_few_labels(
-        X, labelled, codes[labelled], CLASSES, GENES, config or FewLabelsConfig(), **options
+    of_cells = {"unlabelled": np.setdiff1d(np.arange(X.shape[0]), labelled)}
+    of_cells |= {name: options.pop(name) for name in ("unlabelled", "groups", "test") if name in options}
+    beside = {name: options.pop(name) for name in ("methods", "embedding") if name in options}
+    cells = FewCells(
+        logged=X, genes=GENES, labelled=labelled, codes=codes[labelled], classes=CLASSES, **of_cells
     )
+    return fit_few_labels(cells, config or FewLabelsConfig(), baselines=BaselineOptions(**beside), **options)
 
 
 def vectors(annotator, X):
@@ -174,16 +183,15 @@ def test_more_than_two_classes():
     X, codes = X.toarray(), codes.copy()
     codes[::4] = 2
     X[::4, 30:40] += 2
-    fitted = fit_few_labels(
-        sp.csr_array(X),
-        np.arange(24),
-        codes[:24],
-        ["a", "b", "c"],
-        GENES,
-        FewLabelsConfig(),
+    cells = FewCells(
+        logged=sp.csr_array(X),
+        genes=GENES,
+        labelled=np.arange(24),
+        codes=codes[:24],
+        classes=["a", "b", "c"],
         unlabelled=np.arange(24, 200),
-        methods=("logistic",),
     )
+    fitted = fit_few_labels(cells, FewLabelsConfig(), baselines=BaselineOptions(methods=("logistic",)))
     assert accuracy(fitted.annotator, sp.csr_array(X), codes) > 0.85
     assert fitted.logits["logistic"].shape == (24, 3)
 

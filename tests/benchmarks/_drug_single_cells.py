@@ -19,7 +19,7 @@ from sklearn.metrics import f1_score, roc_auc_score
 from sklearn.model_selection import StratifiedShuffleSplit
 
 import scellm
-from scellm.annotation._few_labels import FewLabelsConfig, fit_few_labels
+from scellm.annotation._few_labels import FewCells, FewLabelsConfig, fit_few_labels
 from scellm.data import GeneVocabulary, describe_values, gene_counts, match_genes
 from scellm.drugs import DrugResponseConfig, cell_line_kernel, structure_kernel
 from scellm.drugs._fit_projection import fit_projector
@@ -386,16 +386,15 @@ def _block(values: np.ndarray, *, is_genes: bool = False) -> np.ndarray:
 def _recipe(values: np.ndarray, labels: np.ndarray, train: np.ndarray, test: np.ndarray) -> np.ndarray:
     """What `tl.fine_tune` does with genes, done with other features; all of them, where it takes 2,000 genes."""
     names = [str(i) for i in range(values.shape[1])]
-    fitted = fit_few_labels(
-        sp.csr_array(values.astype(np.float32)),
-        train,
-        labels[train].astype(int),
-        ["resistant", "sensitive"],
-        names,
-        FewLabelsConfig(n_genes=len(names)),
+    cells = FewCells(
+        logged=sp.csr_array(values.astype(np.float32)),
+        genes=names,
+        labelled=train,
+        codes=labels[train].astype(int),
+        classes=["resistant", "sensitive"],
         unlabelled=test,
-        calibrated=False,
     )
+    fitted = fit_few_labels(cells, FewLabelsConfig(n_genes=len(names)), calibrated=False)
     used = [int(name) for name in fitted.annotator.genes]
     logits = fitted.annotator.logits(values[test][:, used].astype(np.float32))
     return logits[:, 1] - logits[:, 0]
