@@ -6,15 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 from anndata import AnnData
 from tqdm.auto import tqdm
 
-from .._checks import check_free, check_key, get_matrix
+from .._checks import check_free, check_key
 from .._keys import DRUG_RESPONSE, RANK_DRUGS
 from .._obs import has_column, read_groups, read_text
 from .._warn import warn
-from ..data import GeneVocabulary, gene_names
+from ..data import Expression, GeneVocabulary, ReadOptions
 from ..drugs._rank import FEWEST_SAMPLES, adjust, compare, units_of
 from ..drugs._record import DrugRecord, RankRecord
 from ._drug_results import read_response
@@ -98,12 +97,14 @@ def rank_drugs(
     TypeError
         `groupby` of measurements.
     ValueError
-        Fewer than two groups, no group named, `reference` among `groups`, a group without any prediction, no cell with a sample, or `n_bootstraps` below 1.
+        Fewer than two groups, no group named, `reference` among `groups`, a group without any prediction, no cell with a sample,
+        `n_bootstraps` below 1, or values or genes that cannot be read, as in `tl.drug_response`; one known gene is enough.
 
     Warns
     -----
     UserWarning
-        No `sample_key`, cells without a sample, too few donors for a test, or predictions that were made by groups.
+        No `sample_key`, cells without a sample, too few donors for a test, predictions that were made by groups, or
+        values whose scale had to be guessed.
 
     Examples
     --------
@@ -129,6 +130,9 @@ def rank_drugs(
     if samples is not None:
         _check_samples(samples, known & (labels.codes >= 0), str(sample_key))
     are_replicates = _are_replicates(adata, record, samples)
+    # before the long part, which a matrix that cannot be read would waste; one gene of the vocabulary is enough
+    source = ReadOptions(layer=layer, use_raw=use_raw, gene_key=gene_key, min_overlap=0)
+    expressed = _targets_expressed(adata, labels, names, record.target, source)
     options = {
         "n_bootstraps": n_bootstraps if are_replicates else 0,
         "with_test": samples is not None,
@@ -151,7 +155,7 @@ def rank_drugs(
         n_samples=np.array([one.n_units for one in found]),
         effect_sd=rows["effect"] / record.spread,
         p_adjusted=np.array([adjust(row) for row in rows["p_value"]]),
-        target_expressed=_targets_expressed(adata, labels, names, record.target, layer, use_raw, gene_key),
+        target_expressed=expressed,
         groupby=groupby,
         reference=reference,
         sample_key=sample_key or "",
@@ -237,34 +241,29 @@ def _are_replicates(adata: AnnData, record: DrugRecord, samples: pd.Categorical 
 
 
 def _targets_expressed(
-    adata: AnnData,
-    labels: pd.Categorical,
-    names: list[str],
-    targets: list[str],
-    layer: str | None,
-    use_raw: bool | None,
-    gene_key: str | None,
+    adata: AnnData, labels: pd.Categorical, names: list[str], targets: list[str], source: ReadOptions
 ) -> np.ndarray:
     """Largest share of cells of each group that express a target, (n_groups, n_drugs)."""
-    X, var, _ = get_matrix(adata, layer, use_raw)
     vocabulary = GeneVocabulary.default()
-    columns, _ = gene_names(var, gene_key)
-    ids = vocabulary.match([str(name) for name in columns]).ids
-    column_of = {gene: i for i, gene in reversed(list(enumerate(ids.tolist()))) if gene >= 0}
     wanted = [[text.strip() for text in target.split(",")] for target in targets]
     known = sorted({name for drug in wanted for name in drug if name})
-    gene_of = dict(zip(known, vocabulary.match(known, organism="human").ids.tolist(), strict=True))
-    used = sorted({column_of[gene] for gene in gene_of.values() if gene in column_of})
-    shares = np.zeros((len(names), len(used)), dtype=np.float32)
-    for i, name in enumerate(names):
-        rows = np.flatnonzero(labels == name)
-        part = X[rows][:, used] if used else np.zeros((len(rows), 0))
-        part = part.toarray() if sp.issparse(part) else np.asarray(part)
-        shares[i] = (part > 0).mean(0)
-    place = {column: i for i, column in enumerate(used)}
+    ids = vocabulary.match(known, organism="human").ids.tolist()
+    n_cells = np.array([int((labels == name).sum()) for name in names])
+    with Expression.open(adata, vocabulary, source) as cells:
+        has_gene = cells.has_gene
+        used = sorted({gene for gene in ids if gene >= 0 and has_gene[gene]})
+        n_expressing = np.zeros((len(names), len(used)), dtype=np.int64)
+        for start, counts in cells.counts() if used else ():
+            is_expressed = counts[:, used] > 0
+            here = labels[start : start + counts.shape[0]]
+            for group, name in enumerate(names):
+                n_expressing[group] += is_expressed[np.flatnonzero(here == name)].sum(axis=0)
+    shares = (n_expressing / n_cells[:, None]).astype(np.float32)
+    place = {gene: at for at, gene in enumerate(used)}
+    place_of = {text: place[gene] for text, gene in zip(known, ids, strict=True) if gene in place}
     result = np.full((len(names), len(wanted)), np.nan, dtype=np.float32)
     for drug, texts in enumerate(wanted):
-        found = [place[column_of[gene_of[text]]] for text in texts if gene_of.get(text) in column_of]
+        found = [place_of[text] for text in texts if text in place_of]
         if found:
             result[:, drug] = shares[:, found].max(1)
     return result

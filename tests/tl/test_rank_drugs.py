@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 from anndata import AnnData
 from scipy import stats
 
@@ -106,6 +107,35 @@ def test_targets_are_found_by_alias(cells):
     assert table[("B", "braf")] == 0
     assert np.isnan(table[("A", "none")])  # microtubules are no gene
     assert table[("A", "other")] == 0  # MEK1 is MAP2K1, which no cell expresses
+
+
+@pytest.mark.parametrize("change", [sp.csr_matrix, np.int64], ids=["sparse", "integers"])
+def test_targets_are_the_same_however_cells_are_stored(cells, change):
+    cells.X[::3, 1] = 2
+    expected = rank(cells)["target_expressed"]
+    again = cells.copy()
+    del again.uns["rank_drugs"]
+    again.X = change(cells.X)
+    np.testing.assert_array_equal(rank(again)["target_expressed"], expected)
+
+
+def test_targets_in_blocks_are_counted_by_hand(cells, monkeypatch):
+    monkeypatch.setattr("scellm.data._expression.ROWS_PER_BLOCK", 7)
+    cells.X[::3, 1] = 2
+    table = rank(cells).set_index(["group", "drug"])["target_expressed"]
+    for kind in "AB":
+        of_kind = cells.X[(cells.obs["kind"] == kind).to_numpy()]
+        assert table[(kind, "braf")] == np.float32((of_kind[:, 0] > 0).mean())
+        assert table[(kind, "other")] == np.float32((of_kind[:, 1] > 0).mean())
+
+
+def test_scaled_values_say_nothing_of_what_is_expressed(cells):
+    cells.layers["counts"] = cells.X.copy()
+    cells.X = np.random.default_rng(0).normal(size=cells.shape).astype(np.float32)
+    with pytest.raises(ValueError, match=r"`adata\.X` cannot be read as expression.*layer='counts'"):
+        rank(cells)
+    assert "rank_drugs" not in cells.uns
+    assert rank(cells, layer="counts")["target_expressed"].max() == 1
 
 
 def test_a_reference_group(cells):
