@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import unicodedata
-from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -200,20 +198,3 @@ def check_key(key: str) -> str:
         msg = f"The key {key!r} cannot be written to h5ad: {reason}. Use for instance {better!r}."
         raise ValueError(msg)
     return key
-
-
-def check_fields(fields: Mapping[str, Any], known: Iterable[str], what: str, kind: str = "key") -> None:
-    """Refuse unknown names, offering the nearest known one.
-
-    Raises
-    ------
-    ValueError
-        A name is unknown.
-    """
-    known = sorted(known)
-    for name in fields:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            msg = f"Unknown {kind} {name!r} in {what}.{hint} Known: {known}."
-            raise ValueError(msg)

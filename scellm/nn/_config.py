@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from numbers import Integral
 from typing import Any, Literal
 
-from .._checks import check_fields
+from .._fields import check_fields
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from .._checks import check_fields
+from .._fields import check_fields
 from ._memory import parse_bytes
 from ._views import ViewConfig
 

@@ -13,7 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from .._checks import check_fields
+from .._fields import check_fields
 from ..nn import CellLMConfig
 from ._recipe import GeneInit, PretrainConfig, check_gene_init
 

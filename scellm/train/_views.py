@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import scipy.sparse as sp
 
-from .._checks import check_fields
+from .._fields import check_fields
 from ..data import Tokens, log_normalize
 
 
