@@ -11,6 +11,8 @@ import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ._files import replacing
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -77,9 +79,8 @@ def comparison(adata: AnnData) -> str:
 
 def write_cells(adata: AnnData, path: Path) -> Path:
     """Write the cells, whole or not at all."""
-    part = path.with_name(f".{path.stem}.part{path.suffix}")
-    adata.write_h5ad(part, compression="gzip")
-    part.replace(path)
+    with replacing(path) as part:
+        adata.write_h5ad(part, compression="gzip")
     return path
 
 
@@ -102,9 +103,8 @@ def draw_umap(adata: AnnData, path: Path) -> Path:
         axes.set(title=title, xlabel="UMAP 1", ylabel="UMAP 2", xticks=[], yticks=[])
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, markerscale=1.8)
         axes.spines[["top", "right"]].set_visible(False)
-    part = path.with_name(f".{path.stem}.part{path.suffix}")
-    figure.savefig(part, dpi=130)
-    part.replace(path)
+    with replacing(path) as part:
+        figure.savefig(part, dpi=130)
     return path
 
 

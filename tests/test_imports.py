@@ -14,6 +14,7 @@ PACKAGE = Path(scellm.__file__).parent
 
 LAYER = {
     "_keys": 0,
+    "_fields": 0,
     "_files": 0,
     "_formats": 0,
     "_checks": 0.5,

@@ -108,6 +108,13 @@ class Tokens:
             return source, source.astype(np.float32), is_gene
         return self.gene_ids[source].astype(np.int64), np.where(is_gene, self.values[source], 0), is_gene
 
+    def arrays(self, rows: np.ndarray, *, is_packed: bool) -> dict[str, np.ndarray]:
+        """Some cells as the encoder takes them: packed, or as rectangles."""
+        if not is_packed:
+            return dict(zip(("gene_ids", "values", "is_gene"), self.padded(rows), strict=True))
+        some = self[rows]
+        return {"gene_ids": some.gene_ids.astype(np.int64), "values": some.values, "indptr": some.indptr}
+
     def batches(self, tokens_per_batch: int, *, cells_per_batch: int | None = None) -> Iterator[np.ndarray]:
         """Rows of cells with at least one gene, longest first, as many at once as the budget of positions holds.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .._files import replacing
 from ._gene_match import GeneMatch, check_text
 from ._nomenclature import AMBIGUOUS, UNKNOWN, Organism, human_names, is_missing, resolve
 
@@ -142,12 +143,10 @@ class GeneVocabulary:
 
     def to_tsv(self, path: str | os.PathLike[str]) -> None:
         """Write gene_id, ensembl_id and symbol as text; the source goes into a comment line."""
-        path = Path(path)
         rows = [f"{i}\t{e}\t{s}" for i, (e, s) in enumerate(zip(self.ensembl_ids, self.symbols, strict=True))]
         text = "\n".join([f"# source: {self.source}", "\t".join(COLUMNS), *rows]) + "\n"
-        partial = path.with_name(path.name + ".part")
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)  # noqa: PTH105 - the atomic move
+        with replacing(Path(path)) as part:
+            part.write_text(text, encoding="utf-8")
 
     def subset(self, genes: Iterable[str]) -> GeneVocabulary:
         """The vocabulary of these symbols or Ensembl ids, in this vocabulary's order, with new ids.

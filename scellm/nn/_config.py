@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any, Literal
+
+from .._fields import check_fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,13 +146,8 @@ class CellLMConfig:
         ValueError
             Unknown or missing fields, or values that do not make an encoder.
         """
-        known = {field.name for field in dataclasses.fields(cls)}
-        for name in fields:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                hint = f" Did you mean {near[0]!r}?" if near else ""
-                msg = f"Unknown field {name!r} in an encoder configuration.{hint} Known: {sorted(known)}."
-                raise ValueError(msg)
+        known = [field.name for field in dataclasses.fields(cls)]
+        check_fields(fields, known, "an encoder configuration", kind="field")
         if "n_genes" not in fields:
             msg = "An encoder configuration needs the field 'n_genes'."
             raise ValueError(msg)

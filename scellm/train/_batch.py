@@ -46,20 +46,10 @@ class TrainingBatch:
 
     def __getitem__(self, rows: np.ndarray) -> dict[str, Any]:
         """Arguments of the encoder for some rows, and what the objectives ask of them."""
-        arrays: dict[str, np.ndarray]
-        if self.is_packed:
-            some = self.tokens[rows]
-            arrays = {
-                "gene_ids": some.gene_ids.astype(np.int64),
-                "values": some.values,
-                "indptr": some.indptr,
-            }
-        else:
-            gene_ids, values, is_gene = self.tokens.padded(rows)
-            arrays = {"gene_ids": gene_ids, "values": values, "is_gene": is_gene}
-            if self.is_masked.any():
-                masks = Tokens(self.tokens.gene_ids, self.is_masked.astype(np.float32), self.tokens.indptr)
-                arrays["is_masked"] = masks.padded(rows)[1] > 0
+        arrays = self.tokens.arrays(rows, is_packed=self.is_packed)
+        if not self.is_packed and self.is_masked.any():
+            masks = Tokens(self.tokens.gene_ids, self.is_masked.astype(np.float32), self.tokens.indptr)
+            arrays["is_masked"] = masks.padded(rows)[1] > 0
         arrays |= {"dropout_keys": self.dropout_keys[rows], "is_cancer": self.is_cancer[rows]}
         return {name: torch.from_numpy(x).to(self.device, non_blocking=True) for name, x in arrays.items()}
 

@@ -37,16 +37,7 @@ class BatchRows:
         return len(self.tokens)
 
     def __getitem__(self, rows: np.ndarray) -> dict[str, Tensor]:
-        if self.is_packed:
-            some = self.tokens[rows]
-            arrays = {
-                "gene_ids": some.gene_ids.astype(np.int64),
-                "values": some.values,
-                "indptr": some.indptr,
-            }
-        else:
-            arrays = dict(zip(("gene_ids", "values", "is_gene"), self.tokens.padded(rows), strict=True))
-        arrays["rows"] = rows
+        arrays = self.tokens.arrays(rows, is_packed=self.is_packed) | {"rows": rows}
         return {name: torch.from_numpy(np.ascontiguousarray(x)).to(self.device) for name, x in arrays.items()}
 
 

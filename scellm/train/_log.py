@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from .._files import replacing
 from ._recipe import OBJECTIVES
 
 Row = dict[str, float]
@@ -56,12 +57,10 @@ class TrainingLog:
 
     def _rewrite(self) -> None:
         names = list(dict.fromkeys(name for row in self.rows for name in row))
-        part = self.path.with_suffix(".part")
-        with part.open("w", newline="", encoding="utf-8") as file:
+        with replacing(self.path) as part, part.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(names)
             writer.writerows([repr(row[name]) if name in row else "" for name in names] for row in self.rows)
-        part.replace(self.path)
 
 
 class Means:

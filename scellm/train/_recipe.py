@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from .._fields import check_fields
 from ._memory import parse_bytes
 from ._views import ViewConfig
 
@@ -185,22 +185,6 @@ class PretrainConfig:
         """
         check_fields(fields, [x.name for x in dataclasses.fields(cls)], "a recipe")
         return cls(**fields)
-
-
-def check_fields(fields: Mapping[str, Any], known: Sequence[str], what: str) -> None:
-    """Refuse unknown names, offering the nearest known one.
-
-    Raises
-    ------
-    ValueError
-        A name is unknown.
-    """
-    for name in fields:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            msg = f"Unknown key {name!r} in {what}.{hint} Known: {sorted(known)}."
-            raise ValueError(msg)
 
 
 def check_gene_init(gene_init: str) -> GeneInit:

@@ -13,8 +13,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from .._fields import check_fields
 from ..nn import CellLMConfig
-from ._recipe import GeneInit, PretrainConfig, check_fields, check_gene_init
+from ._recipe import GeneInit, PretrainConfig, check_gene_init
 
 PACKAGED = files("scellm.train") / "recipes"
 """Recipes that come with the package."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, get_args
@@ -16,8 +14,6 @@ from ._checkpoint import Checkpoint, load_checkpoint, newest_checkpoint
 Resume = Literal["auto", "never", "must", "force"]
 """`"auto"`: go on from the newest checkpoint, if there is one. `"must"`: refuse if there is none. `"never"`: refuse if
 there is one. `"force"`: go on although data or settings have changed."""
-LEFTOVER = re.compile(r"\.step-\d{8,}\.[0-9a-f]{32}\.part")
-"""The temporary name that `save_checkpoint` gives."""
 
 
 def find_checkpoint(folder: Path | None, resume: Resume) -> tuple[Path, Checkpoint] | None:
@@ -133,16 +129,3 @@ def load_optimizer(
         if parameter in parameters:
             own = value if key == "step" else value.to(parameters[parameter].device)
             optimizer.state[parameters[parameter]][key] = own.clone()
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Remove checkpoints that a killed process had begun to write, and nothing else.
-
-    Parameters
-    ----------
-    folder
-        Folder of checkpoints.
-    """
-    for path in folder.iterdir():
-        if LEFTOVER.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)

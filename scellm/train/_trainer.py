@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from .._files import replacing, tidy_inside
 from .._warn import warn
 from ..data import Corpus
 from ..models import choose_precision
@@ -33,7 +34,6 @@ from ._resume import (
     load_optimizer,
     optimizer_tensors,
     refuse_changes,
-    remove_leftovers,
     split_names,
 )
 
@@ -141,7 +141,7 @@ class Trainer:
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
             if is_first:
-                remove_leftovers(folder)
+                tidy_inside(folder)
         self._resume(folder, resume)
         log = TrainingLog(folder if is_first else None, step=self.n_done)
         n_steps = self.recipe.n_steps(self.corpus.n_cells)
@@ -273,18 +273,17 @@ class Trainer:
         if folder is not None:
             path = folder / f"not-finite-step-{self.n_done:08d}-rank-{self.world.rank}.npz"
             tokens = prepared.batch.tokens
-            part = path.with_suffix(".part.npz")
-            np.savez_compressed(
-                part,
-                dataset=np.array([self.corpus.names[d] for d in prepared.dataset]),
-                row=prepared.row,
-                gene_ids=tokens.gene_ids,
-                values=tokens.values,
-                indptr=tokens.indptr,
-                is_masked=prepared.batch.is_masked,
-                representations=report.representations.cpu().numpy(),
-            )
-            part.replace(path)
+            with replacing(path) as part:
+                np.savez_compressed(
+                    part,
+                    dataset=np.array([self.corpus.names[d] for d in prepared.dataset]),
+                    row=prepared.row,
+                    gene_ids=tokens.gene_ids,
+                    values=tokens.values,
+                    indptr=tokens.indptr,
+                    is_masked=prepared.batch.is_masked,
+                    representations=report.representations.cpu().numpy(),
+                )
             where = f" The batch is in {path}."
         msg = (
             f"Step {self.n_done}: a loss or the gradient is not finite ({losses}, gradient norm {norm}); weights were "

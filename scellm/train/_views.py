@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import scipy.sparse as sp
 
+from .._fields import check_fields
 from ..data import Tokens, log_normalize
 
 
@@ -87,13 +87,7 @@ class ViewConfig:
         ValueError
             Unknown fields or values out of range.
         """
-        known = [x.name for x in dataclasses.fields(cls)]
-        for name in fields:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                hint = f" Did you mean {near[0]!r}?" if near else ""
-                msg = f"Unknown key {name!r} in views.{hint} Known: {known}."
-                raise ValueError(msg)
+        check_fields(fields, [x.name for x in dataclasses.fields(cls)], "views")
         return cls(**fields)
 
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 import scellm
+from scellm._files import tidy_inside
 from scellm.data import GeneVocabulary
 from scellm.train._checkpoint import Checkpoint, save_checkpoint
 from scellm.train._resume import (
     find_checkpoint,
     load_optimizer,
     optimizer_tensors,
-    remove_leftovers,
     split_names,
 )
 
@@ -65,12 +65,13 @@ def test_the_state_of_an_optimizer_goes_by_names():
 
 
 def test_only_leftovers_of_scellm_are_removed(saved):
-    mine = saved / f".step-00000004.{'0a' * 16}.part"
+    mine = saved / ".step-00000004.0a0a0a0a.scellm"
     others = [saved / ".step-00000004.notes.part", saved / ".cache.part", saved / "step-00000004.part"]
     for folder in (mine, *others):
         folder.mkdir()
         (folder / "file").write_text("x")
-    remove_leftovers(saved)
+    (mine / "lock").touch()
+    tidy_inside(saved)
     assert not mine.exists()
     assert all((folder / "file").exists() for folder in others)
     assert find_checkpoint(saved, "auto") is not None
