@@ -39,13 +39,14 @@ def row_blocks(X: Any, n_rows: int) -> Iterator[tuple[int, sp.csr_array]]:
     """
     n_obs, n_vars = X.shape
     check_structure(X, n_obs, n_vars, "the matrix")
-    if sp.issparse(X) and X.format != "csr":
+    in_memory = sp.issparse(X)
+    if in_memory and X.format != "csr":
         X = X.tocsr()  # once, rather than searching every column for each block
     for start in range(0, X.shape[0], n_rows):
         block = X[start : start + n_rows]
         if hasattr(block, "compute"):  # dask
             block = block.compute()
-        if sp.issparse(block) and block.format == "csr":
+        if sp.issparse(block) and block.format == "csr" and not in_memory:  # the whole of X was checked above
             check_columns(block.indices, X.shape[1], "the matrix", REBUILD)
         block = to_csr(block)
         yield start, block

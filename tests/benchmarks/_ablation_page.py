@@ -235,10 +235,10 @@ SAYS = """
 - **A block of attention was not tried here, although it looks so.** The arms with blocks are the only ones whose training failed:
   they collapsed at the first optimizer step. With `cell_embedding="unit"` a cell is the sum over its genes times the square root of
   their number, so whatever constant the blocks add to every gene is multiplied by 16 to 45 and drowns the cell: all cells become
-  the same vector (anisotropy 0.998 after one step, loss at log N). The differences of -0.008 to -0.013 in "Encoder" and
+  the same vector (anisotropy 0.999 after one step, loss at log N; {doc}`first_steps`). The differences of -0.008 to -0.013 in "Encoder" and
   "Objectives of a block" are those of a broken encoder, and say nothing about attention or masked genes. With
   `cell_embedding="bag"` (the bag of the input tokens plus the mean over genes of what the blocks changed) the same block trains:
-  `tests/train/test_no_collapse.py` shows both on real cells. Its worth is not measured on this page.
+  `tests/train/test_no_collapse.py` shows both on real cells. Its worth is on another page, {doc}`transformer`.
 - **128 dimensions** are as good as 256 here, where only 256 principal components are looked at; with more, the shipped recipe takes
   256. Ridge, the constant coordinate and the number of genes read are small effects or none.
 """

@@ -517,7 +517,7 @@ STAGE = "\n[[stage]]\nmax_steps = 2\n"
 RECIPES: dict[str, str] = {
     "recipe: name leads out": f"name = '../../evil'{STAGE}",
     "recipe: stage leads out": f"name = 'mine'{STAGE}name = '../evil'\n",
-    "recipe: absolute name": f"name = '/tmp/evil'{STAGE}",
+    "recipe: absolute name": f"name = '/evil'{STAGE}",
     "recipe: data is text": f"name = 'mine'\ndata = 'corpus.h5'{STAGE}",
     "recipe: freeze is text": f"name = 'mine'{STAGE}freeze = 'gene'\n",
     "recipe: context is text": f"name = 'mine'\nmax_genes = '12'{STAGE}",

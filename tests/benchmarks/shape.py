@@ -6,6 +6,7 @@ A folder holds `scellm/`; without one, this repository. Counts are those of `tes
 import ast
 import sys
 from pathlib import Path
+from typing import Any
 
 LONGEST_BODY, LONGEST_FILE, MOST_PARAMETERS = 60, 400, 8
 NOT_PASSED = {"self", "cls", "ctx"}
@@ -33,8 +34,8 @@ def n_code_lines(source: str) -> int:
     )
 
 
-def measure(root: Path) -> None:
-    """Print the shape of `root/scellm`."""
+def measure(root: Path) -> dict[str, Any]:
+    """The shape of `root/scellm`."""
     package = root / "scellm"
     sources = {
         path.relative_to(package).as_posix(): path.read_text("utf-8") for path in package.rglob("*.py")
@@ -46,23 +47,30 @@ def measure(root: Path) -> None:
             if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 continue
             body = node.body[1:] if ast.get_docstring(node) is not None else node.body
-            name = f"{file}:{node.name}"
-            bodies.append((body[-1].end_lineno - body[0].lineno + 1 if body else 0, name))
+            bodies.append(body[-1].end_lineno - body[0].lineno + 1 if body else 0)
             given = (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
             n = len([x for x in given if x.arg not in NOT_PASSED])
-            if n > MOST_PARAMETERS:
-                is_public = not node.name.startswith("_") and f'"{node.name}"' in exported
-                (public if is_public else private).append((n, name))
+            is_public = not node.name.startswith("_") and f'"{node.name}"' in exported
+            (public if is_public else private).append(n)
     lengths = {file: source.count("\n") for file, source in sources.items()}
-    print(f"{root}: {len(sources)} files, {sum(lengths.values())} lines, ", end="")
-    print(f"{sum(map(n_code_lines, sources.values()))} of code")
-    print(f"  bodies over {LONGEST_BODY} lines: {sum(n > LONGEST_BODY for n, _ in bodies)}")
-    print(f"  longest: {sorted(bodies, reverse=True)[:6]}")
-    print(f"  files over {LONGEST_FILE}: {[(n, file) for file, n in lengths.items() if n > LONGEST_FILE]}")
-    print(f"  private with more than {MOST_PARAMETERS} parameters: {sorted(private, reverse=True)}")
-    print(f"  public: {sorted(public, reverse=True)}")
+    readers = [
+        file for file, text in sources.items() if "describe_values(" in text or " match_genes(" in text
+    ]
+    readers = [file for file in readers if not file.startswith(("pp/", "data/_values", "data/_match."))]
+    return {
+        "files that match genes or judge values (pp aside)": len(readers),
+        f"private functions with more than {MOST_PARAMETERS} parameters": sum(
+            n > MOST_PARAMETERS for n in private
+        ),
+        "most parameters of a public function": max(public),
+        f"bodies over {LONGEST_BODY} lines": sum(n > LONGEST_BODY for n in bodies),
+        f"files over {LONGEST_FILE} lines": sum(n > LONGEST_FILE for n in lengths.values()),
+        "files": len(sources),
+        "lines": sum(lengths.values()),
+        "lines of code": sum(map(n_code_lines, sources.values())),
+    }
 
 
 if __name__ == "__main__":
     for folder in sys.argv[1:] or [Path(__file__).parents[2]]:
-        measure(Path(folder))
+        print(folder, *(f"{what}: {n}" for what, n in measure(Path(folder)).items()), sep="\n  ")
