@@ -171,17 +171,17 @@ def _short(values: ValueReport) -> str:
         )
         return f"log1p, base {base}{'' if values.is_certain else '?'}{total}"
     if values.kind == "normalized" and values.target_sum:
-        return f"normalised, {values.target_sum:,.0f} per cell"
+        return f"normalized, {values.target_sum:,.0f} per cell"
     return {
         "counts": "raw counts",
         "non_integer_counts": "counts, not whole",
-        "normalized": "normalised",
+        "normalized": "normalized",
     }.get(values.kind, values.kind)
 
 
 def _what_embed_does(values: ValueReport) -> str:
     doubt = "" if values.is_certain and values.kind != "non_integer_counts" else ", with a warning"
-    return f"{'undoes the logarithm, ' if values.kind == 'log1p' else ''}normalises{doubt}"
+    return f"{'undoes the logarithm, ' if values.kind == 'log1p' else ''}normalizes{doubt}"
 
 
 def _value_way_out(values: ValueReport) -> str:

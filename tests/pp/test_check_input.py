@@ -30,7 +30,7 @@ def test_raw_counts(adata, capsys):
     assert row["values"] == "raw counts"
     assert row["genes"] == "human symbols in var_names"
     assert (row["n_genes"], row["percent_of_vocabulary"]) == (3000, 15.5)
-    assert row["embed"] == "normalises"
+    assert row["embed"] == "normalizes"
     assert row["what_to_type"] == "scellm.tl.embed(adata)"
     printed = capsys.readouterr().out
     assert "40 cells" in printed
@@ -55,7 +55,7 @@ def test_scaled_x_points_to_the_counts(adata, capsys):
     assert table.loc["X", "embed"] == "refuses: scaled values"
     assert table.loc["X", "what_to_type"] == "scellm.tl.embed(adata, layer='counts')"
     assert table.loc["raw.X", "what_to_type"] == "scellm.tl.embed(adata, use_raw=True)"
-    assert table.loc["raw.X", "embed"] == "undoes the logarithm, normalises"
+    assert table.loc["raw.X", "embed"] == "undoes the logarithm, normalizes"
     assert "Instead: scellm.tl.embed(adata, layer='counts')" in capsys.readouterr().out
     check_input(adata, layer="counts")
     assert "> layers['counts']" in capsys.readouterr().out
@@ -79,9 +79,9 @@ def test_gene_key_is_in_the_call(adata):
 
 def test_empty_cells_are_counted(adata):
     adata.X = sp.diags_array(np.r_[1, 1, 1, 0, 0, np.ones(35)]).tocsr() @ adata.X
-    assert check_input(adata).loc["X", "embed"] == "normalises; NaN for 2 empty cells"
+    assert check_input(adata).loc["X", "embed"] == "normalizes; NaN for 2 empty cells"
     adata.X = adata.X.toarray()
-    assert check_input(adata).loc["X", "embed"] == "normalises; NaN for 2 empty cells"
+    assert check_input(adata).loc["X", "embed"] == "normalizes; NaN for 2 empty cells"
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def test_dense_matrices_are_not_copied_to_count_empty_cells():
 
 def test_details_say_how_many_cells_were_examined(many, tmp_path, capsys):
     row = check_input(many).loc["X"]
-    assert row["embed"] == "normalises; NaN for 3 empty cells"
+    assert row["embed"] == "normalizes; NaN for 3 empty cells"
     assert row["details"].endswith(" 2,000 of 2,300 cells examined, all for NaN and negative values.")
     few = check_input(many[:2000].copy()).loc["X"]
     assert "examined" not in few["details"]
@@ -127,7 +127,7 @@ def test_details_say_how_many_cells_were_examined(many, tmp_path, capsys):
     backed = ad.read_h5ad(tmp_path / "a.h5ad", backed="r")
     row = check_input(backed).loc["X"]
     backed.file.close()
-    assert row["embed"] == "normalises"
+    assert row["embed"] == "normalizes"
     assert row["details"].endswith(" 2,000 of 2,300 cells examined. Empty cells were not counted.")
     assert "2,000 of 2,300 cells examined." in " ".join(capsys.readouterr().out.split())
 
@@ -137,7 +137,7 @@ def test_empty_cells_of_small_files_are_counted(many, tmp_path):
     backed = ad.read_h5ad(tmp_path / "a.h5ad", backed="r")
     row = check_input(backed).loc["X"]
     backed.file.close()
-    assert row["embed"] == "normalises; NaN for 2 empty cells"
+    assert row["embed"] == "normalizes; NaN for 2 empty cells"
     assert "counted" not in row["details"]
 
 
@@ -148,15 +148,15 @@ def test_cells_with_unread_genes_only_are_empty(adata):
     names = adata.var_names.tolist()
     names[7] = "MALAT1"
     adata.var_names = names
-    assert check_input(adata).loc["X", "embed"] == "normalises; NaN for 1 empty cells"
+    assert check_input(adata).loc["X", "embed"] == "normalizes; NaN for 1 empty cells"
 
 
-def test_logs_with_genes_missing_are_normalised_again(adata):
+def test_logs_with_genes_missing_are_normalized_again(adata):
     sc.pp.normalize_total(adata, target_sum=1e4)
     sc.pp.log1p(adata)
     table = check_input(adata[:, :2500].copy())
     assert table.loc["X", "values"] == "log1p, base e"
-    assert table.loc["X", "embed"] == "undoes the logarithm, normalises"
+    assert table.loc["X", "embed"] == "undoes the logarithm, normalizes"
 
 
 def test_nan_is_located_by_name(adata):
