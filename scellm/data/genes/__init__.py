@@ -1,1 +1,1 @@
-"""Packaged gene tables (see README.md here) and `build`, the script that makes them."""
+"""Packaged gene tables, see README.md here."""
