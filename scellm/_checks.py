@@ -18,9 +18,7 @@ OURS = (X_SCELLM, CELL_TYPE, MALIGNANT, DRUG_RESPONSE, GENE_IMPORTANCE)
 
 
 def get_matrix(
-    adata: AnnData,
-    layer: str | None = None,
-    use_raw: bool | None = None,
+    adata: AnnData, layer: str | None = None, use_raw: bool | None = None
 ) -> tuple[Any, pd.DataFrame, str]:
     """The expression matrix a caller means.
 
@@ -36,15 +34,6 @@ def get_matrix(
     Returns
     -------
     The matrix as stored (n_obs, n_vars), the table of its columns, and what to call it in messages.
-
-    Raises
-    ------
-    TypeError
-        `adata` is no AnnData.
-    KeyError
-        `layer` is not in `adata.layers`.
-    ValueError
-        No cells or no genes, `X` or `raw` is absent, or both `layer` and `use_raw` are given.
     """
     check_choice(adata, layer, use_raw)
     if layer is not None:
@@ -63,15 +52,7 @@ def get_matrix(
 
 
 def check_anndata(adata: AnnData) -> None:
-    """That this is an AnnData.
-
-    Raises
-    ------
-    TypeError
-        It is something else: what to type to make an AnnData of it.
-    FileNotFoundError
-        It is a path at which nothing is.
-    """
+    """That this is an AnnData."""
     if not isinstance(adata, AnnData):
         raise wrong_kind(adata)
 
@@ -109,13 +90,7 @@ def _other_matrices(adata: AnnData) -> str:
 
 
 def check_backed(adata: AnnData, *, copy: bool) -> None:
-    """That results can be written to an AnnData whose matrix is on the disk.
-
-    Raises
-    ------
-    ValueError
-        A copy or a view of a backed AnnData.
-    """
+    """That results can be written to an AnnData whose matrix is on the disk."""
     if adata.isbacked and (copy or adata.is_view):
         msg = "Copies and views of a backed AnnData are not supported; take it whole, or load it: adata.to_memory()."
         raise ValueError(msg)
@@ -138,11 +113,6 @@ def check_free(
         What writes there, for the message.
     field
         Field that tells its records from others of scellm.
-
-    Raises
-    ------
-    ValueError
-        A place is taken.
     """
     found = adata.uns.get(key)
     if isinstance(found, dict) and "scellm_version" in found and field in found:
@@ -175,16 +145,7 @@ def _left_over(adata: AnnData, key: str, places: tuple[tuple[str, str], ...]) ->
 
 
 def check_key(key: str) -> str:
-    """A name under which results can be stored and written to h5ad and zarr.
-
-    Raises
-    ------
-    TypeError
-        The key is no text.
-    ValueError
-        The key is empty, `.` or `..`, or holds control characters or `/`: h5ad and zarr take those for folders
-        or cannot store them.
-    """
+    """That results can be stored under a name: text, not empty, `.` or `..`, no control characters, no `/`."""
     if not isinstance(key, str):
         msg = f"A key must be text, found {key!r} ({type(key).__name__})."
         raise TypeError(msg)

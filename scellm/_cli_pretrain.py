@@ -108,9 +108,6 @@ def run(options: argparse.Namespace) -> int:
             if world.rank == 0 and not options.quiet:
                 print(f"{options.output / recipe.name}: the model. Use it with `scellm embed --model`.")
     except KeyboardInterrupt:
-        print(
-            "scellm: interrupted; the same command goes on from the newest checkpoint.",
-            file=sys.stderr,
-        )
+        print("scellm: interrupted; the same command goes on from the newest checkpoint.", file=sys.stderr)
         return 130
     return 0

@@ -8,13 +8,7 @@ from typing import Any
 
 
 def check_fields(fields: Mapping[str, Any], known: Iterable[str], what: str, kind: str = "key") -> None:
-    """Refuse unknown names, offering the nearest known one.
-
-    Raises
-    ------
-    ValueError
-        A name is unknown.
-    """
+    """Refuse unknown names, offering the nearest known one."""
     known = sorted(known)
     for name in fields:
         if name not in known:

@@ -40,7 +40,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 @contextmanager
 def replacing(target: Path, check: Callable[[Path], None] | None = None) -> Iterator[Path]:
-    """Yield the path of a file or folder to write; it takes the place of `target` if the block ends well.
+    """Yield the path of a file or folder to write; it takes the place of `target` if the block ends well, and only then.
 
     Parameters
     ----------
@@ -48,11 +48,6 @@ def replacing(target: Path, check: Callable[[Path], None] | None = None) -> Iter
         Where it shall be. A folder that is there is replaced in two renames, and back if the second fails.
     check
         Called with `target` just before it is replaced; it raises if what is there must not go.
-
-    Raises
-    ------
-    OSError
-        It could not be written; `target` is as it was, and a full disk is said to be one.
     """
     with _work_folder(target) as work:
         part = work / target.name
@@ -98,13 +93,7 @@ def restore(target: Path) -> None:
 
 
 def check_room(target: Path, needed: int, free: int) -> None:
-    """That a disk has room for so many bytes.
-
-    Raises
-    ------
-    OSError
-        It has not.
-    """
+    """That a disk has room for so many bytes."""
     if free < needed:
         msg = (
             f"The disk is too full to write {target}: {needed / 1e6:,.0f} MB are needed beside what is there, "
@@ -216,13 +205,7 @@ def _to_disk(path: Path) -> None:
 
 
 def check_folder(path: Path) -> int:
-    """That a folder holds folders and plain files alone; links and devices lead out of it. Returns its size in bytes.
-
-    Raises
-    ------
-    ValueError
-        It holds something else.
-    """
+    """That a folder holds folders and plain files alone; links and devices lead out of it. Returns its size in bytes."""
     size, folders = 0, [path]
     while folders:
         with os.scandir(folders.pop()) as entries:
@@ -248,13 +231,7 @@ def check_folder(path: Path) -> int:
 
 
 def read_json(path: Path, remedy: str) -> dict[str, Any]:
-    """Read a JSON object from a file.
-
-    Raises
-    ------
-    ValueError
-        It is too large, no text, no JSON, nested too deep, or no object; `remedy` ends the message.
-    """
+    """Read a JSON object from a file."""
     if (size := path.stat().st_size) > MAX_JSON:
         msg = f"`{path}` has {size / 1e6:,.0f} MB; scellm reads JSON files up to {MAX_JSON / 1e6:,.0f} MB. {remedy}"
         raise ValueError(msg)

@@ -47,13 +47,6 @@ def check_readable(path: str | os.PathLike[str]) -> Path:
     """The path of an h5ad file or zarr folder, `~` expanded.
 
     What is inside is not looked at beyond telling formats apart.
-
-    Raises
-    ------
-    FileNotFoundError
-        Nothing there.
-    ValueError
-        A file or folder of another kind: what it is, and what to type.
     """
     path = expand(path)
     if not path.exists():

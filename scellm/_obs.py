@@ -26,17 +26,7 @@ def has_column(adata: AnnData, key: str) -> bool:
 
 
 def get_column(adata: AnnData, key: str, *, name: str = "adata") -> pd.Series:
-    """A column of `obs` as it is.
-
-    Raises
-    ------
-    KeyError
-        No such column; the message lists those there are.
-    TypeError
-        The name is no text.
-    ValueError
-        More than one column has this name.
-    """
+    """A column of `obs` as it is."""
     if not isinstance(key, str):
         msg = f"A column of `{name}.obs` is named by text, found {key!r} ({type(key).__name__})."
         raise TypeError(msg)
@@ -64,13 +54,7 @@ def read_groups(adata: AnnData, key: str, *, name: str = "adata") -> pd.Categori
 
 
 def as_text(column: pd.Series, key: str) -> np.ndarray:
-    """A column as (n_cells,) text, "" where the label is missing.
-
-    Raises
-    ------
-    TypeError
-        It holds measurements: numbers with a point, or dates.
-    """
+    """A column as (n_cells,) text, "" where the label is missing."""
     column = _whole(column)
     if column.dtype.kind in "fcmM":
         if column.isna().all():

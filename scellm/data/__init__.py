@@ -6,7 +6,6 @@ from ._expression import Expression, ReadOptions
 from ._gene_match import GeneMatch
 from ._match import gene_names, match_genes
 from ._pack import pack
-from ._profiles import draw_counts
 from ._results_file import check_target, write_results
 from ._rows import check_finite, open_matrix, open_store, row_blocks
 from ._sources import CellSource
@@ -31,7 +30,6 @@ __all__ = [
     "check_structure",
     "check_target",
     "describe_values",
-    "draw_counts",
     "gene_counts",
     "gene_names",
     "log_normalize",

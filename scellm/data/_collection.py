@@ -7,8 +7,9 @@ from pathlib import Path
 
 from .._files import check_folder
 from ._labels import StoredLabels
+from ._rows import open_zarr
 from ._sources import ZARR_BLOCK, Harmonizer, ReadOptions, StoredSource, about_dataset, read_origin
-from ._stored import StoredMatrix, open_zarr
+from ._stored import StoredMatrix
 from ._vocabulary import GeneVocabulary
 
 ENCODING = "annbatch-preshuffled"
@@ -16,19 +17,8 @@ ENCODING = "annbatch-preshuffled"
 
 
 def is_collection(path: Path) -> bool:
-    """Whether a zarr folder is a collection.
-
-    Raises
-    ------
-    ImportError
-        zarr is not installed.
-    """
-    try:
-        root = open_zarr(path)
-    except ImportError as error:
-        msg = f"Reading {path.name} needs the package zarr: pip install 'scellm[zarr]'."
-        raise ImportError(msg) from error
-    return root.attrs.get("encoding-type") == ENCODING
+    """Whether a zarr folder is a collection."""
+    return open_zarr(path).attrs.get("encoding-type") == ENCODING
 
 
 def open_collection(
@@ -38,13 +28,6 @@ def open_collection(
 
     Which cells come when is decided by scellm's sampler, so that a run can be resumed and shared between machines;
     annbatch's `Loader` decides that itself. Its `DatasetCollection` says what is in the folder and in which order.
-
-    Raises
-    ------
-    ImportError
-        annbatch is not installed.
-    KeyError, TypeError, ValueError
-        No such matrix, genes that differ between the parts, stored column by column, and as `Harmonizer`.
     """
     try:
         from annbatch import DatasetCollection

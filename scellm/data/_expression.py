@@ -83,17 +83,7 @@ class Harmonizer:
         options: ReadOptions,
         raw_var: pd.DataFrame | None = None,
     ) -> Harmonizer:
-        """Match the genes and find out what the values are.
-
-        Raises
-        ------
-        KeyError
-            `gene_key` is no column of `var`.
-        TypeError
-            Gene names are no text.
-        ValueError
-            Too few vocabulary genes, or values that cannot be brought to linear scale.
-        """
+        """Match the genes and find out what the values are."""
         with naming(dataset):
             match = _match(var, vocabulary, options, raw_var)
             values = judge_values(X, options.where, var.index)
@@ -108,11 +98,6 @@ class Harmonizer:
         """(B, n_vars) as stored -> (B, n_genes) linear; `cells` as in `check`.
 
         Cells of another species come as empty rows, with a warning.
-
-        Raises
-        ------
-        ValueError
-            NaN, infinite or negative values.
         """
         rows = self.values.clean(rows)
         self.check(rows, cells)
@@ -341,11 +326,6 @@ def judge_values(
         Finds what to type for other matrices that can be read; `None` where nothing is known of others.
     obs
         Table of the cells, for messages.
-
-    Raises
-    ------
-    ValueError
-        Scaled, negative, not finite, all 0, or no numbers.
     """
     values = describe_values(X, obs=obs)
     if not values.usable:

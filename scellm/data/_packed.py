@@ -24,7 +24,7 @@ import numpy as np
 
 from ._sources import DISK_BLOCK, Harmonizer, StoredSource
 from ._stored import StoredMatrix, open_hdf5
-from ._structure import ERRORS, MOST_COMPRESSION, SMALL, check_chunks, check_links
+from ._structure import ERRORS, MOST_COMPRESSION, SMALL, blamed, check_chunks, check_links
 from ._values import ValueReport
 from ._vocabulary import GeneVocabulary
 
@@ -45,33 +45,17 @@ class PackedFile:
 
 
 def is_packed(path: Path) -> bool:
-    """Whether a file says that it is packed.
-
-    Raises
-    ------
-    ValueError
-        It is a damaged HDF5 file.
-    """
+    """Whether a file says that it is packed."""
     import h5py
 
     if not h5py.is_hdf5(path):
         return False
-    try:
-        with h5py.File(path, "r") as file:
-            return file.attrs.get("format") == FORMAT
-    except OSError as error:
-        msg = f"{path} cannot be opened as HDF5 ({error}). {PACK_AGAIN}"
-        raise ValueError(msg) from error
+    with blamed(path, "the file", PACK_AGAIN), h5py.File(path, "r") as file:
+        return file.attrs.get("format") == FORMAT
 
 
 def open_packed(path: Path) -> PackedFile:
-    """Open a packed file, cells left on the disk.
-
-    Raises
-    ------
-    ValueError
-        Another version, or damaged: which dataset, and what to do.
-    """
+    """Open a packed file, cells left on the disk."""
     import h5py
 
     path = Path(path).absolute()
@@ -83,20 +67,17 @@ def open_packed(path: Path) -> PackedFile:
                 "Use the scellm that wrote it, or pack the data again."
             )
             raise ValueError(msg)
-        try:
+        with blamed(path, "the vocabulary or the list of datasets", PACK_AGAIN):
             fields = read_json(file["vocabulary"])
             vocabulary = GeneVocabulary(fields["ensembl_ids"], fields["symbols"], fields["source"])
             keys = [f"datasets/{number}" for number in range(len(file["datasets"]))]
             names = [str(file[key].attrs["name"]) for key in keys]
-        except ERRORS as error:
-            msg = f"{path}: the vocabulary or the list of datasets cannot be read ({_text(error)}). {PACK_AGAIN}"
-            raise ValueError(msg) from error
         datasets = {}
         for name, key in zip(names, keys, strict=True):
             try:
                 datasets[name] = _open_dataset(path, file[key], name, len(vocabulary))
             except ERRORS as error:
-                msg = f"{path}: dataset {name!r} cannot be read ({_text(error)}). {PACK_AGAIN}"
+                msg = f"{path}: dataset {name!r} cannot be read ({error}). {PACK_AGAIN}"
                 raise ValueError(msg) from error
     return PackedFile(vocabulary, datasets)
 
@@ -134,25 +115,15 @@ class PackedLabels:
         """See `Labels`."""
         if key not in self._groups:
             return None
-        try:
-            with open_hdf5(self._path) as file:
-                group = file[self._key][self._groups[key]]
-                categories = np.array(read_json(group["categories"]), dtype=object)
-                check_array(group["codes"])
-                return categories[group["codes"][:]]
-        except ERRORS as error:
-            msg = f"{self._path}: label {key!r} cannot be read ({_text(error)}). {PACK_AGAIN}"
-            raise ValueError(msg) from error
+        with blamed(self._path, f"label {key!r}", PACK_AGAIN), open_hdf5(self._path) as file:
+            group = file[self._key][self._groups[key]]
+            categories = np.array(read_json(group["categories"]), dtype=object)
+            check_array(group["codes"])
+            return categories[group["codes"][:]]
 
 
 def check_array(array: Any) -> None:
-    """Compare a stored array with its SHA-256.
-
-    Raises
-    ------
-    ValueError
-        It is not what was written.
-    """
+    """Compare a stored array with its SHA-256."""
     claimed, stored = array.shape[0] * array.dtype.itemsize, array.id.get_storage_size()
     if claimed > max(SMALL, MOST_COMPRESSION * stored):
         msg = f"{array.name} claims {claimed / 1e9:,.1f} GB, of which {stored / 1e6:,.3f} MB are in the file"
@@ -197,7 +168,3 @@ def create_array(group: Any, name: str, length: int, dtype: np.dtype) -> Any:
         else {}
     )
     return group.create_dataset(name, shape=(length,), dtype=np.dtype(dtype).newbyteorder("<"), **options)
-
-
-def _text(error: Exception) -> str:
-    return str(error.args[0]) if error.args else type(error).__name__

@@ -221,7 +221,7 @@ def open_store(path: Path, mode: str, *, name: Path | None = None) -> Iterator[A
     if path.suffix == ".zarr" and path.is_dir():
         with blamed(name, "the zarr folder"):
             check_folder(path)
-            group = _open_zarr(path, mode)
+            group = open_zarr(path, mode)
         yield group
         if mode != "r":
             _consolidate(path)
@@ -239,7 +239,8 @@ def open_store(path: Path, mode: str, *, name: Path | None = None) -> Iterator[A
         yield file
 
 
-def _open_zarr(path: Path, mode: str) -> Any:
+def open_zarr(path: Path, mode: str = "r") -> Any:
+    """A zarr folder as a group."""
     try:
         import zarr
     except ImportError as error:

@@ -11,8 +11,8 @@ import scipy.sparse as sp
 
 from ._expression import Expression, Harmonizer, ReadOptions, naming
 from ._labels import Labels, StoredLabels, TableLabels
-from ._rows import open_matrix
-from ._stored import StoredMatrix, open_hdf5, open_zarr
+from ._rows import open_matrix, open_zarr
+from ._stored import StoredMatrix, open_hdf5
 from ._vocabulary import GeneVocabulary
 
 if TYPE_CHECKING:
@@ -74,13 +74,7 @@ class MemorySource:
     def from_anndata(
         cls, dataset: str, adata: AnnData, vocabulary: GeneVocabulary, options: ReadOptions
     ) -> MemorySource:
-        """Harmonize the cells of an AnnData; later changes of it are not seen.
-
-        Raises
-        ------
-        KeyError, TypeError, ValueError
-            No such matrix, and as `Harmonizer`.
-        """
+        """Harmonize the cells of an AnnData; later changes of it are not seen."""
         with Expression.open(adata, vocabulary, options, dataset=dataset) as cells:
             blocks = [counts for _, counts in cells.counts()]
         labels = TableLabels(adata.obs)
@@ -156,13 +150,7 @@ class StoredSource:
 def open_anndata_file(
     dataset: str, path: Path, vocabulary: GeneVocabulary, options: ReadOptions
 ) -> StoredSource:
-    """The cells of an h5ad file or of a zarr folder, left on the disk.
-
-    Raises
-    ------
-    FileNotFoundError, KeyError, TypeError, ValueError
-        No such file or matrix, stored column by column, and as `Harmonizer`.
-    """
+    """The cells of an h5ad file or of a zarr folder, left on the disk."""
     is_zarr = path.suffix == ".zarr"
     opener = open_zarr if is_zarr else open_hdf5
     with naming(dataset):
@@ -214,15 +202,7 @@ def about_dataset(
 
 
 def check_rows(rows: np.ndarray, n_cells: int) -> np.ndarray:
-    """Cell numbers, or an error that says what is wrong with them.
-
-    Raises
-    ------
-    IndexError
-        One is outside the dataset.
-    TypeError
-        They are no whole numbers.
-    """
+    """Cell numbers, or an error that says what is wrong with them."""
     rows = np.asarray(rows)
     if rows.ndim != 1 or (rows.dtype.kind not in "iu" and rows.size):
         msg = f"Cells are asked for by their numbers, a vector of whole ones; found {rows.dtype} of shape {rows.shape}."

@@ -13,7 +13,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from ._rows import to_csr
-from ._structure import check_chunks, check_size
+from ._structure import COPY_AGAIN, check_chunks, check_columns, check_pointer, check_size
 
 OPEN_AT_ONCE = 256
 """Matrices that are open at once; systems allow a process about a thousand files."""
@@ -33,12 +33,7 @@ class StoredMatrix:
     key
         Path of the matrix inside it.
     opener
-        Opens `path` for reading: `open_hdf5` or `open_zarr`.
-
-    Raises
-    ------
-    ValueError
-        The matrix is CSC, or its arrays do not fit together.
+        Opens `path` for reading: `open_hdf5` or `_rows.open_zarr`.
     """
 
     def __init__(self, path: Path, key: str, opener: Callable[[Path], Any]) -> None:
@@ -54,7 +49,9 @@ class StoredMatrix:
         )
         self.dtype: np.dtype = element["data"].dtype if self.is_sparse else element.dtype
         if self.is_sparse:
-            self._check_row_pointer(element)
+            n_values, n_indices = (element[name].shape[0] for name in ("data", "indices"))
+            name = f"{self.path}: {self.key}"
+            check_pointer(self.indptr, self.shape, n_values, n_indices, name, COPY_AGAIN)
         else:
             check_chunks(element, f"{self.path}: {self.key}")
 
@@ -73,13 +70,6 @@ class StoredMatrix:
         ----------
         rows
             (B,) ascending and different.
-
-        Raises
-        ------
-        OSError
-            The file cannot be read, or is another one than when this was built.
-        ValueError
-            A column is outside the matrix.
         """
         breaks = np.flatnonzero(np.diff(rows) != 1) + 1
         starts = rows[np.concatenate([[0], breaks])] if len(rows) else rows
@@ -98,9 +88,7 @@ class StoredMatrix:
             msg = f"{self.path}: {where} cannot be read ({error}). If the file is where it was, it is damaged: copy or write it again."
             raise OSError(msg) from error
         # scipy does not look, and reads outside its arrays
-        if len(indices) and not (indices.min() >= 0 and indices.max() < self.shape[1]):
-            msg = f"{self.path}: {self.key} has values outside its {self.shape[1]} columns; the file is damaged."
-            raise ValueError(msg)
+        check_columns(indices, self.shape[1], f"{self.path}: {self.key}", COPY_AGAIN)
         indices = indices.astype(np.int32 if self.shape[1] <= 2**31 else np.int64, copy=False)
         return to_csr(sp.csr_array((data, indices, indptr), shape=(len(rows), self.shape[1])))
 
@@ -147,26 +135,6 @@ class StoredMatrix:
         check_size(element["indptr"], self.path, f"{self.path}: {self.key}")
         return np.asarray(element["indptr"][:], dtype=np.int64)
 
-    def _check_row_pointer(self, element: Any) -> None:
-        n_stored = [element[name].shape[0] for name in ("data", "indices")]
-        pointer = self.indptr
-        if (
-            len(pointer) != self.shape[0] + 1
-            or pointer[0] != 0
-            or (np.diff(pointer) < 0).any()
-            or n_stored != [pointer[-1]] * 2
-        ):
-            msg = (
-                f"{self.path}: {self.key} is damaged. Its row pointer has {len(pointer)} entries for {self.shape[0]} cells "
-                f"and ends at {pointer[-1] if len(pointer) else 'nothing'}, for {n_stored[0]} values and {n_stored[1]} columns. "
-                "Copy or write the file again."
-            )
-            raise ValueError(msg)
-
-        if (longest := int(np.diff(pointer).max(initial=0))) > self.shape[1]:
-            msg = f"{self.path}: {self.key} is damaged: a row has {longest} values for {self.shape[1]} columns. Copy or write the file again."
-            raise ValueError(msg)
-
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_element": None, "_process": None}
 
@@ -176,14 +144,6 @@ def open_hdf5(path: Path) -> Any:
     import h5py
 
     return h5py.File(path, "r")
-
-
-def open_zarr(path: Path) -> Any:
-    """A zarr folder, for reading."""
-    import zarr
-
-    newer = {"use_consolidated": False} if int(zarr.__version__.split(".")[0]) >= 3 else {}
-    return zarr.open_group(str(path), mode="r", **newer)
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

@@ -39,13 +39,10 @@ ERRORS = (
 
 
 @contextmanager
-def blamed(path: Path, what: str) -> Iterator[None]:
-    """Errors over what is read inside the block become one that names the file.
+def blamed(path: Path, what: str, remedy: str = COPY_AGAIN) -> Iterator[None]:
+    """`ERRORS` over what is read inside the block become a ValueError that names the file.
 
-    Raises
-    ------
-    ValueError
-        Instead of what `ERRORS` lists; a file that others hold or that may not be read is not damaged.
+    A file that others hold or that may not be read is not damaged.
     """
     try:
         yield
@@ -55,7 +52,7 @@ def blamed(path: Path, what: str) -> Iterator[None]:
         if is_full(error) or (isinstance(error, ValueError) and str(path) in str(error)):
             raise
         text = " ".join(str(error.args[0] if error.args else error).split())[:200]
-        msg = f"{path}: {what} cannot be read ({type(error).__name__}: {text}). {COPY_AGAIN}"
+        msg = f"{path}: {what} cannot be read ({type(error).__name__}: {text}). {remedy}"
         raise ValueError(msg) from error
 
 
@@ -84,51 +81,40 @@ def check_structure(X: Any, n_obs: int, n_vars: int, name: str) -> None:
     if not sp.issparse(X):
         return
     if X.format in ("csr", "csc"):
-        n_major, n_minor = (n_obs, n_vars) if X.format == "csr" else (n_vars, n_obs)
-        check_pointer(X.indptr, n_major, len(X.data), len(X.indices), name, REBUILD)
-        what = "columns" if X.format == "csr" else "rows"
-        check_columns(
-            X.indices, n_minor, name, REBUILD, what=what
-        )  # slices of scipy drop them without a word
+        shape, what = (X.shape, "columns") if X.format == "csr" else (X.shape[::-1], "rows")
+        check_pointer(X.indptr, (shape[0], np.inf), len(X.data), len(X.indices), name, REBUILD)  # may repeat
+        # slices of scipy drop them without a word
+        check_columns(X.indices, shape[1], name, REBUILD, what=what)
     elif X.format == "coo":
         for indices, limit, what in zip((X.row, X.col), X.shape, ("rows", "columns"), strict=True):
             check_columns(indices, limit, name, REBUILD, what=what)
 
 
 def check_pointer(
-    pointer: np.ndarray, n_major: int, n_values: int, n_indices: int, name: str, remedy: str
+    pointer: np.ndarray, shape: tuple[int, float], n_values: int, n_indices: int, name: str, remedy: str
 ) -> None:
-    """That a row pointer starts at 0, never goes back, and ends with the values.
-
-    Raises
-    ------
-    ValueError
-        It does not.
-    """
+    """That a pointer into rows (or columns) starts at 0, never goes back, ends with the values, and fits `shape`."""
     if (
         pointer.ndim != 1
         or pointer.dtype.kind not in "iu"
-        or len(pointer) != n_major + 1
+        or len(pointer) != shape[0] + 1
         or pointer[0] != 0
         or (pointer[1:] < pointer[:-1]).any()
         or not pointer[-1] == n_values == n_indices
     ):
         end = pointer[-1] if pointer.ndim == 1 and len(pointer) else "nothing"
         msg = (
-            f"{name} is damaged: its row pointer has {len(pointer)} entries for {n_major} rows (or columns) and ends "
+            f"{name} is damaged: its row pointer has {len(pointer)} entries for {shape[0]} rows (or columns) and ends "
             f"at {end}, for {n_values} values and {n_indices} indices, or it goes back. {remedy}"
         )
+        raise ValueError(msg)
+    if (longest := int(np.diff(pointer).max(initial=0))) > shape[1]:
+        msg = f"{name} is damaged: a row (or column) has {longest} values for {shape[1]} places. {remedy}"
         raise ValueError(msg)
 
 
 def check_columns(indices: np.ndarray, n_columns: int, name: str, remedy: str, what: str = "columns") -> None:
-    """That no index is negative, which numpy counts from the end, or too large.
-
-    Raises
-    ------
-    ValueError
-        One is.
-    """
+    """That no index is negative, which numpy counts from the end, or too large."""
     if not len(indices):
         return
     low, high = indices.min(), indices.max()
@@ -154,12 +140,7 @@ class CheckedMatrix:
 
     def __init__(self, X: Any, path: Path, key: str) -> None:
         self._X, self._path, self._key = X, path, key
-        self.shape, self.dtype = tuple(X.shape), X.dtype
-
-    @property
-    def ndim(self) -> int:
-        """Always 2."""
-        return 2
+        self.shape, self.dtype, self.ndim = tuple(X.shape), X.dtype, 2
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -176,11 +157,6 @@ def check_stored(element: Any, n_obs: int, n_vars: int, path: Path, key: str) ->
     """That a matrix in a file has the shape of obs and var, and pointers and indices that lead into its arrays.
 
     Of CSR the columns are not looked at: `CheckedMatrix` does, as they are read. Of CSC all rows are, once.
-
-    Raises
-    ------
-    ValueError
-        It is damaged, or something else than a matrix.
     """
     name = f"{path}: {key}"
     kind = str(element.attrs.get("encoding-type", ""))
@@ -206,27 +182,16 @@ def check_stored(element: Any, n_obs: int, n_vars: int, path: Path, key: str) ->
     if indices.dtype.kind not in "iu":
         msg = f"{name} is damaged: its column indices are {indices.dtype}. {COPY_AGAIN}"
         raise ValueError(msg)
-    n_major, n_minor = shape if kind == "csr_matrix" else shape[::-1]
     check_size(pointer, path, name)
-    pointer = pointer[:]
-    check_pointer(pointer, n_major, data.shape[0], indices.shape[0], name, COPY_AGAIN)
-    longest = int(np.diff(pointer).max(initial=0))
-    if longest > n_minor:
-        msg = f"{name} is damaged: a row (or column) has {longest} values for {n_minor} places. {COPY_AGAIN}"
-        raise ValueError(msg)
+    places = shape if kind == "csr_matrix" else shape[::-1]
+    check_pointer(pointer[:], places, data.shape[0], indices.shape[0], name, COPY_AGAIN)
     if kind == "csc_matrix":
         for start in range(0, indices.shape[0], AT_ONCE):
-            check_columns(indices[start : start + AT_ONCE], n_minor, name, COPY_AGAIN, what="rows")
+            check_columns(indices[start : start + AT_ONCE], n_obs, name, COPY_AGAIN, what="rows")
 
 
 def check_size(array: Any, path: Path, name: str) -> None:
-    """That an array that will be read whole is not far larger than its file can hold.
-
-    Raises
-    ------
-    ValueError
-        It is.
-    """
+    """That an array that will be read whole is not far larger than its file can hold."""
     claimed = int(np.prod(array.shape, dtype=object) or 0) * array.dtype.itemsize
     if claimed <= SMALL:
         return
@@ -237,13 +202,7 @@ def check_size(array: Any, path: Path, name: str) -> None:
 
 
 def check_chunks(array: Any, name: str) -> None:
-    """That a chunk of an array fits in memory.
-
-    Raises
-    ------
-    ValueError
-        It does not.
-    """
+    """That a chunk of an array fits in memory."""
     chunk = int(np.prod(array.chunks or (0,), dtype=object)) * array.dtype.itemsize
     if chunk > LARGEST_CHUNK:
         msg = f"{name} is stored in chunks of {chunk / 1e9:,.1f} GB, which no memory holds. {COPY_AGAIN}"
@@ -251,13 +210,7 @@ def check_chunks(array: Any, name: str) -> None:
 
 
 def check_tables(store: Any, path: Path) -> dict[str, int]:
-    """Rows of obs, var and raw/var; none of their columns claims more than the file holds.
-
-    Raises
-    ------
-    ValueError
-        One has columns of different lengths, or far more rows than the file can hold.
-    """
+    """Rows of obs, var and raw/var; all columns of a table have as many, and none claims more than the file holds."""
     return {
         table: _n_rows(store[table], path, table) for table in ("obs", "var", "raw/var") if table in store
     }
@@ -292,13 +245,7 @@ def _length(column: Any, path: Path, name: str) -> int:
 
 
 def check_links(store: Any, path: Path) -> None:
-    """That nothing in an HDF5 file lies in another file: external links, external storage, virtual datasets.
-
-    Raises
-    ------
-    ValueError
-        Something does; it is named.
-    """
+    """That nothing in an HDF5 file lies in another file: external links, external storage, virtual datasets."""
     import h5py
 
     seen, groups = set(), [store]

@@ -18,11 +18,7 @@ CLASSES = {
 
 
 def toy_drug_screen(
-    n_lines: int = 40,
-    *,
-    n_genes: int = 200,
-    missing: float = 0.2,
-    rng: np.random.Generator | int = 0,
+    n_lines: int = 40, *, n_genes: int = 200, missing: float = 0.2, rng: np.random.Generator | int = 0
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Draw a small screen of eight drugs on cell lines of four kinds, for `drugs.fit_drug_response`.
 

@@ -182,6 +182,21 @@ def summary(table: pd.DataFrame, ours: Sequence[str]) -> str:
     )
 
 
+def variable_genes(logged: Any, allowed: np.ndarray | None = None, n: int = 2000) -> np.ndarray:
+    """Columns of the genes that vary most for their mean, ascending; of those allowed (scanpy's default flavor)."""
+    import scanpy as sc
+    from anndata import AnnData
+
+    is_expressed = np.asarray(logged.mean(axis=0)).ravel() > 0
+    candidates = np.flatnonzero(is_expressed if allowed is None else is_expressed & allowed)
+    if len(candidates) <= n:
+        return candidates
+    cells = logged[:, candidates]
+    cells = AnnData(sp.csr_matrix(cells) if sp.issparse(cells) else cells)
+    table = sc.pp.highly_variable_genes(cells, n_top_genes=n, inplace=False)
+    return candidates[table["highly_variable"].to_numpy()]
+
+
 @dataclass
 class _Data:
     """One split, as the baselines take it."""
@@ -201,7 +216,7 @@ class _Data:
     def logged(self) -> dict[str, np.ndarray]:
         """Variable genes of each part."""
         if not self._logged:
-            genes = self._variable()
+            genes = variable_genes(self.X[self.parts["train"]], n=self.n_genes)
             self._logged = {
                 name: _dense(self.X[rows][:, genes]).astype(np.float32) for name, rows in self.parts.items()
             }
@@ -213,20 +228,6 @@ class _Data:
         train = self.logged["train"]
         mean, spread = train.mean(axis=0), np.maximum(train.std(axis=0), 1e-3)
         return {name: np.clip((x - mean) / spread, -10, 10) for name, x in self.logged.items()}
-
-    def _variable(self) -> np.ndarray:
-        import scanpy as sc
-        from anndata import AnnData
-
-        cells = self.X[self.parts["train"]]
-        mean = np.asarray(cells.mean(axis=0)).ravel()
-        expressed = np.flatnonzero(mean > 0)
-        if len(expressed) <= self.n_genes:
-            return expressed
-        table = sc.pp.highly_variable_genes(
-            AnnData(cells[:, expressed]), n_top_genes=self.n_genes, inplace=False
-        )
-        return expressed[table["highly_variable"].to_numpy()]
 
     def spread(self, found: np.ndarray, classes: np.ndarray) -> np.ndarray:
         """Probabilities of the classes that were trained on, in the columns of all."""

@@ -81,6 +81,7 @@ def neighbor_score(
     from sklearn.metrics import f1_score
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
     from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.preprocessing import normalize
 
     vectors = np.asarray(embedding, dtype=np.float32)
     labels = pd.Series(np.asarray(labels, dtype=object))
@@ -103,8 +104,7 @@ def neighbor_score(
         msg = f"{len(types)} of {len(counts)} types have at least {min_cells} cells; need two types to tell apart."
         raise ValueError(msg)
 
-    lengths = np.linalg.norm(vectors[scored], axis=1, keepdims=True)
-    unit = vectors[scored] / np.where(lengths > 0, lengths, 1)  # nearest by cosine = nearest on the sphere
+    unit = normalize(vectors[scored])  # nearest by cosine = nearest on the sphere
     truth = labels[scored].astype(str).to_numpy()
     folds = StratifiedKFold(n_folds, shuffle=True, random_state=rng)
     predicted = cross_val_predict(KNeighborsClassifier(n_neighbors), unit, truth, cv=folds)

@@ -6,10 +6,4 @@ from ._encode import choose_device, choose_precision, encode
 from ._hub import list_models, load
 from ._released import convert_openbiomed
 
-__all__ = [
-    "CellLM",
-    "convert_openbiomed",
-    "list_models",
-    "load",
-    "save",
-]
+__all__ = ["CellLM", "convert_openbiomed", "list_models", "load", "save"]

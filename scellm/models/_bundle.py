@@ -25,17 +25,7 @@ from ..nn import CellLMConfig, Encoder
 from ._card import model_card
 from ._folder import replace_folder
 from ._limits import check_finite_arrays, read_genes
-from ._manifest import (
-    ALL_FILES,
-    CARD,
-    CONFIG,
-    FORMAT,
-    GENES,
-    WEIGHTS,
-    check_format,
-    verify,
-    write_manifest,
-)
+from ._manifest import ALL_FILES, CARD, CONFIG, FORMAT, GENES, WEIGHTS, check_format, verify, write_manifest
 from ._parts import Parts, save_parts, stored_parts
 
 _CONFIG_FIELDS = {"format", "name", "encoder", "tokens", "provenance", "n_parameters", "scellm_version"}
@@ -118,11 +108,7 @@ class CellLM:
 
 
 def save(
-    model: CellLM,
-    path: str | os.PathLike[str],
-    *,
-    overwrite: bool = False,
-    dtype: torch.dtype | None = None,
+    model: CellLM, path: str | os.PathLike[str], *, overwrite: bool = False, dtype: torch.dtype | None = None
 ) -> Path:
     """Save a model as one folder that `load` reads and that can be uploaded as it is.
 
@@ -209,13 +195,6 @@ def read_bundle(folder: Path, *, remedy: str, name: str | None = None, revision:
         What to do about a damaged one; ends the errors.
     name, revision
         Repository and commit, for models from the Hub.
-
-    Raises
-    ------
-    FileNotFoundError
-        A file is missing.
-    ValueError
-        A file was truncated or altered, has a newer format or unknown fields, or the weights do not fit.
     """
     hashes = verify(folder, remedy=remedy)
     saved = read_config(folder, remedy=remedy)

@@ -75,15 +75,6 @@ def download(
         Files taken where it has them; no others are.
     revision, local_files_only
         As in `scellm.models.load`.
-
-    Raises
-    ------
-    FileNotFoundError
-        `local_files_only` and no copy in the cache.
-    ValueError
-        Unknown repository or revision, no access, or not a model of scellm.
-    ConnectionError
-        The Hub cannot be reached and there is no copy, or the download broke off.
     """
     if local_files_only is None and _is_offline():
         local_files_only = True

@@ -23,13 +23,7 @@ BAG_POSITIONS_PER_BATCH = 1_048_576
 
 
 def choose_device(device: torch.device | str | None = "auto") -> torch.device:
-    """The device meant by "auto": CUDA, then MPS, then CPU.
-
-    Raises
-    ------
-    ValueError
-        The device is unknown, or not at hand.
-    """
+    """The device meant by "auto": CUDA, then MPS, then CPU."""
     if device in ("auto", None):
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -50,11 +44,6 @@ def choose_precision(precision: Literal["auto", "fp32", "bf16"], device: torch.d
     """The type meant by "auto": bfloat16 on a GPU that has it, float32 elsewhere.
 
     On CPUs it is float32 whatever the processor, so that the same cells get the same numbers everywhere.
-
-    Raises
-    ------
-    ValueError
-        Unknown precision.
     """
     if precision not in ("auto", "fp32", "bf16"):
         msg = f"precision={precision!r} is unknown; choose 'auto', 'fp32' or 'bf16'."

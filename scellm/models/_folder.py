@@ -19,13 +19,6 @@ def replace_folder(target: Path, *, overwrite: bool, contents: tuple[str, ...]) 
         The folder to make; a link is followed.
     overwrite
         Whether an existing folder may be replaced; only one that holds nothing but `contents` is.
-
-    Raises
-    ------
-    FileExistsError
-        `target` may not be replaced.
-    OSError
-        The folder could not be written; `target` is as it was.
     """
 
     def check(path: Path) -> None:

@@ -36,10 +36,7 @@ _COLUMNS = (
 
 
 def load(
-    name_or_path: str | os.PathLike[str],
-    *,
-    revision: str | None = None,
-    local_files_only: bool | None = None,
+    name_or_path: str | os.PathLike[str], *, revision: str | None = None, local_files_only: bool | None = None
 ) -> CellLM:
     """Load a model from a folder, from the package, or from the Hugging Face Hub.
 

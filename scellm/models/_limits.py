@@ -20,13 +20,7 @@ _QUANTILES = 1001
 
 
 def read_genes(path: Path, remedy: str) -> GeneVocabulary:
-    """The vocabulary of a model folder.
-
-    Raises
-    ------
-    ValueError
-        It is too large, no text, or no list of genes.
-    """
+    """The vocabulary of a model folder."""
     if (size := path.stat().st_size) > MAX_GENES_BYTES:
         msg = f"`{path}` has {size / 1e6:,.0f} MB, more than any list of genes. {remedy}"
         raise ValueError(msg)
@@ -42,13 +36,7 @@ def read_genes(path: Path, remedy: str) -> GeneVocabulary:
 
 
 def check_finite_arrays(arrays: Mapping[str, Any], path: Path, remedy: str) -> None:
-    """That all numbers of a model are finite: it would give NaN to every cell, and the cells would be blamed.
-
-    Raises
-    ------
-    ValueError
-        Some are NaN or infinite.
-    """
+    """That all numbers of a model are finite: it would give NaN to every cell, and the cells would be blamed."""
     for name, array in arrays.items():
         if hasattr(array, "isfinite"):  # torch; numpy knows no bfloat16
             is_finite = bool(array.isfinite().all())
@@ -126,13 +114,7 @@ def _array_problem(tensors: Mapping[str, np.ndarray], n_classes: int, *, calibra
 def check_drug_model(
     folder: Path, encoder: Mapping[str, Any], tensors: Mapping[str, np.ndarray], remedy: str
 ) -> GeneVocabulary:
-    """The vocabulary of a drug model, after its genes, lines, drugs, settings and arrays were found to fit together.
-
-    Raises
-    ------
-    ValueError
-        They do not, or numbers are not finite.
-    """
+    """The vocabulary of a drug model, after its genes, lines, drugs, settings and arrays were found to fit together."""
     check_finite_arrays(tensors, folder / WEIGHTS, remedy)
     vocabulary = read_genes(folder / GENES, remedy)
     where = f"`{folder}` is damaged"

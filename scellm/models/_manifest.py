@@ -71,14 +71,6 @@ def verify(
     Returns
     -------
     SHA-256 of each of `names`; for the files of parts, what it should be.
-
-    Raises
-    ------
-    FileNotFoundError
-        Files are missing.
-    ValueError
-        The folder holds a pickle instead, the manifest is unreadable or newer, or a file was truncated or
-        altered.
     """
     _check_present(folder, remedy=remedy)
     files = _read_manifest(folder, remedy=remedy)

@@ -142,13 +142,6 @@ def write_part(folder: str | os.PathLike[str], name: str, part: Part | None) -> 
         One of `PARTS`.
     part
         The part; `None` takes it away.
-
-    Raises
-    ------
-    FileNotFoundError
-        No such folder, or files of the model are missing.
-    ValueError
-        Unknown name, a damaged folder, or values that cannot be stored.
     """
     check_name(name)
     target = Path(folder)

@@ -10,8 +10,8 @@ import pandas as pd
 
 from .._keys import CELL_TYPE, X_SCELLM
 from ._colours import CONFIDENCE, colours_of, palette
-from ._figure import finish, plain, short
-from ._results import REFUSALS, check_adata, read_confidence, read_labels
+from ._figure import color_bar, dot, finish, plain, short
+from ._results import REFUSALS, names_of, read_confidence, read_labels
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -74,14 +74,12 @@ def annotation(
     ValueError
         `ax` is not two axes.
     """
-    check_adata(adata)
     labels, confidence = read_labels(adata, key), read_confidence(adata, key)
     xy = _coordinates(adata, basis)
     if ax is not None and np.size(ax) != 2:
         msg = f"ax= takes two axes, one for labels and one for confidence; found {np.size(ax)}."
         raise ValueError(msg)
-    names = [name for name in labels.cat.categories if name not in REFUSALS]
-    names += [name for name in REFUSALS if name in labels.cat.categories]
+    names = names_of(labels)
     is_ours = ax is None
     left, right = _two_axes(len(names), max(map(len, map(short, names)))) if is_ours else np.ravel(ax)
     size = size or float(np.clip(60_000 / len(labels), 1.0, 40.0))
@@ -101,15 +99,12 @@ def annotation(
     _scatter(right, xy[~is_known], "#DDDDDD", size)
     order = order[is_known[order]]
     dots = _scatter(right, xy[order], confidence[order], size, cmap=CONFIDENCE, vmin=0, vmax=1)
-    bar = right.figure.colorbar(dots, ax=right, fraction=0.05, pad=0.02, aspect=30)
-    bar.outline.set_visible(False)
+    color_bar(dots, right, fraction=0.05, pad=0.02, aspect=30)
     name = basis.removeprefix("X_").upper() if basis == "X_umap" else basis.removeprefix("X_")
     for axes, title in ((left, "cell type"), (right, "confidence")):
         axes.set(title=title, xlabel=f"{name} 1", ylabel=f"{name} 2", xticks=[], yticks=[])
         axes.spines[["top", "right"]].set_visible(False)
         plain(axes)
-    bar.ax.grid(visible=False)
-    bar.ax.tick_params(labelsize=8)
     return finish([left, right], is_ours=is_ours, show=show, return_fig=return_fig)
 
 
@@ -143,22 +138,10 @@ def _scatter(ax: Axes, xy: np.ndarray, colours: object, size: float, **options: 
 
 def _legend(ax: Axes, names: list[str], colours: dict[str, str], counts: pd.Series) -> None:
     """Names, numbered where color alone does not do, with their numbers of cells."""
-    from matplotlib.lines import Line2D
-
     many = len(names) > NAMED_ALONE
     numbers = {name: f"{i} " for i, name in enumerate(names, 1) if many and name not in REFUSALS}
     handles = [
-        Line2D(
-            [],
-            [],
-            marker="o",
-            ls="",
-            ms=6,
-            mew=0,
-            color=colours[name],
-            label=f"{numbers.get(name, '')}{short(name)} ({counts[name]:,})",
-        )
-        for name in names
+        dot(f"{numbers.get(name, '')}{short(name)} ({counts[name]:,})", colours[name]) for name in names
     ]
     ax.legend(
         handles=handles,

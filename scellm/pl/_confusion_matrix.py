@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from .._keys import CELL_TYPE
-from ._figure import finish, new_axes, plain, short
+from ._figure import color_bar, finish, new_axes, plain, short
 from ._results import REFUSALS, read_labels, read_truth
 
 if TYPE_CHECKING:
@@ -89,11 +89,7 @@ def confusion_matrix(
     _separate(ax, counts)
     if max(counts.shape) <= WRITTEN_UP_TO:
         _write_numbers(ax, shares, None if normalize else counts)
-    bar = ax.figure.colorbar(image, ax=ax, fraction=0.046, pad=0.02)
-    bar.set_label("share of the known type" if normalize else "cells", fontsize=8)
-    bar.ax.tick_params(labelsize=8)
-    bar.ax.grid(visible=False)
-    bar.outline.set_visible(False)
+    color_bar(image, ax, "share of the known type" if normalize else "cells", fraction=0.046, pad=0.02)
     return finish(ax, is_ours=is_ours, show=show, return_fig=return_fig)
 
 

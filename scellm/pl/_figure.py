@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 LONGEST_NAME = 34
 """Characters of a class name that are drawn."""
@@ -38,6 +39,22 @@ def plain(ax: Axes, *, grid: str | None = None) -> None:
     for label in (ax.xaxis.label, ax.yaxis.label):
         label.set_fontsize(9)
     ax.title.set_fontsize(10)
+
+
+def color_bar(drawn: Any, ax: Axes, label: str = "", **options: Any) -> None:
+    """A bar beside axes that says what the colors of `drawn` mean; `options` are those of matplotlib."""
+    bar = ax.figure.colorbar(drawn, ax=ax, **options)
+    bar.set_label(label, fontsize=8)
+    bar.ax.tick_params(labelsize=8)
+    bar.ax.grid(visible=False)  # scanpy's style draws one
+    bar.outline.set_visible(False)
+
+
+def dot(label: str, color: str, size: float = 6) -> Line2D:
+    """A dot for a legend."""
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], marker="o", ls="", mew=0, ms=size, color=color, label=label)
 
 
 def finish(

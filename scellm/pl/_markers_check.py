@@ -13,8 +13,8 @@ from .._checks import get_matrix
 from .._keys import CELL_TYPE
 from .._warn import warn
 from ..data._expression import judge_values
-from ._figure import finish, new_axes, plain, short
-from ._results import REFUSALS, read_labels
+from ._figure import color_bar, dot, finish, new_axes, plain, short
+from ._results import REFUSALS, names_of, read_labels
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -92,8 +92,7 @@ def markers_check(
     genes = [gene for part in found.values() for gene in part]
     values = _expression(X, var.index.get_indexer(genes), where)  # (n_obs, n_columns)
 
-    names = [name for name in labels.cat.categories if name not in REFUSALS]
-    names += [name for name in REFUSALS if name in labels.cat.categories]
+    names = names_of(labels)
     rows = [(labels == name).to_numpy() for name in names]
     mean = np.array([values[row].mean(axis=0) for row in rows])  # (n_types, n_columns)
     share = np.array([(values[row] > 0).mean(axis=0) for row in rows])
@@ -154,21 +153,7 @@ def _name_groups(ax: Axes, found: Mapping[str, Sequence[str]]) -> None:
 
 def _keys(ax: Axes, dots: Any) -> None:
     """What size and color mean."""
-    from matplotlib.lines import Line2D
-
-    handles = [
-        Line2D(
-            [],
-            [],
-            marker="o",
-            ls="",
-            color="0.6",
-            mew=0,
-            ms=np.sqrt(LARGEST_DOT * share),
-            label=f"{share:.0%}",
-        )
-        for share in (0.25, 0.5, 1.0)
-    ]
+    handles = [dot(f"{share:.0%}", "0.6", np.sqrt(LARGEST_DOT * share)) for share in (0.25, 0.5, 1.0)]
     ax.legend(
         handles=handles,
         title="express it",
@@ -179,11 +164,8 @@ def _keys(ax: Axes, dots: Any) -> None:
         title_fontsize=8,
         alignment="left",
     )
-    bar = ax.figure.colorbar(dots, ax=ax, fraction=0.05, pad=0.02, shrink=0.5, anchor=(0.0, 0.0), aspect=12)
-    bar.set_label("mean / highest", fontsize=8)
-    bar.ax.tick_params(labelsize=8)
-    bar.ax.grid(visible=False)
-    bar.outline.set_visible(False)
+    place = {"fraction": 0.05, "pad": 0.02, "shrink": 0.5, "anchor": (0.0, 0.0), "aspect": 12}
+    color_bar(dots, ax, "mean / highest", **place)
 
 
 def _ranked(adata: AnnData, key: str, n_genes: int) -> dict[str, list[str]]:

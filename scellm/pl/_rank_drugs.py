@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .._checks import check_anndata
 from .._keys import RANK_DRUGS
 from ..drugs._record import RankRecord
 from ._figure import finish, short
-from ._results import check_adata
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,7 +75,7 @@ def rank_drugs(
     ValueError
         `n_drugs` is below 1, no group is named, or one `ax` for several groups.
     """
-    check_adata(adata)
+    check_anndata(adata)
     if n_drugs < 1:
         msg = f"n_drugs={n_drugs!r} must be at least 1."
         raise ValueError(msg)

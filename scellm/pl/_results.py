@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 from anndata import AnnData
@@ -16,14 +14,9 @@ REFUSALS = ("unassigned", "novel")
 """Categories that are no cell type."""
 
 
-def check_adata(adata: Any) -> None:
-    """Refuse what is no AnnData."""
-    check_anndata(adata)
-
-
 def read_labels(adata: AnnData, key: str) -> pd.Series:
     """The predicted types, categorical text."""
-    check_adata(adata)
+    check_anndata(adata)
     if key not in adata.obs:
         added = "" if key == CELL_TYPE else f", key_added={key!r}"
         msg = (
@@ -36,7 +29,7 @@ def read_labels(adata: AnnData, key: str) -> pd.Series:
 
 def read_truth(adata: AnnData, truth: str) -> pd.Series:
     """The types taken as true, categorical text; missing ones stay missing."""
-    check_adata(adata)
+    check_anndata(adata)
     if truth not in adata.obs:
         msg = f"{truth!r} is not in `adata.obs`, which has {list(adata.obs)}. Pass the column of the known types."
         raise KeyError(msg)
@@ -53,6 +46,12 @@ def read_confidence(adata: AnnData, key: str) -> np.ndarray:
         )
         raise KeyError(msg)
     return adata.obs[name].to_numpy(dtype=float)
+
+
+def names_of(labels: pd.Series) -> list[str]:
+    """The categories, those that are no cell type last."""
+    names = list(labels.cat.categories)
+    return [name for name in names if name not in REFUSALS] + [name for name in REFUSALS if name in names]
 
 
 def as_categories(adata: AnnData, key: str) -> pd.Series:

@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pandas as pd
 
+from ._colours import OKABE_ITO
+from ._figure import finish, new_axes
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 class Trained(Protocol):
@@ -45,8 +49,6 @@ NOT_LOSSES = frozenset(
     }
 )
 """Columns of a training log that are not drawn as losses."""
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
-"""Told apart by color-blind readers (Okabe and Ito)."""
 
 
 def training_history(
@@ -54,7 +56,8 @@ def training_history(
     *,
     ax: Axes | None = None,
     show: bool | None = None,
-) -> Axes | None:
+    return_fig: bool | None = None,
+) -> Axes | Figure | None:
     """Draw the losses of a pretraining run, and beneath them how the embeddings fill their sphere.
 
     Parameters
@@ -67,10 +70,12 @@ def training_history(
         where the log has them.
     show
         Show the figure; `None` shows it if no `ax` is given.
+    return_fig
+        Return the figure instead of the axes.
 
     Returns
     -------
-    The axes of the losses, or `None` if the figure was shown. The second panel, if there is one, is
+    The axes of the losses, the figure if `return_fig=True`, or `None` if it was shown. The second panel, if there is one, is
     `ax.figure.axes[1]`.
 
     Raises
@@ -82,8 +87,6 @@ def training_history(
     ValueError
         A model that was loaded, which has no history.
     """
-    import matplotlib.pyplot as plt
-
     stages = (
         {str(name): _read(part) for name, part in log.items()}
         if isinstance(log, Mapping)
@@ -94,12 +97,16 @@ def training_history(
     losses = [name for name in columns if name not in NOT_LOSSES]
     watched = [name for name in EMBEDDING if name in columns]
     if is_ours and watched:
+        import matplotlib.pyplot as plt
+
         _, (ax, below) = plt.subplots(
             2, figsize=(7, 5), layout="constrained", sharex=True, height_ratios=(3, 2)
         )
     elif is_ours:
-        _, ax = plt.subplots(figsize=(6, 3.6), layout="constrained")
-    looks = {name: (COLOURS[i % len(COLOURS)], "-", name.replace("_", " ")) for i, name in enumerate(losses)}
+        ax = new_axes(6, 3.6)
+    looks = {
+        name: (OKABE_ITO[i % len(OKABE_ITO)], "-", name.replace("_", " ")) for i, name in enumerate(losses)
+    }
     _draw(ax, stages, looks, is_beside=below is not None)
     _name_stages(ax, stages)
     ax.set(ylabel="loss", ylim=(0, None))
@@ -108,10 +115,7 @@ def training_history(
         below.set(ylabel="embeddings")
         below.axhline(0, color="0.85", lw=1, zorder=0)
     (ax if below is None else below).set(xlabel="optimizer step")
-    if show if show is not None else is_ours:
-        plt.show()
-        return None
-    return ax
+    return finish(ax, is_ours=is_ours, show=show, return_fig=return_fig)
 
 
 def _draw(

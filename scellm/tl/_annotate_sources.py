@@ -13,9 +13,10 @@ from anndata import AnnData
 from .._warn import warn
 from ..annotation._annotator import Annotator
 from ..annotation._fit import fit_annotator
+from ..metrics._baselines import variable_genes
 from ..models import CellLM
 from ._read_labels import Labels, group_columns, read_groups, read_labels
-from ._vectors import cell_vectors, log_expression, variable_genes
+from ._vectors import cell_vectors, log_expression
 
 FEW_GENES, MANY_GENES = 0.5, 0.9
 """Share of the genes of a head on genes below which it is refused, and below which that is worth a word (ours)."""

@@ -60,12 +60,7 @@ class Cells:
     """Cells held out whose class no training cell has."""
 
 
-def split_labelled(
-    adata: AnnData,
-    read: Labels,
-    rows: np.ndarray,
-    parts: Parts,
-) -> Cells:
+def split_labelled(adata: AnnData, read: Labels, rows: np.ndarray, parts: Parts) -> Cells:
     """Train, validation and test; classes that no training cell has are taken out and named."""
     groups = {
         option: None if column is None else read_groups(adata, column, rows, option=option, name="adata")
@@ -172,11 +167,7 @@ def compare(
 
 
 def report_of(
-    n_obs: int,
-    rows: np.ndarray,
-    cells: Cells,
-    found: dict[str, Any],
-    comparison: Comparison | None,
+    n_obs: int, rows: np.ndarray, cells: Cells, found: dict[str, Any], comparison: Comparison | None
 ) -> dict[str, Any]:
     """What goes to `uns`: no class names as keys, so that any name survives a file."""
     split = cells.split

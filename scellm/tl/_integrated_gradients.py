@@ -20,12 +20,7 @@ BAG_POSITIONS_AT_ONCE = 524_288
 
 
 def integrated_gradients(
-    model: CellLM,
-    tokens: Tokens,
-    directions: np.ndarray,
-    n_steps: int,
-    device: torch.device,
-    progress: tqdm,
+    model: CellLM, tokens: Tokens, directions: np.ndarray, n_steps: int, device: torch.device, progress: tqdm
 ) -> tuple[np.ndarray, np.ndarray]:
     r"""Integrated gradients :cite:p:`Sundararajan2017` of each cell's cosine with its direction, by captum.
 
@@ -50,11 +45,6 @@ def integrated_gradients(
     Returns
     -------
     (n_tokens,) attribution of each token, and (n,) what f(v) - f(0) exceeds their sum by.
-
-    Raises
-    ------
-    ImportError
-        captum is not installed.
     """
     try:
         from captum.attr import IntegratedGradients

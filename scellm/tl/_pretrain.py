@@ -16,15 +16,7 @@ from .._version import __version__
 from ..data import Corpus, GeneVocabulary, Sampler, TokenConfig
 from ..models import CellLM, choose_device
 from ..nn import CellLMConfig, Encoder
-from ..train import (
-    PretrainConfig,
-    World,
-    deepen,
-    init_from_corpus,
-    sample_corpus,
-    sample_labels,
-    train,
-)
+from ..train import PretrainConfig, World, deepen, init_from_corpus, sample_corpus, sample_labels, train
 from ..train._recipe import GeneInit, check_gene_init
 
 if TYPE_CHECKING:
@@ -150,13 +142,7 @@ def pretrain(
     [1.0, 2.0]
     """
     settings = PretrainConfig.from_dict(
-        {
-            "objectives": objectives,
-            "batch_size": batch_size,
-            "max_steps": max_steps,
-            "seed": rng,
-            **recipe,
-        }
+        {"objectives": objectives, "batch_size": batch_size, "max_steps": max_steps, "seed": rng, **recipe}
     )
     tokens = TokenConfig(target_sum=settings.views.target_sum, max_genes=max_genes)
     if vocabulary is None and init is not None:

@@ -42,11 +42,6 @@ def run_recipe(
         Folder for checkpoints, logs and the model.
     resume, device, layer, gene_key, show_progress
         As in `tl.pretrain`.
-
-    Raises
-    ------
-    ValueError
-        No data; otherwise as `tl.pretrain`.
     """
     sources = list(data) or list(recipe.data)
     if not sources:

@@ -45,10 +45,7 @@ def cell_vectors(
 
 
 def log_expression(
-    adata: AnnData,
-    model: CellLM,
-    source: ReadOptions | Mapping[str, Any],
-    genes: np.ndarray | None = None,
+    adata: AnnData, model: CellLM, source: ReadOptions | Mapping[str, Any], genes: np.ndarray | None = None
 ) -> tuple[sp.csr_array, np.ndarray]:
     """log1p CP10k over the vocabulary genes, (n_obs, n_genes) CSR, and which of them the data has, (n_genes,) bool.
 
@@ -59,20 +56,6 @@ def log_expression(
             logged if genes is None else logged.tocsc()[:, genes].tocsr() for _, logged in cells.log1p()
         ]
     return sp.csr_array(sp.vstack(blocks, format="csr")), cells.has_gene
-
-
-def variable_genes(logged: sp.csr_array, allowed: np.ndarray, n: int = 2000) -> np.ndarray:
-    """Ids of the genes that vary most for their mean, ascending; of those allowed (scanpy's default flavour)."""
-    import scanpy as sc
-
-    mean = np.asarray(logged.mean(axis=0)).ravel()
-    candidates = np.flatnonzero(allowed & (mean > 0))
-    if len(candidates) <= n:
-        return candidates
-    table = sc.pp.highly_variable_genes(
-        AnnData(sp.csr_matrix(logged[:, candidates])), n_top_genes=n, inplace=False
-    )
-    return candidates[table["highly_variable"].to_numpy()]
 
 
 def _is_of(found: Any, record: Any, model: CellLM, cells: Expression) -> bool:

@@ -15,9 +15,10 @@ from pathlib import Path
 import anndata as ad
 import numpy as np
 import pandas as pd
+from _profiles import draw_counts
 from validation import SETS
 
-from scellm.data import draw_counts, pack
+from scellm.data import pack
 
 LABELS = ("cell_type", "malignant", "tissue")
 

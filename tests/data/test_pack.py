@@ -164,7 +164,7 @@ def test_a_file_that_was_cut_off_is_refused(path, share):
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
     with pytest.raises(
-        ValueError, match=r"corpus.scellm.h5 cannot be opened as HDF5 .*copy it again, or pack it again"
+        ValueError, match=r"corpus.scellm.h5: the file cannot be read .*copy it again, or pack it again"
     ):
         Corpus.build(path)
 
@@ -223,7 +223,7 @@ def test_a_flipped_bit_in_the_vocabulary_is_found(path):
         ),
         (
             lambda f: f["datasets/0"].attrs.modify("shape", (N_OBS, 7)),
-            "dataset 'counts' .*values for 7 columns",
+            "dataset 'counts' .*values for 7 places",
         ),
         (
             lambda f: f["datasets/0"].attrs.modify("shape", (9, 19)),
