@@ -14,7 +14,7 @@ SOURCES = {path.relative_to(PACKAGE).as_posix(): path.read_text("utf-8") for pat
 LONGEST_BODY, LONGEST_FILE = 60, 400
 MOST_PARAMETERS, MOST_PUBLIC_PARAMETERS = 8, 20
 LONG_FILES = {
-    "data/_expression.py": "the one reader: what it gives, records and refuses belongs together",
+    "data/cells/_expression.py": "the one reader: what it gives, records and refuses belongs together",
     "train/_info_nce.py": "the loss in stripes: formulas, forward and backward side by side",
     "train/_trainer.py": "the loop in plain sight, step by step",
 }

@@ -2,8 +2,8 @@
 
 import pytest
 
-from scellm.data._nomenclature import read_table
 from scellm.data.genes import build
+from scellm.data.genes._nomenclature import read_table
 
 HGNC = """hgnc_id\tsymbol\tlocus_type\tstatus\talias_symbol\tprev_symbol\tensembl_gene_id
 HGNC:1\tBBB\tgene with protein product\tApproved\t"b1|b2"\tOLDB\tENSG00000000002
@@ -51,7 +51,7 @@ def tables(arguments, tmp_path, monkeypatch, capsys):
     """Rows of the tables written."""
     build.main(arguments)
     assert "human: 3 rows" in capsys.readouterr().out
-    monkeypatch.setattr("scellm.data._nomenclature.files", lambda package: tmp_path)
+    monkeypatch.setattr("scellm.data.genes._nomenclature.files", lambda package: tmp_path)
     (tmp_path / "genes").symlink_to(tmp_path / "out")
     return {name: read_table(f"{name}.tsv.gz")[1] for name in ("human", "human_other", "mouse")}
 

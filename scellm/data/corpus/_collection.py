@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from .._files import check_folder
+from ..._files import check_folder
+from ..genes._vocabulary import GeneVocabulary
 from ._labels import StoredLabels
 from ._sources import ZARR_BLOCK, Harmonizer, ReadOptions, StoredSource, about_dataset, read_origin
 from ._stored import StoredMatrix, open_zarr
-from ._vocabulary import GeneVocabulary
 
 ENCODING = "annbatch-preshuffled"
 """What the root of a collection says it is."""
