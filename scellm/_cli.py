@@ -41,7 +41,7 @@ examples:
   scellm embed cells.h5ad
   scellm embed cells.zarr -o embedded.zarr --layer counts
   scellm embed cells.h5ad --use-raw --gene-key gene_ids --device cuda
-  scellm embed cells.h5ad --model organisation/name --key-added X_other
+  scellm embed cells.h5ad --model organization/name --key-added X_other
 
 exit codes: 0 done, 1 refused (the reason is on stderr), 2 wrong usage, 130 interrupted
 """

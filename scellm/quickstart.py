@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     adata = sc.datasets.pbmc68k_reduced()
     del adata.obsm["X_pca"], adata.varm["PCs"], adata.uns["pca"]  # of the scaled X
     print(f"Embedding {adata.n_obs} blood cells with {adata.raw.n_vars} genes ...", flush=True)
-    # X is scaled, raw is log-normalised; 765 genes are 4 % of the vocabulary
+    # X is scaled, raw is log-normalized; 765 genes are 4 % of the vocabulary
     scellm.tl.embed(adata, use_raw=True, min_overlap=0.03)
     scellm.tl.annotate(adata, use_raw=True, min_overlap=0.03)
     adata.obsm["X_pca"] = pca_of_raw(adata)
@@ -58,21 +58,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def pca_of_raw(adata: AnnData) -> np.ndarray:
-    """The usual alternative on the same values: PCA of the log-normalised genes, (n_obs, N_PCS)."""
+    """The usual alternative on the same values: PCA of the log-normalized genes, (n_obs, N_PCS)."""
     import scanpy as sc
 
     return sc.pp.pca(adata.raw.to_adata().X, n_comps=N_PCS, random_state=0)
 
 
 def comparison(adata: AnnData) -> str:
-    """One line: neighbours' macro-F1 in the embedding and in PCA."""
+    """One line: neighbors' macro-F1 in the embedding and in PCA."""
     from scellm.metrics import neighbor_score
 
     scores = {key: neighbor_score(adata.obsm[key], adata.obs[LABELS]) for key in ("X_scellm", "X_pca")}
     score = scores["X_scellm"]
     left_out = f", {sum(score.left_out.values())} cells of rarer types left out" if score.left_out else ""
     return (
-        f"Cell types from 15 nearest neighbours, macro-F1 over {len(score.f1)} types{left_out}: "
+        f"Cell types from 15 nearest neighbors, macro-F1 over {len(score.f1)} types{left_out}: "
         f"X_scellm {score.macro_f1:.3f}, PCA of the same cells {scores['X_pca'].macro_f1:.3f}"
     )
 
@@ -85,7 +85,7 @@ def write_cells(adata: AnnData, path: Path) -> Path:
 
 
 def draw_umap(adata: AnnData, path: Path) -> Path:
-    """Draw the UMAP coloured by the population a cell was likened to when it was published, and by predicted type."""
+    """Draw the UMAP colored by the population a cell was likened to when it was published, and by predicted type."""
     import matplotlib
     from matplotlib.figure import Figure  # without pyplot: no window, no global state
 

@@ -41,8 +41,8 @@ def n_parameters(function: Function) -> int:
 
 
 def is_public(function: Function, file: str) -> bool:
-    """Whether a package exports the function: its `__init__` names it."""
-    text = SOURCES.get(f"{Path(file).parent.as_posix()}/__init__.py", "")
+    """Whether a package exports the function: the `__init__` of its part of `scellm` names it."""
+    text = SOURCES.get(f"{Path(file).parts[0]}/__init__.py", "")
     return not function.name.startswith("_") and f'"{function.name}"' in text
 
 

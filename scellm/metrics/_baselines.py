@@ -1,4 +1,4 @@
-"""What simple methods reach on the same cells: logistic regression, PCA with neighbours, celltypist."""
+"""What simple methods reach on the same cells: logistic regression, PCA with neighbors, celltypist."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 METHODS = ("logistic", "pca_knn", "celltypist")
 NAMES = {
     "logistic": "logistic regression on 2,000 variable genes",
-    "pca_knn": "PCA and nearest neighbours",
+    "pca_knn": "PCA and nearest neighbors",
     "celltypist": "celltypist",
 }
 PENALTIES = (0.01, 1.0)
@@ -73,8 +73,8 @@ def compare_baselines(
 ) -> Comparison:
     """Score simple classifiers, and predictions of your own, on one split.
 
-    - `"logistic"`: multinomial logistic regression with balanced classes on the most variable genes, standardised.
-    - `"pca_knn"`: a vote of 15 neighbours, weighted by distance, among 50 principal components of those genes, not standardised.
+    - `"logistic"`: multinomial logistic regression with balanced classes on the most variable genes, standardized.
+    - `"pca_knn"`: a vote of 15 neighbors, weighted by distance, among 50 principal components of those genes, not standardized.
     - `"celltypist"`: what `celltypist.train` makes of all genes :cite:p:`DominguezConde2022`, with its own choice of
       genes and by stochastic gradient descent (its other solver asks for scikit-learn below 1.8); needs the extra
       `celltypist`.
@@ -209,7 +209,7 @@ class _Data:
 
     @property
     def standard(self) -> dict[str, np.ndarray]:
-        """The same, standardised by the training cells."""
+        """The same, standardized by the training cells."""
         train = self.logged["train"]
         mean, spread = train.mean(axis=0), np.maximum(train.std(axis=0), 1e-3)
         return {name: np.clip((x - mean) / spread, -10, 10) for name, x in self.logged.items()}
@@ -250,7 +250,7 @@ def _pca_knn(data: _Data) -> tuple[np.ndarray, np.ndarray | None]:
     from sklearn.decomposition import PCA
     from sklearn.neighbors import KNeighborsClassifier
 
-    # not standardised, which lets the noise of rare genes in
+    # not standardized, which lets the noise of rare genes in
     pca = PCA(min(50, *data.logged["train"].shape), random_state=data.rng)
     train = pca.fit_transform(data.logged["train"])
     k = min(15, len(train))
@@ -366,7 +366,7 @@ def _check(X: Any, classes: np.ndarray, predictions: Any, n_test: int, chosen: S
     largest = X.max() if X.shape[1] else 0
     if largest > 20:
         msg = (
-            f"X goes up to {largest:g}, which is no log1p of counts per 10,000. Normalise first: "
+            f"X goes up to {largest:g}, which is no log1p of counts per 10,000. Normalize first: "
             "sc.pp.normalize_total(adata, target_sum=1e4); sc.pp.log1p(adata)."
         )
         raise ValueError(msg)

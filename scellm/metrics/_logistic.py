@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 
 PENALTY = 0.1
-"""C of logistic regression on standardised features (ours: chosen on labelled sets of the training corpus)."""
+"""C of logistic regression on standardized features (ours: chosen on labeled sets of the training corpus)."""
 
 
 def logistic_regression(

@@ -1,4 +1,4 @@
-"""How well neighbours in an embedding share a cell type."""
+"""How well neighbors in an embedding share a cell type."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class NeighborScore:
         Scored cells.
     left_out
         Cells of each type that is too small to be scored.
-    n_unlabelled
+    n_unlabeled
         Cells without a label.
     """
 
@@ -36,7 +36,7 @@ class NeighborScore:
     f1: dict[str, float]
     n_cells: int
     left_out: dict[str, int]
-    n_unlabelled: int
+    n_unlabeled: int
 
 
 def neighbor_score(
@@ -48,7 +48,7 @@ def neighbor_score(
     min_cells: int = 10,
     rng: int = 0,
 ) -> NeighborScore:
-    """Macro-F1 of labels predicted from the nearest neighbours, cross-validated.
+    """Macro-F1 of labels predicted from the nearest neighbors, cross-validated.
 
     Each cell's label is predicted by a vote of its `n_neighbors` nearest cells by cosine distance among the
     other folds. No parameter is fitted, so the score is that of the embedding alone.
@@ -58,13 +58,13 @@ def neighbor_score(
     embedding
         Vectors of the cells, shape (n_obs, dim).
     labels
-        Cell type of each cell, length n_obs; missing values are unlabelled.
+        Cell type of each cell, length n_obs; missing values are unlabeled.
     n_neighbors
-        Voting neighbours; 15 is what `scanpy.pp.neighbors` takes by default.
+        Voting neighbors; 15 is what `scanpy.pp.neighbors` takes by default.
     n_folds
         Folds, stratified by label.
     min_cells
-        Types with fewer cells are left out, of neighbours too, and listed in the result.
+        Types with fewer cells are left out, of neighbors too, and listed in the result.
     rng
         Seed of the folds.
 
@@ -115,5 +115,5 @@ def neighbor_score(
         f1=dict(zip(names, f1.tolist(), strict=True)),
         n_cells=int(scored.sum()),
         left_out={str(name): int(n) for name, n in counts.items() if n < min_cells},
-        n_unlabelled=int(labels.isna().sum()),
+        n_unlabeled=int(labels.isna().sum()),
     )

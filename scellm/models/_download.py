@@ -68,7 +68,7 @@ def download(
     Parameters
     ----------
     repository
-        "organisation/name".
+        "organization/name".
     files
         Files the repository must have.
     optional

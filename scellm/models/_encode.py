@@ -91,7 +91,7 @@ def encode(
     batches: BatchSize | None = None,
     on_batch: Callable[[int], object] | None = None,
 ) -> np.ndarray:
-    """Embed tokenised cells.
+    """Embed tokenized cells.
 
     Parameters
     ----------

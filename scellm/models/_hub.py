@@ -198,7 +198,7 @@ def _no_name(given: Any) -> TypeError:
     return TypeError(
         f"A model is given by name or path, found {shown} ({type(given).__name__}). Pass a name from "
         f"`scellm.models.list_models()` ({', '.join(map(repr, shipped_names())) or 'none is shipped'}), the path of "
-        "a model folder, or a Hugging Face repository 'organisation/name'."
+        "a model folder, or a Hugging Face repository 'organization/name'."
     )
 
 
@@ -214,7 +214,7 @@ def _not_found(name_or_path: str | os.PathLike[str]) -> Exception:
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return ValueError(
         f"No model is named {name!r}.{hint} Known on this machine: {', '.join(map(repr, known)) or 'none'}; "
-        "a folder or a Hugging Face repository 'organisation/name' can be given as well."
+        "a folder or a Hugging Face repository 'organization/name' can be given as well."
     )
 
 

@@ -56,7 +56,7 @@ def convert_openbiomed(
 
     The converted encoder gives the encodings of the published code run on one cell per batch, including its
     quirks: log1p values clipped and cut to whole numbers (a value below 1 is bin 0), padding to `context`
-    that takes part in the attention's normaliser, and cells with more than `context - 1` expressed genes cut
+    that takes part in the attention's normalizer, and cells with more than `context - 1` expressed genes cut
     in the order of `gene_list`.
 
     Parameters

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NAMED_ALONE = 7
-"""Most classes that colour alone tells apart; with more, classes are numbered in the figure."""
+"""Most classes that color alone tells apart; with more, classes are numbered in the figure."""
 LEGEND_ROWS = 22
 """Classes in one column of the legend."""
 
@@ -38,12 +38,12 @@ def annotation(
 
     Cells are drawn in random order on the left, so that no type hides another, and the least sure ones last on the
     right. Nothing is computed: the coordinates must be there. More than seven types are numbered where most of their
-    cells lie, as no set of so many colours can be told apart by all readers.
+    cells lie, as no set of so many colors can be told apart by all readers.
 
     Parameters
     ----------
     adata
-        Cells that `tl.annotate` has labelled.
+        Cells that `tl.annotate` has labeled.
     key
         Key of the labels in `adata.obs`.
     basis
@@ -63,7 +63,7 @@ def annotation(
     `adata` is no view:
 
     `adata.uns[f"{key}_colors"]` : array of str
-        Colour of each category, which scanpy's figures use too.
+        Color of each category, which scanpy's figures use too.
 
     Raises
     ------
@@ -142,7 +142,7 @@ def _scatter(ax: Axes, xy: np.ndarray, colours: object, size: float, **options: 
 
 
 def _legend(ax: Axes, names: list[str], colours: dict[str, str], counts: pd.Series) -> None:
-    """Names, numbered where colour alone does not do, with their numbers of cells."""
+    """Names, numbered where color alone does not do, with their numbers of cells."""
     from matplotlib.lines import Line2D
 
     many = len(names) > NAMED_ALONE

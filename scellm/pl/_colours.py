@@ -1,4 +1,4 @@
-"""Colours of cell types: shared with scanpy, and told apart by colour-blind readers as far as colours can be."""
+"""Colors of cell types: shared with scanpy, and told apart by color-blind readers as far as colors can be."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import numpy as np
 from anndata import AnnData
 
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
-"""Seven colours that all common forms of colour vision tell apart (Okabe and Ito), without black."""
+"""Seven colors that all common forms of color vision tell apart (Okabe and Ito), without black."""
 SHADES = (0.0, -0.45, 0.5, -0.25, 0.28, -0.62)
-"""Towards black (negative) or white: what a colour is told apart by once its hue is taken."""
+"""Towards black (negative) or white: what a color is told apart by once its hue is taken."""
 REFUSED = {"unassigned": "#C8C8C8", "novel": "#000000"}
 """The two answers that are no cell type."""
 CONFIDENCE = "cividis"
-"""Colour map of numbers: even in lightness, the same for colour-blind readers."""
+"""Color map of numbers: even in lightness, the same for color-blind readers."""
 
 
 def palette(names: list[str]) -> dict[str, str]:
-    """A colour for each name: seven hues, then the same hues darker and lighter, up to 42, then from the start.
+    """A color for each name: seven hues, then the same hues darker and lighter, up to 42, then from the start.
 
-    More than seven are not told apart by colour alone, by anybody: figures number their classes then.
+    More than seven are not told apart by color alone, by anybody: figures number their classes then.
     """
     types = [name for name in names if name not in REFUSED]
     colours = [_shade(hue, shade) for shade in SHADES for hue in OKABE_ITO]
@@ -27,7 +27,7 @@ def palette(names: list[str]) -> dict[str, str]:
 
 
 def colours_of(adata: AnnData, key: str) -> dict[str, str]:
-    """Colour by category of `adata.obs[key]`: those in `uns`, as scanpy keeps them, else ours, which are put there."""
+    """Color by category of `adata.obs[key]`: those in `uns`, as scanpy keeps them, else ours, which are put there."""
     from matplotlib.colors import to_hex
 
     names = [str(name) for name in adata.obs[key].cat.categories]
@@ -41,7 +41,7 @@ def colours_of(adata: AnnData, key: str) -> dict[str, str]:
 
 
 def _shade(colour: str, amount: float) -> str:
-    """Mix a colour with black (`amount` below 0) or white."""
+    """Mix a color with black (`amount` below 0) or white."""
     from matplotlib.colors import to_hex, to_rgb
 
     rgb = np.array(to_rgb(colour))

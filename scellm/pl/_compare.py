@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SCORES = {"macro_f1": "macro-F1", "balanced_accuracy": "balanced accuracy", "accuracy": "accuracy"}
 """Columns that are drawn, and what they are called; all are better the higher."""
-NAMES = {"logistic": "logistic regression", "pca_knn": "PCA + neighbours", "embedding": "head on embedding"}
+NAMES = {"logistic": "logistic regression", "pca_knn": "PCA + neighbors", "embedding": "head on embedding"}
 MARKERS = "osD^vPX"
 
 
@@ -40,7 +40,7 @@ def compare(
 ) -> Axes | Figure | None:
     """Draw how scellm did beside the baselines that were trained on the same split.
 
-    Methods keep one colour and one marker in both panels; the best macro-F1 is on top. Below, classes are sorted by how
+    Methods keep one color and one marker in both panels; the best macro-F1 is on top. Below, classes are sorted by how
     far the methods differ, so that what a choice of method costs is seen first.
 
     Parameters
@@ -91,7 +91,7 @@ def compare(
 
 
 def _looks(methods: list[str]) -> dict[str, tuple[str, str]]:
-    """Colour and marker of each method; scellm is always the first blue dot."""
+    """Color and marker of each method; scellm is always the first blue dot."""
     order = sorted(methods, key=lambda name: (not name.startswith("scellm"), name))
     return {name: (OKABE_ITO[i % len(OKABE_ITO)], MARKERS[i % len(MARKERS)]) for i, name in enumerate(order)}
 

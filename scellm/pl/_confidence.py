@@ -38,7 +38,7 @@ def confidence(
     Parameters
     ----------
     adata
-        Cells that `tl.annotate` has labelled.
+        Cells that `tl.annotate` has labeled.
     key
         Key of the labels in `adata.obs`.
     groupby
@@ -56,7 +56,7 @@ def confidence(
     there already and `adata` is no view:
 
     `adata.uns[f"{key}_colors"]` : array of str
-        Colour of each category, which scanpy's figures use too.
+        Color of each category, which scanpy's figures use too.
 
     Raises
     ------

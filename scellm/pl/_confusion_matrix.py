@@ -39,7 +39,7 @@ def confusion_matrix(
     Parameters
     ----------
     adata
-        Cells that `tl.annotate` has labelled.
+        Cells that `tl.annotate` has labeled.
     truth
         Column of `adata.obs` with the known types.
     key

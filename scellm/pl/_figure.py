@@ -61,7 +61,7 @@ def short(name: str) -> str:
 
 
 def ink_on(colour: str) -> str:
-    """Black or white, whichever reads better on a colour."""
+    """Black or white, whichever reads better on a color."""
     from matplotlib.colors import to_rgb
 
     red, green, blue = to_rgb(colour)

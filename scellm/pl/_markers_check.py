@@ -41,16 +41,16 @@ def markers_check(
     show: bool | None = None,
     return_fig: bool | None = None,
 ) -> Axes | Figure | None:
-    """Draw marker genes by predicted type: a dot's size is the share of cells that express the gene, its colour how much.
+    """Draw marker genes by predicted type: a dot's size is the share of cells that express the gene, its color how much.
 
     The labels come from a model; markers are what a biologist can hold against them.
-    Counts are normalised to 10,000 per cell and log1p-transformed for the figure, other values are drawn as they are;
-    the colour of each gene goes from 0 to its highest mean over types.
+    Counts are normalized to 10,000 per cell and log1p-transformed for the figure, other values are drawn as they are;
+    the color of each gene goes from 0 to its highest mean over types.
 
     Parameters
     ----------
     adata
-        Cells that `tl.annotate` has labelled.
+        Cells that `tl.annotate` has labeled.
     markers
         Genes to look at, as a list or by type, as in `{"B cell": ["MS4A1", "CD79A"]}`. `None` takes the `n_genes` that
         are highest in each type from `uns["rank_genes_groups"]`, which
@@ -153,7 +153,7 @@ def _name_groups(ax: Axes, found: Mapping[str, Sequence[str]]) -> None:
 
 
 def _keys(ax: Axes, dots: Any) -> None:
-    """What size and colour mean."""
+    """What size and color mean."""
     from matplotlib.lines import Line2D
 
     handles = [
@@ -194,7 +194,7 @@ def _ranked(adata: AnnData, key: str, n_genes: int) -> dict[str, list[str]]:
         there = f"the one that is there was made for {groupby!r}" if groupby else "there is none"
         msg = (
             f"Without markers= `adata.uns['rank_genes_groups']` is needed for {key!r}, and {there}. Run "
-            f"scanpy.tl.rank_genes_groups(adata, {key!r}) on log-normalised values first, or pass markers=."
+            f"scanpy.tl.rank_genes_groups(adata, {key!r}) on log-normalized values first, or pass markers=."
         )
         raise KeyError(msg)
     names = stored["names"]

@@ -39,7 +39,7 @@ def reliability(
     Parameters
     ----------
     adata
-        Cells that `tl.annotate` has labelled.
+        Cells that `tl.annotate` has labeled.
     truth
         Column of `adata.obs` with the known types. A type that the annotation has no class for is always wrong. Cells
         without one are left out.

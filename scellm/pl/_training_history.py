@@ -26,7 +26,7 @@ EMBEDDING = {
     "uniformity": ("#D55E00", "--", "uniformity\n(lower: more even)"),
     "anisotropy": ("#009E73", ":", "anisotropy\n(1: one cone)"),
 }
-"""Columns of the second panel: colour, line and legend."""
+"""Columns of the second panel: color, line and legend."""
 NOT_LOSSES = frozenset(
     {
         "step",
@@ -46,7 +46,7 @@ NOT_LOSSES = frozenset(
 )
 """Columns of a training log that are not drawn as losses."""
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
-"""Told apart by colour-blind readers (Okabe and Ito)."""
+"""Told apart by color-blind readers (Okabe and Ito)."""
 
 
 def training_history(
@@ -107,7 +107,7 @@ def training_history(
         _draw(below, stages, {name: EMBEDDING[name] for name in watched}, is_beside=True)
         below.set(ylabel="embeddings")
         below.axhline(0, color="0.85", lw=1, zorder=0)
-    (ax if below is None else below).set(xlabel="optimiser step")
+    (ax if below is None else below).set(xlabel="optimizer step")
     if show if show is not None else is_ours:
         plt.show()
         return None

@@ -15,7 +15,7 @@ from ..data import GeneMatch, GeneVocabulary, ValueReport, describe_values, row_
 from ..data.cells._cell_checks import SpeciesCheck
 from ..data.genes._match import MIN_OVERLAP, best_match, check_match
 
-COLUMNS = ("values", "genes", "n_genes", "percent_of_vocabulary", "embed", "suggestion", "details")
+COLUMNS = ("values", "genes", "n_genes", "percent_of_vocabulary", "embed", "what_to_type", "details")
 ROWS_AT_ONCE = 1000
 
 
@@ -48,7 +48,7 @@ def check_input(
     `embed` : str
         What `tl.embed` does with the matrix; begins with "refuses" where it raises an error. All values are
         scaled to the model's target sum over its genes, log1p values after undoing the logarithm.
-    `suggestion` : str
+    `what_to_type` : str
         The call that reads this matrix, or the way out of a refusal.
     `details` : str
         What the verdict on the values rests on, and on how many cells: up to 2,000 are examined. NaN, negative
@@ -171,17 +171,17 @@ def _short(values: ValueReport) -> str:
         )
         return f"log1p, base {base}{'' if values.is_certain else '?'}{total}"
     if values.kind == "normalized" and values.target_sum:
-        return f"normalised, {values.target_sum:,.0f} per cell"
+        return f"normalized, {values.target_sum:,.0f} per cell"
     return {
         "counts": "raw counts",
         "non_integer_counts": "counts, not whole",
-        "normalized": "normalised",
+        "normalized": "normalized",
     }.get(values.kind, values.kind)
 
 
 def _what_embed_does(values: ValueReport) -> str:
     doubt = "" if values.is_certain and values.kind != "non_integer_counts" else ", with a warning"
-    return f"{'undoes the logarithm, ' if values.kind == 'log1p' else ''}normalises{doubt}"
+    return f"{'undoes the logarithm, ' if values.kind == 'log1p' else ''}normalizes{doubt}"
 
 
 def _value_way_out(values: ValueReport) -> str:
@@ -261,7 +261,7 @@ def _point_to_the_best(table: pd.DataFrame) -> pd.DataFrame:
     best = taken.assign(counts=taken["values"] == "raw counts").sort_values(
         "counts", ascending=False, kind="stable"
     )
-    table.loc[refused, "suggestion"] = best["suggestion"].iloc[0]
+    table.loc[refused, "what_to_type"] = best["what_to_type"].iloc[0]
     return table
 
 
@@ -280,7 +280,7 @@ def _text(table: pd.DataFrame, chosen: str, adata: AnnData, matches: list[GeneMa
         lines.append("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
     lines.append("")
     for name in table.index:
-        details, way, embed = table.loc[name, ["details", "suggestion", "embed"]]
+        details, way, embed = table.loc[name, ["details", "what_to_type", "embed"]]
         lines += textwrap.wrap(f"{name}: {details}", 100, subsequent_indent="    ")
         lines += textwrap.wrap(
             f"{'Instead' if embed.startswith('refuses') else 'Type'}: {way}",

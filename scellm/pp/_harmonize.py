@@ -31,7 +31,7 @@ def harmonize_genes(
 
     Finds Ensembl ids, approved, previous and alias symbols, other case, spreadsheet dates and mouse
     one-to-one orthologs; a name that several genes share is left out and listed. `tl.embed` does this by
-    itself: the function is for looking at the result, and for other tools. It does not normalise.
+    itself: the function is for looking at the result, and for other tools. It does not normalize.
 
     Unlike most functions that take an AnnData it returns a new one, since the genes change; `adata` stays
     as it is.

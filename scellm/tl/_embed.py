@@ -49,13 +49,13 @@ def embed(
 ) -> AnnData | None:
     """Embed cells with a pretrained CellLM encoder :cite:p:`Zhao2023`.
 
-    Gives every cell a vector in which cells of similar state lie close together, for neighbours, UMAP,
+    Gives every cell a vector in which cells of similar state lie close together, for neighbors, UMAP,
     clustering and classifiers. The encoder reads each cell's expressed protein-coding genes and nothing else:
     not the other cells, so there is no batch correction and no fitting, and a cell's row is the same in
     whatever company it is embedded.
 
     Raw counts are best. Each cell is scaled to the model's target sum over the vocabulary genes, then
-    log1p-transformed. Normalised values give the same rows: log1p is undone, whatever its target sum, and the
+    log1p-transformed. Normalized values give the same rows: log1p is undone, whatever its target sum, and the
     cell is scaled again. See `pp.check_input` for what would be done with your data.
 
     Parameters

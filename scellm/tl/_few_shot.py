@@ -1,4 +1,4 @@
-"""few_shot: a few labelled cells among many -> a model with a head on genes, beside simple baselines."""
+"""few_shot: a few labeled cells among many -> a model with a head on genes, beside simple baselines."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 NAMES = {"logistic": "logistic regression on all genes", "embedding": "logistic regression on the embedding"}
-"""What the baselines are called in the summary; both see the labelled cells alone."""
+"""What the baselines are called in the summary; both see the labeled cells alone."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Rows:
     """Rows of `adata` by what they are for."""
 
     train: np.ndarray
-    """Labelled cells that the head is fitted on, in the order of `codes`."""
+    """Labeled cells that the head is fitted on, in the order of `codes`."""
     codes: np.ndarray
     test: np.ndarray
     test_codes: np.ndarray
@@ -69,7 +69,7 @@ class Rows:
     groups: np.ndarray | None
     """(n_obs,) held out whole in the cross-validation."""
     places: np.ndarray
-    """Training and test cells among the labelled ones."""
+    """Training and test cells among the labeled ones."""
 
 
 def few_shot(
@@ -90,14 +90,14 @@ def few_shot(
     rng: int = 0,
     key_added: str = FINE_TUNE,
 ) -> CellLM:
-    """Learn classes from a few labelled cells among many without a label, such as responders to a drug.
+    """Learn classes from a few labeled cells among many without a label, such as responders to a drug.
 
-    Needs two labelled cells of each class, and the more cells without a label the better. It is logistic regression on
+    Needs two labeled cells of each class, and the more cells without a label the better. It is logistic regression on
     principal components of all cells, each weighted by its spread once more :cite:p:`Chapelle2002`, and fitted again with
     what it says of the cells without a label :cite:p:`Nigam2000` (the combination is ours). No encoder is used: on the
-    sets with known drug response an embedding beside the genes made it worse. There is no validation part. Each labelled
+    sets with known drug response an embedding beside the genes made it worse. There is no validation part. Each labeled
     cell, or with `val_by` each donor with all its cells, is held out once; this calibrates the confidence, and logistic
-    regression on genes and on the embedding stand beside it. It takes the labelled cells for a fair sample of the
+    regression on genes and on the embedding stand beside it. It takes the labeled cells for a fair sample of the
     classes, and all cells for one kind of cell: keep those that the labels are about.
 
     The result is a model of its own, with the head in its `parts`: `tl.annotate(other, result)` uses it, `models.save` and
@@ -116,7 +116,7 @@ def few_shot(
     test_by
         The same for the test cells; `None` takes `val_by`.
     test_size
-        Share of the labelled cells that nothing is fitted on; `None` is 0.2 if `test_by` is given, else 0.
+        Share of the labeled cells that nothing is fitted on; `None` is 0.2 if `test_by` is given, else 0.
     calibrate
         Fit temperature, prediction sets and novelty on the held-out cells.
     baseline
@@ -133,9 +133,9 @@ def few_shot(
     The model with the head. Sets:
 
     `adata.uns[key_added]` : dict
-        `classes`, `settings`, `n_train`, `n_test`, `n_unlabelled`, `n_held_out`, `n_folds`, `excluded_classes`; under
+        `classes`, `settings`, `n_train`, `n_test`, `n_unlabeled`, `n_held_out`, `n_folds`, `excluded_classes`; under
         `test` or, without test cells, `held_out` scores as `tl.fine_tune` writes; `baselines`, `baseline_is_better`,
-        `summary` in words; `split`, (n_obs,) text "train", "test", "unlabelled" or "".
+        `summary` in words; `split`, (n_obs,) text "train", "test", "unlabeled" or "".
 
     Raises
     ------
@@ -197,7 +197,7 @@ def few_shot(
     fitted = fit_few_labels(cells, config, baselines=beside, calibrated=calibrate)
     if calibrate and len(fitted.held_out) < MIN_CALIBRATION:
         warn(
-            f"{len(fitted.held_out)} labelled cells are few to calibrate on: the confidence of the head is rough, and was "
+            f"{len(fitted.held_out)} labeled cells are few to calibrate on: the confidence of the head is rough, and was "
             f"not raised. Label {MIN_CALIBRATION} or more."
         )
     report = {"scellm_version": __version__, "labels": labels, "seconds": time.perf_counter() - begun}
@@ -215,7 +215,7 @@ def _held_out(val_by: str | None, test_by: str | None, test_size: float | None) 
     if test_size is None:
         test_size = 0.0 if test_by is None else 0.2
     if not 0 <= test_size < 1:
-        msg = f"test_size={test_size!r} is a share of the labelled cells that leaves some to fit on."
+        msg = f"test_size={test_size!r} is a share of the labeled cells that leaves some to fit on."
         raise ValueError(msg)
     if test_by is not None and not test_size:
         msg = f"test_by={test_by!r} has no effect with test_size=0; leave one of them out."
@@ -241,7 +241,7 @@ def _parts(
     config: FewLabelsConfig,
     held_out: HeldOut,
 ) -> Rows:
-    """Labelled cells to fit on, test cells, and cells without a label; of test groups none is looked at."""
+    """Labeled cells to fit on, test cells, and cells without a label; of test groups none is looked at."""
     val_by, test_by, test_size = held_out.val_by, held_out.test_by, held_out.test_size
     if val_by is None:
         warn_of_groups(adata)
@@ -257,7 +257,7 @@ def _parts(
     if counts.min() < 2:
         found = ", ".join(f"{name!r} ({n} cells)" for name, n in zip(read.classes, counts, strict=True))
         msg = (
-            f"At least 2 labelled cells of each class are needed; there are {found} that express something and are not for "
+            f"At least 2 labeled cells of each class are needed; there are {found} that express something and are not for "
             "the test. Label more cells, or pass test_size=0."
         )
         raise ValueError(msg)
@@ -288,7 +288,7 @@ def _report(
     truth = parts.test_codes if judged == "test" else parts.codes[fitted.held_out]
     logits = fitted.test_logits if judged == "test" else fitted.logits
     of_cell = np.full(n_obs, "", dtype=object)
-    for name, rows in (("unlabelled", parts.unlabelled), ("train", parts.train), ("test", parts.test)):
+    for name, rows in (("unlabeled", parts.unlabelled), ("train", parts.train), ("test", parts.test)):
         of_cell[rows] = name
     found = measured(fitted.annotator, logits["scellm"], truth)
     if judged == "held_out" and fitted.annotator.is_calibrated:
@@ -299,7 +299,7 @@ def _report(
         "n_train": len(parts.train),
         "n_val": 0,
         "n_test": len(parts.test),
-        "n_unlabelled": len(parts.unlabelled),
+        "n_unlabeled": len(parts.unlabelled),
         "n_held_out": len(fitted.held_out),
         "n_folds": fitted.n_folds,
         "excluded_classes": np.array(sorted(read.excluded_classes), dtype=object),
@@ -338,9 +338,9 @@ def _summary(
 ) -> tuple[str, bool]:
     """Whether it was worth it, in words, and whether a baseline is better by more than chance."""
     f1 = {name: float(np.nanmean(f1_by_class(found, truth))) for name, found in probabilities.items()}
-    where = "test cells" if judged == "test" else f"labelled cells, held out in {fitted.n_folds} folds"
+    where = "test cells" if judged == "test" else f"labeled cells, held out in {fitted.n_folds} folds"
     text = (
-        f"Macro-F1 {f1['scellm']:.3f} on {len(truth)} {where}: a head on genes, fitted to {len(parts.train)} labelled cells "
+        f"Macro-F1 {f1['scellm']:.3f} on {len(truth)} {where}: a head on genes, fitted to {len(parts.train)} labeled cells "
         f"with {len(parts.unlabelled)} more that have no label. No encoder is used."
     )
     rivals = [name for name in f1 if name != "scellm"]

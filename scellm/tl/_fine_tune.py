@@ -1,4 +1,4 @@
-"""fine_tune: labelled cells -> a model with a head for their classes."""
+"""fine_tune: labeled cells -> a model with a head for their classes."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def fine_tune(
 
     The cells are split three ways. The head, and with `strategy` the encoder, is fitted on the training cells; the
     validation cells choose the epoch and calibrate the confidence; the test cells are looked at once, at the end. With
-    `val_by` whole donors or batches are held out, so that the numbers are those for new donors. For a few labelled cells
+    `val_by` whole donors or batches are held out, so that the numbers are those for new donors. For a few labeled cells
     among many, such as responders to a drug, see `tl.few_shot`.
 
     Simple baselines are trained on the same split, and if one is better, the report and a warning say so: for many data
@@ -74,7 +74,7 @@ def fine_tune(
     Parameters
     ----------
     adata
-        Labelled cells; cells without a label are left out.
+        Labeled cells; cells without a label are left out.
     labels
         Column of `adata.obs` with the classes.
     model
@@ -90,13 +90,13 @@ def fine_tune(
     test_by
         The same for the test cells; `None` takes `val_by`.
     val_size, test_size
-        Share of the labelled cells in each part, about; `test_size=0` makes no test part.
+        Share of the labeled cells in each part, about; `test_size=0` makes no test part.
     calibrate
         Fit temperature, prediction sets and novelty on the validation cells. Without, `tl.annotate` gives plain softmax
         scores and no sets.
     baseline
         Baselines to train on the same split, names of `metrics.compare_baselines`. `True` is logistic regression and
-        PCA with neighbours, which take seconds.
+        PCA with neighbors, which take seconds.
     checkpoint_dir
         Folder for the state after each epoch. A call with the same cells and settings continues there and ends with the
         weights it would have had without the stop. Not with `strategy="head"`, which has no epochs.
@@ -190,7 +190,7 @@ def fine_tune(
         "scellm_version": __version__,
         "labels": labels,
         "settings": settings,
-        "n_unlabelled": read.n_unlabelled,
+        "n_unlabeled": read.n_unlabeled,
         "excluded_classes": np.array(sorted(read.excluded_classes), dtype=object),
         "best_epoch": int(tuned.best_epoch),
         "seconds": float(tuned.seconds),
@@ -223,7 +223,7 @@ def _bar(config: FineTuneConfig, n_cells: int) -> Iterator[Callable[[dict[str, f
 def check_resume(strategy: str, checkpoint_dir: str | os.PathLike[str] | None, resume: str) -> None:
     """Refuse checkpoints where there are none."""
     if strategy not in STRATEGIES:
-        msg = f"strategy={strategy!r} is unknown; choose one of {list(STRATEGIES)}, or call tl.few_shot for few labelled cells."
+        msg = f"strategy={strategy!r} is unknown; choose one of {list(STRATEGIES)}, or call tl.few_shot for few labeled cells."
         raise ValueError(msg)
     if resume not in ("auto", "never", "must"):
         msg = f"resume={resume!r} is unknown; choose 'auto', 'never' or 'must'."

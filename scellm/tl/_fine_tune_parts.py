@@ -48,7 +48,7 @@ class Parts:
 
 @dataclass(frozen=True)
 class Cells:
-    """The labelled cells, and which are for what; rows count among them."""
+    """The labeled cells, and which are for what; rows count among them."""
 
     codes: np.ndarray
     """(n,)."""
@@ -89,7 +89,7 @@ def split_labelled(
         names = sorted({read.classes[code] for code in codes[lost]})
         warn(
             f"{len(names)} classes are in held-out groups alone, no training cell has them: {', '.join(map(repr, names))}. "
-            f"They are not learnt, and their {len(lost)} cells are in no score."
+            f"They are not learned, and their {len(lost)} cells are in no score."
         )
         split = Split(split.train, np.setdiff1d(split.val, lost), np.setdiff1d(split.test, lost))
     if len(present) < 2 or not len(split.val):

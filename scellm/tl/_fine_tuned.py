@@ -1,4 +1,4 @@
-"""From labelled cells to a model with a head: shared by `tl.fine_tune` and `tl.few_shot`."""
+"""From labeled cells to a model with a head: shared by `tl.fine_tune` and `tl.few_shot`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def labelled_tokens(
             rows.append(start + kept)
     rows = np.concatenate(rows)
     if n_empty := int((read.codes >= 0).sum()) - len(rows):
-        warn(f"{n_empty} labelled cells express no vocabulary gene; they are left out.")
+        warn(f"{n_empty} labeled cells express no vocabulary gene; they are left out.")
     lengths = np.concatenate([part.lengths for part in parts])
     packed = Tokens(
         np.concatenate([part.gene_ids for part in parts]),

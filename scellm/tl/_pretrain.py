@@ -78,7 +78,7 @@ def pretrain(
     gene_init
         Where gene embeddings of a new continuous encoder start: `"random"`; `"pca"`, loadings of the principal
         components within the datasets (`train.gene_loadings`), which spares the first minutes of training; or `"lda"`,
-        linear discriminants of labelled cell types (`train.gene_discriminants`).
+        linear discriminants of labeled cell types (`train.gene_discriminants`).
     dropout
         Replaces the dropout of the architecture.
     objectives

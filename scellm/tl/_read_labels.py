@@ -37,7 +37,7 @@ class Labels:
     """Names in alphabetical order."""
     excluded_classes: dict[str, int]
     """Cells of each class that is too small."""
-    n_unlabelled: int
+    n_unlabeled: int
 
 
 def read_labels(adata: AnnData, key: str, *, name: str, min_cells: int, needs_all: bool = True) -> Labels:
@@ -66,9 +66,9 @@ def read_labels(adata: AnnData, key: str, *, name: str, min_cells: int, needs_al
         Fewer than two classes, or names that differ only by case or spaces.
     """
     texts = read_text(adata, key, name=name)
-    n_unlabelled = int((texts == "").sum())
+    n_unlabeled = int((texts == "").sum())
     is_reserved = np.isin(texts, RESERVED)
-    if needs_all and (n_none := n_unlabelled + int(is_reserved.sum())):
+    if needs_all and (n_none := n_unlabeled + int(is_reserved.sum())):
         also = f" (of these {int(is_reserved.sum())} {' or '.join(RESERVED)})" if is_reserved.any() else ""
         warn(
             f"{n_none} of {len(texts)} cells in `{name}` have no label in obs[{key!r}]{also}; they are left out."
@@ -93,7 +93,7 @@ def read_labels(adata: AnnData, key: str, *, name: str, min_cells: int, needs_al
         )
     place = {label: code for code, label in enumerate(classes)}
     codes = np.array([place.get(text, -1) for text in texts], dtype=np.int64)
-    return Labels(codes, classes, small, n_unlabelled + int(is_reserved.sum()))
+    return Labels(codes, classes, small, n_unlabeled + int(is_reserved.sum()))
 
 
 def read_groups(adata: AnnData, key: str, rows: np.ndarray, *, option: str, name: str) -> np.ndarray:
@@ -108,7 +108,7 @@ def read_groups(adata: AnnData, key: str, rows: np.ndarray, *, option: str, name
     """
     groups = read_text(adata, key, name=name)[rows]
     if n_missing := int((groups == "").sum()):
-        msg = f"{n_missing} of {len(groups)} labelled cells have no group in {name}.obs[{key!r}]; {option} needs one for each."
+        msg = f"{n_missing} of {len(groups)} labeled cells have no group in {name}.obs[{key!r}]; {option} needs one for each."
         raise ValueError(msg)
     found = np.unique(groups)
     if len(found) < 2:

@@ -22,7 +22,7 @@ def random_embedding(n_genes: int, dim: int, seed: int) -> np.ndarray:
 
 
 def string_embedding(path: Path, vocabulary: GeneVocabulary, dim: int) -> np.ndarray:
-    """Leading eigenvectors of the degree-normalised STRING network, times the root of their eigenvalue.
+    """Leading eigenvectors of the degree-normalized STRING network, times the root of their eigenvalue.
 
     (n_genes, dim). The first one, which is the degree alone, is left out.
     """
@@ -43,7 +43,7 @@ def string_embedding(path: Path, vocabulary: GeneVocabulary, dim: int) -> np.nda
 def bulk_embedding(tissues: Path, lines: Path, vocabulary: GeneVocabulary, dim: int) -> np.ndarray:
     """Loadings of genes over bulk samples: tissues, sorted blood, cell lines, and the NCI-60 panel. (n_genes, dim).
 
-    Genes are standardised within each source; loadings are scaled as in `train.gene_loadings`.
+    Genes are standardized within each source; loadings are scaled as in `train.gene_loadings`.
     """
     profiles = ad.read_h5ad(tissues)
     log_cp10k = np.log1p(np.expm1(profiles.X.astype(np.float64) / profiles.uns["scale"]) / 50)

@@ -30,8 +30,8 @@ OF_START = (
 )
 """Groups that are not trained (but for the bins); all others are compared with the trained base."""
 TEXT = """
-What each choice of the recipe is worth, one at a time. The score is macro-F1 of cell types from 15 nearest neighbours on
-the eight labelled sets of the training corpus that are left out of training (`tests/benchmarks/validation.py`), so that the
+What each choice of the recipe is worth, one at a time. The score is macro-F1 of cell types from 15 nearest neighbors on
+the eight labeled sets of the training corpus that are left out of training (`tests/benchmarks/validation.py`), so that the
 benchmark sets play no part in any choice. Five of the eight are of studies from which nothing is trained on ("new
 studies"). The others are a plate, a donor, and the pancreas of Enge et al., of which the corpus has mean profiles. Two more
 sets of profiles, of Enge again and of one of the five (Joost et al.), around which the shipped recipe draws cells, are left out
@@ -42,8 +42,8 @@ There are two parts. **Starts** are encoders before their first step: gene embed
 on from the start for {seconds:g} seconds of *processor* time of one thread each, not the same number of steps: what makes a
 step dearer has to earn it.
 
-- **The base of starts**: a bag of genes of 128 dimensions; square roots of normalised counts, scaled to a vector of
-  length 1 per cell; embeddings from linear discriminants of labelled cell types within {components} principal components within
+- **The base of starts**: a bag of genes of 128 dimensions; square roots of normalized counts, scaled to a vector of
+  length 1 per cell; embeddings from linear discriminants of labeled cell types within {components} principal components within
   datasets, {sample} cells of each dataset (the shipped recipe takes more of both), ridge 0.1, and a constant coordinate; no
   training. It reaches **{base:.3f}** ({base_unseen:.3f} on the new studies).
 - **The base of trainings**: from there, contrastive and supervised contrastive loss, weights 1 and 0.7, temperature 0.1; 512 cells
@@ -214,7 +214,7 @@ SAYS = """
 
 - **Gene embeddings matter most.** Spectral embeddings of the STRING network are hardly better than random ones, and add nothing to
   discriminants. Bulk co-expression (GTEx, HPA and the NCI-60 panel, not a single cell) gets more than half of the way; principal
-  components of cells, without labels, most of it; discriminants of labelled types the rest.
+  components of cells, without labels, most of it; discriminants of labeled types the rest.
 - **Then how a cell is summed up.** Square roots and unit length each help, and together more: with a mean over genes, the
   number of genes of a cell is in its embedding, and discriminants cannot be used well. The gains that the first recipe had for this
   do not help here.
@@ -227,7 +227,7 @@ SAYS = """
   hours would do is not known.
 - **Objectives, views, temperature, negatives** make no difference that 25 seconds can show: contrastive or supervised
   alone or both, with or without normal/cancer, dropout alone (the published views) or thinned counts or dropped genes, 0.05 to
-  0.2 or a learnt temperature, negatives within datasets or among four.
+  0.2 or a learned temperature, negatives within datasets or among four.
 - **A bigger contrastive batch is not better here.** 256 to 16,384 cells of all datasets against all, in the same time, come out
   0.003 to 0.014 below the base of 512 cells of one dataset. But in 25 seconds they take 260, 63, 9 and 1 steps, so the last
   two say little more than that the start is still there. The paper's claim is about two million cells and long training;

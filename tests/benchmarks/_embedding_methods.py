@@ -24,7 +24,7 @@ SCVI_EPOCHS, SCVI_STEPS, SCVI_BATCH = 400, 500, 128
 
 
 def logged(adata: ad.AnnData) -> ad.AnnData:
-    """Log-normalised genes that at least three cells express."""
+    """Log-normalized genes that at least three cells express."""
     adata = ad.AnnData(sp.csr_matrix(adata.X, dtype=np.float32), var=pd.DataFrame(index=adata.var_names))
     sc.pp.normalize_total(adata, target_sum=1e4)
     sc.pp.log1p(adata)
@@ -33,14 +33,14 @@ def logged(adata: ad.AnnData) -> ad.AnnData:
 
 
 def pca(adata: ad.AnnData) -> np.ndarray:
-    """PCA-50 of log-normalised highly variable genes, (n_obs, 50)."""
+    """PCA-50 of log-normalized highly variable genes, (n_obs, 50)."""
     adata = logged(adata)
     sc.pp.highly_variable_genes(adata, n_top_genes=N_HVG)
     return sc.pp.pca(adata[:, adata.var["highly_variable"]].X, n_comps=N_COMPONENTS, random_state=0)
 
 
 def log_genes(adata: ad.AnnData) -> np.ndarray:
-    """All log-normalised genes, (n_obs, n_genes)."""
+    """All log-normalized genes, (n_obs, n_genes)."""
     return logged(adata).X.toarray()
 
 

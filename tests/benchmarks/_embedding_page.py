@@ -40,7 +40,7 @@ TARGETS = (
 )
 """What, on which sets, at least, and PCA as it was when the target was set."""
 TEXT = """
-Zero-shot: no model is trained on these sets, and recipes are chosen on labelled sets of the training corpus
+Zero-shot: no model is trained on these sets, and recipes are chosen on labeled sets of the training corpus
 ({{doc}}`ablation`), never on these; the shipped weights are then trained on those as well. Which ideas to try (other
 tissues, cells around mean profiles, labels) came from earlier prototypes that had been measured on these sets. The blood sets (pbmc3k and both zheng sets) are of a study from which other cells are in
 the training corpus; their cell barcodes overlap no more than by chance.
@@ -50,11 +50,11 @@ the training corpus; their cell barcodes overlap no more than by chance.
 ![Macro-F1 by set](embedding.png)
 
 - **scellm**: `scellm.tl.embed` with `{model}`.
-- **PCA**: 50 components of the 2,000 most variable log-normalised genes, *fitted on the set itself*: what a
+- **PCA**: 50 components of the 2,000 most variable log-normalized genes, *fitted on the set itself*: what a
   scanpy user has without scellm.
 - **random weights**: the same architecture and genes, untrained, mean over three initialisations: what
   pretraining is worth.
-- **log genes**: all log-normalised genes that three cells express, without any reduction.
+- **log genes**: all log-normalized genes that three cells express, without any reduction.
 - **scVI** {{cite:p}}`Lopez2018`: scvi-tools with its defaults (10 latent dimensions), *trained on the set itself*, on the same
   2,000 genes, one seed{scvi}.
 - **prototype**: a bag of genes trained for five minutes while the project was planned; numbers from our notes, not measured
@@ -62,7 +62,7 @@ the training corpus; their cell barcodes overlap no more than by chance.
 
 ## How it is measured
 
-Each cell's type is predicted from its 15 nearest neighbours (cosine) among the other four of five stratified folds; the
+Each cell's type is predicted from its 15 nearest neighbors (cosine) among the other four of five stratified folds; the
 score is macro-F1 over types with at least 10 cells, averaged over five draws of the folds (± is their standard
 deviation; one draw for all genes; for random weights, over initialisations). Leave-one-batch-out and leave-one-donor-out were
 **not measured**: no set has labels of more than one batch or donor. For the same reason nothing is said about the mixing of
@@ -79,7 +79,7 @@ the machine do not count; memory is the peak of what the process held above what
 
 ## UMAP, side by side
 
-Neighbours by cosine in 50 principal components and in `X_scellm`, scanpy's defaults otherwise. A UMAP shows what is near,
+Neighbors by cosine in 50 principal components and in `X_scellm`, scanpy's defaults otherwise. A UMAP shows what is near,
 not how far apart groups are; the numbers above are what we judge by.
 
 ![UMAP of two sets under PCA and scellm](embedding-umap.png)
@@ -271,7 +271,7 @@ def _structure_note(results: dict[str, Any], sets: list[str]) -> str:
     if all("nmi" in results[name]["scellm"] for name in sets):
         return (
             "Silhouette, NMI and ARI are those of scib-metrics {cite:p}`Luecken2022`: the mean silhouette of cell types by cosine, "
-            "from -1 to 1, and the best of ten Leiden clusterings of the 15-neighbour graph, chosen by NMI with the labels (the same "
+            "from -1 to 1, and the best of ten Leiden clusterings of the 15-neighbor graph, chosen by NMI with the labels (the same "
             "for all methods)."
         )
     return "Silhouette, NMI and ARI were not measured: scib-metrics was not installed."
@@ -292,7 +292,7 @@ def draw(table: pd.DataFrame, path: Path) -> None:
             place, table[name], width * 0.94, yerr=table.get(f"{name} ±"), color=COLOURS[name], label=name
         )
     axes.set_xticks(x, table["set"], rotation=20, ha="right")
-    axes.set(ylim=(0, 1), ylabel="macro-F1, 15 neighbours")
+    axes.set(ylim=(0, 1), ylabel="macro-F1, 15 neighbors")
     axes.legend(frameon=False, ncols=len(shown), loc="upper center", bbox_to_anchor=(0.5, 1.14))
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=130)

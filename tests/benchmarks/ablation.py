@@ -4,7 +4,7 @@
     python tests/benchmarks/ablation.py --page
 
 CORPUS.h5 is what `training_corpus.py` packs, DATA the folder with `corpus`, `corpus_wide`, `drug` and `knowledge`. Every run is
-scored on the labelled sets of `validation.py`, which the corpus leaves out; the benchmark sets are not read. A run is
+scored on the labeled sets of `validation.py`, which the corpus leaves out; the benchmark sets are not read. A run is
 written to `docs/benchmarks/ablation.json` when it ends, so what was measured is kept when the script is stopped, and
 goes on from there. `--page` only writes the page.
 """
@@ -189,7 +189,7 @@ def arms() -> list[Arm]:
             {"cell_depth": 1, "dropout": 0.1},
         ),
         *[Arm("temperature", f"{t:g}", {"temperature": t}) for t in (0.05, 0.2)],
-        Arm("temperature", "learnt, from 0.1", {"learn_temperature": True}),
+        Arm("temperature", "learned, from 0.1", {"learn_temperature": True}),
         Arm("encoder", "bag, trained as the blocks are", BLOCKS, read=READ_BY_BLOCKS),
         Arm("encoder", "1 block, softmax", BLOCKS, **block),
         Arm(

@@ -236,7 +236,7 @@ def store(path: Path, results: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="scellm-small")
-    parser.add_argument("--data", type=Path, default=DATA, help="folder of labelled .h5ad files")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of labeled .h5ad files")
     parser.add_argument("--seeds", nargs="*", default=[], help="models of the same recipe, other seeds")
     parser.add_argument(
         "--scvi", action="store_true", help="train scVI on each set; the page shows it when it is made next"

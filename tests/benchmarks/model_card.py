@@ -48,7 +48,7 @@ It is a small model: trained on {n_real:,} cells and {n_drawn:,} drawn around me
 
 ## Numbers
 
-Macro-F1 of cell type from the 15 nearest neighbours (cosine, five-fold; types with at least 10 cells), zero-shot.
+Macro-F1 of cell type from the 15 nearest neighbors (cosine, five-fold; types with at least 10 cells), zero-shot.
 PCA is fitted on the set itself; random weights are the same architecture untrained. The three blood sets are from
 the same study (Zheng et al. 2017), of which other cells are in the training data.
 
@@ -117,7 +117,7 @@ def structure(page: dict) -> str:
             parts.append(f"{name} {mean['scellm']:.3f} (PCA {mean['PCA']:.3f})")
     if not parts:
         return ""
-    return f"Means of all sets, cell types as they are labelled against Leiden clusters: {', '.join(parts)}."
+    return f"Means of all sets, cell types as they are labeled against Leiden clusters: {', '.join(parts)}."
 
 
 def targets(page: dict) -> str:
@@ -147,7 +147,7 @@ def compared(ablation: dict) -> str:
     """The verdict of the ablation."""
     return (
         f"One thing was changed at a time, in starts and in trainings of {ablation['seconds']:g} s of one thread each, scored on eight "
-        "labelled sets of the corpus that these did not see (the shipped weights are then trained on them as well); the benchmark sets "
+        "labeled sets of the corpus that these did not see (the shipped weights are then trained on them as well); the benchmark sets "
         "above took no part. Differences in macro-F1, wins and losses (tables in "
         f"`docs/benchmarks/ablation.md`):\n\n{verdict(collect(ablation['runs']))}"
     )
@@ -225,7 +225,7 @@ def main() -> None:
             else "a bag of genes without attention blocks"
         ),
         dim=model.config.dim,
-        amount={"sqrt": "the square root of normalised counts", "log1p": "log1p of normalised counts"}[
+        amount={"sqrt": "the square root of normalized counts", "log1p": "log1p of normalized counts"}[
             model.config.amount
         ],
         pooling={

@@ -366,7 +366,7 @@ def draw(size: pd.DataFrame, batch: pd.DataFrame, path: Path) -> None:
         axes.minorticks_off()
         axes.set(xlabel=name)
         axes.spines[["top", "right"]].set_visible(False)
-    grid[0].set(ylabel="macro-F1, 15 neighbours")
+    grid[0].set(ylabel="macro-F1, 15 neighbors")
     grid[0].legend(frameon=False, fontsize=8, loc="center left")
     figure.savefig(path, dpi=130)
 
@@ -391,7 +391,7 @@ on 64, the shipped recipe needs a larger batch.
 
 ## Parts of one step, computed
 
-The encoder's part is forwards, backwards, and forwards again for graphs that 60 GB do not hold, and the optimiser. The loader has
+The encoder's part is forwards, backwards, and forwards again for graphs that 60 GB do not hold, and the optimizer. The loader has
 {cores} cores per GPU here; **as written the loop draws batches in one thread per process**, which the last column of the costs is
 for. Overhead is the measured processor time of a step with next to nothing in it: Python, launches, the log. On this CPU `base`
 reaches 92 of some 230 GF/s of a matrix product, the same {utilisation:.0%} that are assumed for the GPU.
@@ -410,7 +410,7 @@ Packed files hold what was measured once; reading is sequential in blocks and fa
 
 ![Macro-F1 by share of the corpus](scaling.png)
 
-From the {{doc}}`ablation`, on labelled sets that are left out of training. The share of the corpus is that of the start of the shipped recipe without
+From the {{doc}}`ablation`, on labeled sets that are left out of training. The share of the corpus is that of the start of the shipped recipe without
 training, computed from 10, 30 and all 100 cells of each dataset; it does not leave studies out, which costs more (see the groups on the
 corpus there). {batch_note}
 

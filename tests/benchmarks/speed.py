@@ -27,7 +27,7 @@ CONTEXT = 6000
 N_CELLS = 128
 TEXT = """
 Random cells with the stated number of expressed genes; only the encoder is timed, from tokens to embeddings (reading
-and tokenising take {tokenize_share:.0f} % of the time of `scellm-small`, see the last table).
+and tokenizing take {tokenize_share:.0f} % of the time of `scellm-small`, see the last table).
 
 - **scellm-small** is the shipped model, {shipped}. **small** is the named configuration with two blocks of attention and
   **base** the published architecture ({base_parameters:.0f} million parameters), both with random weights.
@@ -152,7 +152,7 @@ def main() -> None:
     ]
     parts = pd.DataFrame(
         [
-            {"part": "tokenise", "cells/s": N_CELLS / reading},
+            {"part": "tokenize", "cells/s": N_CELLS / reading},
             {"part": "tl.embed, all of it", "cells/s": N_CELLS / whole},
         ]
     )

@@ -1,8 +1,8 @@
-"""Compare recipes on labelled sets of the training corpus, which `training_corpus.py` leaves out; never on the benchmark.
+"""Compare recipes on labeled sets of the training corpus, which `training_corpus.py` leaves out; never on the benchmark.
 
     python tests/benchmarks/validation.py DATA MODEL [MODEL ...]
 
-Prints macro-F1 of cell types from 15 nearest neighbours, beside PCA fitted on each set.
+Prints macro-F1 of cell types from 15 nearest neighbors, beside PCA fitted on each set.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ SETS = (
     "scmixology_sc_celseq2_5cl_p1",
     "zheng_sorted_same",
 )
-"""Labelled sets of several tissues and protocols."""
+"""Labeled sets of several tissues and protocols."""
 
 
 def read(data: Path, name: str) -> ad.AnnData:
-    """The labelled cells of a set."""
+    """The labeled cells of a set."""
     path = next(
         data / folder / f"{name}.h5ad"
         for folder in ("corpus", "corpus_wide")
@@ -46,7 +46,7 @@ def read(data: Path, name: str) -> ad.AnnData:
 
 
 def pca(adata: ad.AnnData) -> np.ndarray:
-    """PCA-50 of log-normalised variable genes; values that are logarithms already are taken as they are."""
+    """PCA-50 of log-normalized variable genes; values that are logarithms already are taken as they are."""
     adata = adata.copy()
     if adata.X.max() > 30:
         sc.pp.normalize_total(adata, target_sum=1e4)

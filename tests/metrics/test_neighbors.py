@@ -64,7 +64,7 @@ def test_small_types_and_unlabelled_cells_are_counted(blobs):
     labels[:22] = None
     score = neighbor_score(vectors, pd.Series(labels))
     assert score.left_out == {"a": 8}
-    assert score.n_unlabelled == 22
+    assert score.n_unlabeled == 22
     assert score.n_cells == 90
     assert set(score.f1) == {"b", "c"}
 

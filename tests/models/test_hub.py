@@ -522,7 +522,7 @@ def test_unknown_name_lists_the_known(shipped, hub, published):
 def test_neither_name_nor_path(shipped, given):
     text = (
         rf"found .* \({type(given).__name__}\). Pass a name from `scellm.models.list_models\(\)` \('scellm-tiny'\), "
-        "the path of a model folder, or a Hugging Face repository 'organisation/name'."
+        "the path of a model folder, or a Hugging Face repository 'organization/name'."
     )
     with pytest.raises(TypeError, match=text):
         load(given)

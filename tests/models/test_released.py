@@ -62,7 +62,7 @@ def test_encodings_and_logits_are_those_of_the_original(golden, together):
 
 @needs_golden
 def test_leaving_the_padding_out_would_be_seen(golden):
-    """Control: without padding in the normaliser the encodings are far from the original's."""
+    """Control: without padding in the normalizer the encodings are far from the original's."""
     import dataclasses
 
     from scellm.nn import Encoder

@@ -13,7 +13,7 @@ def legend(ax):
 
 
 def drawn_colours(ax):
-    """Colour of every cell by its coordinates."""
+    """Color of every cell by its coordinates."""
     (dots,) = [c for c in ax.collections if len(c.get_offsets())][:1]
     return {
         tuple(xy): to_hex(colour)

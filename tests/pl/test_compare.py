@@ -41,7 +41,7 @@ def labels(ax):
 @pytest.mark.parametrize("kind", ["report", "comparison"])
 def test_methods_are_sorted_and_numbered(reported, comparison, kind):
     ax = scellm.pl.compare(reported if kind == "report" else comparison, show=False)
-    assert labels(ax) == ["logistic regression", "scellm", "PCA + neighbours"]
+    assert labels(ax) == ["logistic regression", "scellm", "PCA + neighbors"]
     assert [text.get_text() for text in ax.texts] == ["0.900", "0.800", "0.600"]
     below = ax.figure.axes[1]
     assert labels(below) == ["NK/T", "T", "B"]  # by how far the methods differ; absent classes are not drawn

@@ -30,8 +30,8 @@ def test_raw_counts(adata, capsys):
     assert row["values"] == "raw counts"
     assert row["genes"] == "human symbols in var_names"
     assert (row["n_genes"], row["percent_of_vocabulary"]) == (3000, 15.5)
-    assert row["embed"] == "normalises"
-    assert row["suggestion"] == "scellm.tl.embed(adata)"
+    assert row["embed"] == "normalizes"
+    assert row["what_to_type"] == "scellm.tl.embed(adata)"
     printed = capsys.readouterr().out
     assert "40 cells" in printed
     assert "> X" in printed
@@ -53,9 +53,9 @@ def test_scaled_x_points_to_the_counts(adata, capsys):
         "raw.X": "log1p, base e, 10,000 per cell",
     }
     assert table.loc["X", "embed"] == "refuses: scaled values"
-    assert table.loc["X", "suggestion"] == "scellm.tl.embed(adata, layer='counts')"
-    assert table.loc["raw.X", "suggestion"] == "scellm.tl.embed(adata, use_raw=True)"
-    assert table.loc["raw.X", "embed"] == "undoes the logarithm, normalises"
+    assert table.loc["X", "what_to_type"] == "scellm.tl.embed(adata, layer='counts')"
+    assert table.loc["raw.X", "what_to_type"] == "scellm.tl.embed(adata, use_raw=True)"
+    assert table.loc["raw.X", "embed"] == "undoes the logarithm, normalizes"
     assert "Instead: scellm.tl.embed(adata, layer='counts')" in capsys.readouterr().out
     check_input(adata, layer="counts")
     assert "> layers['counts']" in capsys.readouterr().out
@@ -67,21 +67,21 @@ def test_scaled_x_alone_says_how_to_go_on(adata):
     sc.pp.log1p(adata)
     adata.X = adata.X.toarray()
     sc.pp.scale(adata)
-    assert "run embed before sc.pp.scale" in check_input(adata).loc["X", "suggestion"]
+    assert "run embed before sc.pp.scale" in check_input(adata).loc["X", "what_to_type"]
 
 
 def test_gene_key_is_in_the_call(adata):
     adata.var_names = [f"g{i}_" for i in range(adata.n_vars)]
     table = check_input(adata, gene_key="ensembl_id")
     assert table.loc["X", "genes"] == "human Ensembl ids in var['ensembl_id']"
-    assert table.loc["X", "suggestion"] == "scellm.tl.embed(adata, gene_key='ensembl_id')"
+    assert table.loc["X", "what_to_type"] == "scellm.tl.embed(adata, gene_key='ensembl_id')"
 
 
 def test_empty_cells_are_counted(adata):
     adata.X = sp.diags_array(np.r_[1, 1, 1, 0, 0, np.ones(35)]).tocsr() @ adata.X
-    assert check_input(adata).loc["X", "embed"] == "normalises; NaN for 2 empty cells"
+    assert check_input(adata).loc["X", "embed"] == "normalizes; NaN for 2 empty cells"
     adata.X = adata.X.toarray()
-    assert check_input(adata).loc["X", "embed"] == "normalises; NaN for 2 empty cells"
+    assert check_input(adata).loc["X", "embed"] == "normalizes; NaN for 2 empty cells"
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def test_dense_matrices_are_not_copied_to_count_empty_cells():
 
 def test_details_say_how_many_cells_were_examined(many, tmp_path, capsys):
     row = check_input(many).loc["X"]
-    assert row["embed"] == "normalises; NaN for 3 empty cells"
+    assert row["embed"] == "normalizes; NaN for 3 empty cells"
     assert row["details"].endswith(" 2,000 of 2,300 cells examined, all for NaN and negative values.")
     few = check_input(many[:2000].copy()).loc["X"]
     assert "examined" not in few["details"]
@@ -127,7 +127,7 @@ def test_details_say_how_many_cells_were_examined(many, tmp_path, capsys):
     backed = ad.read_h5ad(tmp_path / "a.h5ad", backed="r")
     row = check_input(backed).loc["X"]
     backed.file.close()
-    assert row["embed"] == "normalises"
+    assert row["embed"] == "normalizes"
     assert row["details"].endswith(" 2,000 of 2,300 cells examined. Empty cells were not counted.")
     assert "2,000 of 2,300 cells examined." in " ".join(capsys.readouterr().out.split())
 
@@ -137,7 +137,7 @@ def test_empty_cells_of_small_files_are_counted(many, tmp_path):
     backed = ad.read_h5ad(tmp_path / "a.h5ad", backed="r")
     row = check_input(backed).loc["X"]
     backed.file.close()
-    assert row["embed"] == "normalises; NaN for 2 empty cells"
+    assert row["embed"] == "normalizes; NaN for 2 empty cells"
     assert "counted" not in row["details"]
 
 
@@ -148,15 +148,15 @@ def test_cells_with_unread_genes_only_are_empty(adata):
     names = adata.var_names.tolist()
     names[7] = "MALAT1"
     adata.var_names = names
-    assert check_input(adata).loc["X", "embed"] == "normalises; NaN for 1 empty cells"
+    assert check_input(adata).loc["X", "embed"] == "normalizes; NaN for 1 empty cells"
 
 
-def test_logs_with_genes_missing_are_normalised_again(adata):
+def test_logs_with_genes_missing_are_normalized_again(adata):
     sc.pp.normalize_total(adata, target_sum=1e4)
     sc.pp.log1p(adata)
     table = check_input(adata[:, :2500].copy())
     assert table.loc["X", "values"] == "log1p, base e"
-    assert table.loc["X", "embed"] == "undoes the logarithm, normalises"
+    assert table.loc["X", "embed"] == "undoes the logarithm, normalizes"
 
 
 def test_nan_is_located_by_name(adata):
@@ -171,7 +171,7 @@ def test_few_genes_and_raw_that_has_more(adata):
     adata.raw = adata.copy()
     table = check_input(adata[:, :300].copy())
     assert table.loc["X", "embed"] == "refuses: too few genes, or names that are none"
-    assert table.loc["X", "suggestion"] == "scellm.tl.embed(adata, use_raw=True)"
+    assert table.loc["X", "what_to_type"] == "scellm.tl.embed(adata, use_raw=True)"
 
 
 def test_mouse(capsys):
@@ -188,7 +188,7 @@ def test_headings_of_the_how_to_are_real_messages(many):
         pytest.skip("the documentation is not beside the tests")
     few = ad.AnnData(many.X[:, :12], var=pd.DataFrame(index=many.var_names[:12]))
     log = np.random.default_rng(0).gamma(1.0, 1.0, (50, 60))
-    said = [describe_values(X).message for X in (-log, log)] + [check_input(few).loc["X", "suggestion"]]
+    said = [describe_values(X).message for X in (-log, log)] + [check_input(few).loc["X", "what_to_type"]]
     said += check_input(many).loc["X", ["details", "embed"]].tolist()
     headings = re.findall(r'^## "(.*)"$', page.read_text(encoding="utf-8"), re.MULTILINE)
     assert len(headings) == 5
@@ -229,7 +229,7 @@ def test_numbers_as_names(adata):
     adata.var.index = pd.Index(range(adata.n_vars))
     row = check_input(adata).loc["X"]
     assert row["genes"] == "names are no genes"
-    assert "name 0 is 0 (int)" in row["suggestion"]
+    assert "name 0 is 0 (int)" in row["what_to_type"]
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ def bag_of_genes(**options):
         marker = torch.from_numpy(
             np.isin(vocabulary.symbols, [x for genes in MARKERS.values() for x in genes])
         )
-        with torch.no_grad():  # as if it had learnt which genes matter
+        with torch.no_grad():  # as if it had learned which genes matter
             encoder.gene_embedding.weight.mul_(20)
             encoder.expression.log_gain[: len(vocabulary)] = torch.where(marker, 0.0, -4.0)
     return CellLM(

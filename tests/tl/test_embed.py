@@ -125,7 +125,7 @@ def test_order_and_company_do_not_matter(adata, model):
 @pytest.mark.parametrize("target_sum", [None, 1e4, 700], ids="to {}".format)
 @pytest.mark.parametrize("n_genes", [3000, 800], ids="{} genes".format)
 def test_company_does_not_matter_for_log1p_either(adata, model, target_sum, n_genes):
-    """Whatever can be guessed from many cells about their normalisation must not change the row of one."""
+    """Whatever can be guessed from many cells about their normalization must not change the row of one."""
     subset = adata[:, ::3] if n_genes == 800 else adata
     expected = embedded(subset.copy(), model)
     adata.X = adata.X.astype(np.float32)
@@ -339,7 +339,7 @@ def test_float_counts_are_taken_with_a_warning(adata, model):
     adata.X.data *= 1.0019
     with pytest.warns(UserWarning, match="`adata.X`: "):
         result = scellm.tl.embed(adata, model, copy=True)
-    close(result.obsm[KEY], expected)  # one factor for all is taken out by the normalisation
+    close(result.obsm[KEY], expected)  # one factor for all is taken out by the normalization
 
 
 def test_missing_keys_and_matrices(adata, model):

@@ -462,14 +462,14 @@ def test_facts_are_json(adata, tune):
     assert textwrap.shorten(model.provenance["description"], 40)
 
 
-# -- few labelled cells ---------------------------------------------------------------------------------------
+# -- few labeled cells ---------------------------------------------------------------------------------------
 
 FEW = {"labels": "response", "baseline": False}
 
 
 @pytest.fixture
 def few():
-    """Cells of two kinds, six labelled in every donor; and which are sensitive."""
+    """Cells of two kinds, six labeled in every donor; and which are sensitive."""
     cells = scellm.datasets.toy_cells(240, n_vars=2000, n_donors=6)
     cells = cells[cells.obs["cell_type"].isin(["monocyte", "NK cell"])].copy()
     sensitive = (cells.obs["cell_type"] == "monocyte").to_numpy()
@@ -517,7 +517,7 @@ def test_few_labelled_cells_are_enough(few, bag_model):
     assert (
         report["n_train"] == report["n_held_out"] == is_labelled.sum() == (report["split"] == "train").sum()
     )
-    assert report["n_unlabelled"] == (~is_labelled).sum() == (report["split"] == "unlabelled").sum()
+    assert report["n_unlabeled"] == (~is_labelled).sum() == (report["split"] == "unlabeled").sum()
     assert "No encoder is used" in report["summary"]
     assert set(adata.uns) - set(before.uns) == {KEY}
     del adata.uns[KEY]
@@ -616,7 +616,7 @@ def test_five_cells(few, bag_model):
     del adata.obs["donor"]
     rows = np.concatenate([np.flatnonzero(~sensitive)[:2], np.flatnonzero(sensitive)[:3]])
     adata = with_labels(adata, sensitive, rows)
-    with pytest.warns(UserWarning, match=r"5 labelled cells are few to calibrate on.*Label 20 or more"):
+    with pytest.warns(UserWarning, match=r"5 labeled cells are few to calibrate on.*Label 20 or more"):
         model = respond(adata, bag_model, val_by=None, baseline=True)
     assert "too few to tell which is better" in adata.uns[KEY]["summary"]
     found, cells = annotated(adata, model, target_error=0.05)
@@ -664,7 +664,7 @@ def test_test_cells_leave_two_of_each_class(few, bag_model):
     del adata.obs["donor"]
     rows = np.concatenate([np.flatnonzero(~sensitive)[:9], np.flatnonzero(sensitive)[:3]])
     adata = with_labels(adata, sensitive, rows)
-    with pytest.raises(ValueError, match=r"At least 2 labelled cells of each class.*'sensitive' \(1 cells\)"):
+    with pytest.raises(ValueError, match=r"At least 2 labeled cells of each class.*'sensitive' \(1 cells\)"):
         respond(adata, bag_model, val_by=None, test_size=0.6)
 
 
@@ -726,7 +726,7 @@ def test_cells_without_genes_stay_unassigned_by_a_head_on_genes(few, bag_model):
         warnings.simplefilter("always")
         model = respond(adata, bag_model)
         found, cells = annotated(adata, model)
-    assert "labelled cells express no vocabulary gene" in " ".join(str(x.message) for x in caught)
+    assert "labeled cells express no vocabulary gene" in " ".join(str(x.message) for x in caught)
     assert (found[[0, 50]] == "unassigned").all()
     assert np.isnan(cells.obsm["scellm_cell_type_probabilities"][[0, 50]]).all()
     assert adata.uns[KEY]["split"][0] == ""

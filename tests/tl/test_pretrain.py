@@ -102,7 +102,7 @@ def test_all_objectives_together(pretrain):
     last = model.history.iloc[-1]
     assert np.isfinite(last).all()
     assert {"contrastive", "supervised", "masked_gene", "masked_value", "normal_cancer"} <= set(last.index)
-    assert last["normal_cancer"] == pytest.approx(np.log(2), abs=0.5)  # without weight, per labelled cell
+    assert last["normal_cancer"] == pytest.approx(np.log(2), abs=0.5)  # without weight, per labeled cell
     assert last["temperature"] != pytest.approx(0.3, abs=1e-5)
     assert model.encoder.masked_gene.weight.grad is not None
 
@@ -166,7 +166,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(pretrain, tmp_path):
     same = ["step", "contrastive", "masked_gene", "gradient_norm", "uniformity"]
     pd.testing.assert_frame_equal(logs[0][same], logs[1][same])
     assert logs[0]["step"].tolist() == [1, 2, 4, 6]
-    # control: without the optimiser's state it is another run
+    # control: without the optimizer's state it is another run
     state = checkpoint_module.load_checkpoint(tmp_path / "whole" / "step-00000004")
     assert any(name.startswith("optimizer.exp_avg_sq.encoder.blocks") for name in state.training)
     # nothing is left to do

@@ -22,7 +22,7 @@ class TokenConfig:
     Parameters
     ----------
     target_sum
-        Counts per cell after normalisation, over the vocabulary genes; then ln(1 + x). 1e4 as in the paper.
+        Counts per cell after normalization, over the vocabulary genes; then ln(1 + x). 1e4 as in the paper.
     max_genes
         Longest cell the encoder is given; longer ones are truncated.
     truncation

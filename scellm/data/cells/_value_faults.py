@@ -64,7 +64,7 @@ def two_scales(rows: sp.csr_array, cells: np.ndarray, obs: pd.DataFrame | None) 
     text = f"Two kinds of values are mixed: of the {len(cells)} cells examined, {parts}.{column}"
     is_linear = not any(word.startswith(("log1p", "scaled")) for word in words)
     if is_linear:
-        return Fault(None, f"{text} Both are linear, and every cell is normalised on its own.")
+        return Fault(None, f"{text} Both are linear, and every cell is normalized on its own.")
     way = way or "Join the raw counts of all studies instead, or give each scale an object of its own."
     return Fault("mixed", text, way)
 
@@ -167,7 +167,7 @@ def _words(found: dict[str, Any]) -> str:
     """A scale in two or three words."""
     if found["kind"] == "log1p":
         return f"log1p (base {_name(found['base'])})"
-    return {"counts": "counts", "normalized": "normalised"}.get(found["kind"], "not whole")
+    return {"counts": "counts", "normalized": "normalized"}.get(found["kind"], "not whole")
 
 
 def _name(base: float) -> str:
@@ -305,7 +305,7 @@ def no_zeros(rows: sp.csr_array) -> str:
 
 
 def constant_rows(rows: sp.csr_array) -> dict[str, Any] | None:
-    """Fields of the report where each cell has one value beside 0: counts made binary, then normalised."""
+    """Fields of the report where each cell has one value beside 0: counts made binary, then normalized."""
     lengths = np.diff(rows.indptr)
     long = np.flatnonzero(lengths >= 50)
     if len(long) < FEW or len(long) < 0.5 * (lengths > 0).sum():

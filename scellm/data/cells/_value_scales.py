@@ -56,7 +56,7 @@ def linear_counts(facts: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def scaled(rows: sp.csr_array, *, is_all: bool) -> dict[str, Any] | None:
-    """Scaled without centring, clipped, or squeezed to 0..1 gene by gene: not negative, but not linear in cells."""
+    """Scaled without centering, clipped, or squeezed to 0..1 gene by gene: not negative, but not linear in cells."""
     n = rows.shape[0]
     maxima = rows.max(axis=0).toarray().ravel()
     largest = maxima.max()
@@ -73,7 +73,7 @@ def scaled(rows: sp.csr_array, *, is_all: bool) -> dict[str, Any] | None:
     if np.mean(np.abs(deviation[used] - 1) < (0.01 if is_all else 0.1)) > 0.9:
         return {
             "kind": "scaled",
-            "message": "Almost every gene has standard deviation 1: scaled without centring.",
+            "message": "Almost every gene has standard deviation 1: scaled without centering.",
         }
     if (
         largest == round(largest)
@@ -116,9 +116,9 @@ def _with_common_sum(rows: sp.csr_array, undone: dict[float, sp.csr_array]) -> d
     base = min(found, key=lambda base: found[base][1])
     total = found[base][0]
     if base is None:
-        text = f"Normalised, not logged: every cell sums to {total:g}."
+        text = f"Normalized, not logged: every cell sums to {total:g}."
         return {"kind": "normalized", "target_sum": total, "message": text}
-    text = f"log1p (base {_name(base)}) of values normalised to {total:g} per cell."
+    text = f"log1p (base {_name(base)}) of values normalized to {total:g} per cell."
     return {"kind": "log1p", "base": float(base), "target_sum": total, "message": text}
 
 
@@ -143,21 +143,21 @@ def _with_repeated_values(rows: sp.csr_array, undone: dict[float, sp.csr_array])
         return None
     missing = "The cells have no common sum (genes are missing), so the target sum is not known."
     if best is not None:
-        text = f"log1p (base {_name(best)}) of normalised counts: whole multiples of one value per cell after undoing it."
+        text = f"log1p (base {_name(best)}) of normalized counts: whole multiples of one value per cell after undoing it."
         return {"kind": "log1p", "base": float(best), "message": f"{text} {missing}"}
     if units.std() < 0.01 * units.mean():
         text = f"Counts that are not whole: in every cell whole multiples of {np.median(units):.6g}."
         return {"kind": "non_integer_counts", "message": text}
     return {
         "kind": "normalized",
-        "message": f"Normalised, not logged: whole multiples of one value per cell. {missing}",
+        "message": f"Normalized, not logged: whole multiples of one value per cell. {missing}",
     }
 
 
 def _by_size(rows: sp.csr_array, undone: dict[float, sp.csr_array], facts: dict[str, Any]) -> dict[str, Any]:
     """Without a trace of counts: the base under which the cells' sums are nearly alike, else judged by size.
 
-    Normalised cells keep nearly one sum even with some genes missing. Where that does not decide, small values
+    Normalized cells keep nearly one sum even with some genes missing. Where that does not decide, small values
     are log1p to base e, scanpy's default; larger ones to base 2 if they are all large, else linear.
     """
     spread = {None: np.inf}
@@ -176,7 +176,7 @@ def _by_size(rows: sp.csr_array, undone: dict[float, sp.csr_array], facts: dict[
     elif facts["max"] > LARGEST_LN:
         text = f"Linear, not whole, no common sum (largest {facts['max']:.4g}): estimated counts, or TPM of some genes."
         return {"kind": "non_integer_counts", "message": text, "is_certain": not undone}
-    text = f"log1p-like, base {_name(base)} ({reason}); genes were removed or values changed after normalisation."
+    text = f"log1p-like, base {_name(base)} ({reason}); genes were removed or values changed after normalization."
     return {"kind": "log1p", "base": float(base), "is_certain": False, "message": text}
 
 

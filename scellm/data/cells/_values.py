@@ -1,4 +1,4 @@
-"""What the values of an expression matrix are: counts, log1p, normalised, scaled, or something broken.
+"""What the values of an expression matrix are: counts, log1p, normalized, scaled, or something broken.
 
 Every hypothesis (linear, or log1p to base e, 2, 10) is undone, and the linear values are asked three things
 that only the right hypothesis answers well: are they integers, do all cells sum to one number, and are they
@@ -39,7 +39,7 @@ class ValueReport:
     kind
         "counts": whole numbers. "non_integer_counts": linear, not whole, no common sum (ambient-corrected or
         estimated counts, TPM of some of the genes). "log1p": log(1 + x) to `base`. "normalized": linear with
-        a common scale. "scaled": centred or z-scored. "mixed": two scales, of which one would be misread. "offset":
+        a common scale. "scaled": centered or z-scored. "mixed": two scales, of which one would be misread. "offset":
         a number was added to all values. "empty": no value but 0. "invalid": NaN, infinite or masked.
     message
         One or two sentences for people: what was found and what it rests on.
@@ -215,7 +215,7 @@ def _negative(rows: sp.csr_array, smallest: float, cells: np.ndarray, obs: pd.Da
     mixed = two_scales(rows, cells, obs)
     if mixed is not None and mixed.kind is not None:
         return mixed
-    return Fault("scaled", f"Negative values (smallest {smallest:.3g}): scaled, centred or z-scored.")
+    return Fault("scaled", f"Negative values (smallest {smallest:.3g}): scaled, centered or z-scored.")
 
 
 def _n_negative(X: Any) -> int:

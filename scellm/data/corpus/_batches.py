@@ -51,7 +51,7 @@ class Sampler:
     sizes
         Cells of each dataset. Shape (n_datasets,).
     block_sizes
-        Neighbouring cells of each dataset that stay together; `None` is 1. Shape (n_datasets,).
+        Neighboring cells of each dataset that stay together; `None` is 1. Shape (n_datasets,).
     batch_size
         Cells of a batch.
     power

@@ -23,7 +23,7 @@ from ._sources import Dataset, MemorySource, ReadOptions, StoredSource, open_ann
 IN_MEMORY, IN_MEMORY_TOGETHER = 256 * 2**20, 2 * 2**30
 """Bytes up to which `in_memory="auto"` loads one dataset, and all that it loads together."""
 SAMPLED_STRETCHES, STRETCH = 64, 16
-"""Stretches of neighbouring cells, and their length, of which the fingerprint of a dataset is made."""
+"""Stretches of neighboring cells, and their length, of which the fingerprint of a dataset is made."""
 MAY_BE_GIVEN = (
     "an AnnData, a path (.h5ad file, folder of .h5ad files, packed .h5 file, .zarr folder of AnnData or annbatch), "
     "a list of those, or a mapping from names to those"
@@ -55,7 +55,7 @@ class Corpus:
     sizes
         Cells of each dataset, int64, shape (n_datasets,).
     block_sizes
-        Neighbouring cells of each dataset that should be read together, 1 in memory. Shape (n_datasets,).
+        Neighboring cells of each dataset that should be read together, 1 in memory. Shape (n_datasets,).
     about
         By dataset, where it comes from and what it holds: `cells`, `values` as `describe_values` names them,
         `vocabulary_genes` measured; as far as known, `paper`, `provenance`, `licence`, `tissue`, `organism`, and the
@@ -239,7 +239,7 @@ class Corpus:
     def fingerprint(self) -> str:
         """SHA-256 of the vocabulary, of the names and sizes of the datasets, and of expression.
 
-        Of a dataset of up to 1,024 cells all count, of a larger one 64 stretches of 16 neighbouring cells. The same for
+        Of a dataset of up to 1,024 cells all count, of a larger one 64 stretches of 16 neighboring cells. The same for
         the same cells in memory, in a file, or packed.
         """
         digest = hashlib.sha256()

@@ -37,7 +37,7 @@ def pack(
     overwrite: bool = False,
     show_progress: bool | None = None,
 ) -> Path:
-    """Write datasets into one file, harmonised onto a vocabulary.
+    """Write datasets into one file, harmonized onto a vocabulary.
 
     The file can be read without anndata, checks itself against damage, and is a fraction of the size of the data.
     All cells are read twice, a thousand at a time: once to see what the numbers are, once to write them.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 DISK_BLOCK, ZARR_BLOCK = 16, 64
-"""Neighbouring cells that are read together from HDF5 and from zarr, whose chunks are larger."""
+"""Neighboring cells that are read together from HDF5 and from zarr, whose chunks are larger."""
 CELLS_AT_ONCE = 1024
 """Cells that are read at once where all are."""
 
@@ -29,7 +29,7 @@ class CellSource(Protocol):
 
     n_cells: int
     block_size: int
-    """Neighbouring cells that should be read together; 1 where single ones cost nothing."""
+    """Neighboring cells that should be read together; 1 where single ones cost nothing."""
 
     def counts(self, rows: np.ndarray) -> sp.csr_array:
         """Linear expression of some cells.
@@ -53,7 +53,7 @@ class Dataset(CellSource, Protocol):
 
 
 class MemorySource:
-    """Cells in memory, harmonised already.
+    """Cells in memory, harmonized already.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ class MemorySource:
     def from_anndata(
         cls, dataset: str, adata: AnnData, vocabulary: GeneVocabulary, options: ReadOptions
     ) -> MemorySource:
-        """Harmonise the cells of an AnnData; later changes of it are not seen.
+        """Harmonize the cells of an AnnData; later changes of it are not seen.
 
         Raises
         ------
@@ -134,7 +134,7 @@ class StoredSource:
         return sum(matrix.n_bytes for matrix in self._matrices)
 
     def counts(self, rows: np.ndarray) -> sp.csr_array:
-        """See `CellSource`. Neighbouring cells are one read, wherever they stand in `rows`."""
+        """See `CellSource`. Neighboring cells are one read, wherever they stand in `rows`."""
         cells, where = np.unique(check_rows(rows, self.n_cells), return_inverse=True)
         try:
             bounds = np.searchsorted(cells, self._offsets)

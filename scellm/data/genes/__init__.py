@@ -1,1 +1,1 @@
-"""Genes: the vocabulary, what names mean, and the packaged tables (see README.md here) with `build`, the script that makes them."""
+"""Genes: the vocabulary, what names mean, and the packaged tables (see README.md here)."""

@@ -102,7 +102,7 @@ class GeneMatch:
         return self.n_genes / self.n_vocabulary
 
     @property
-    def recognised(self) -> float:
+    def recognized(self) -> float:
         """Fraction of names that are known genes, inside or outside the vocabulary; 0 without names."""
         known = (self.ids >= 0) | (self.match_type == "outside")
         return float(known.mean()) if len(known) else 0.0

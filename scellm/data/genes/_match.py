@@ -225,7 +225,7 @@ def best_match(
     options = {"types": types, "holder": holder, "organism": organism}
     is_text = all(isinstance(name, str) for name in var.index)
     match = _match_column(var, None, vocabulary, **options) if is_text else None
-    if match is not None and match.recognised >= 0.5:
+    if match is not None and match.recognized >= 0.5:
         return match
     columns = [c for c in _single_columns(var) if _plain(c) in PLAIN_NAME_COLUMNS and _is_text(var[c])]
     columns = sorted(columns, key=lambda column: PLAIN_NAME_COLUMNS.index(_plain(column)))
@@ -272,7 +272,7 @@ def _match_column(
     names = np.array(check_text(values), dtype=object)
     is_other = types.is_other
     match = vocabulary.match(np.where(is_other, "", names).tolist(), organism=organism)
-    if match.recognised < 0.5 and (parts := _without_shared_ends(names)) is not None:
+    if match.recognized < 0.5 and (parts := _without_shared_ends(names)) is not None:
         plain, is_more = parts
         again = vocabulary.match(np.where(is_other | is_more, "", plain).tolist(), organism=organism)
         if again.n_genes > 2 * match.n_genes:

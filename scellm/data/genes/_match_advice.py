@@ -28,11 +28,11 @@ def what_they_look_like(match: GeneMatch) -> str:
     for kind, form in FORMS.items():
         if some and all(re.match(form, name) for name in some):
             return f"They look like {kind} ({shown})"
-    if match.recognised >= 0.5:
+    if match.recognized >= 0.5:
         return f"They are {match.organism} genes ({shown}), but only {len(match.names)} columns"
-    if not match.recognised:
+    if not match.recognized:
         return f"They look like {shown}; none is a known gene"
-    return f"They look like {shown}, of which {100 * match.recognised:.0f} % are known {match.organism} genes"
+    return f"They look like {shown}, of which {100 * match.recognized:.0f} % are known {match.organism} genes"
 
 
 def way_out(
@@ -68,7 +68,7 @@ def way_out(
             return f"; the genes are the rows: `adata.obs_names` holds {other.n_genes}. Pass {code}, with cells as rows."
         where = f", where `{other.where}` holds" if code == "use_raw=True" else ", which holds"
         return f"; pass {code}{where} {other.n_genes}."
-    if match.recognised >= 0.5:
+    if match.recognized >= 0.5:
         least = math.floor(1000 * match.coverage) / 1000
         fewer = f", or min_overlap={least:g} if this is all there is" if match.n_genes else ""
         return f"; pass the data as it was before genes were selected{fewer}."

@@ -105,7 +105,7 @@ def test_duplicates_are_summed_on_the_linear_scale():
     assert summed[9] == pytest.approx(1, rel=1e-6)
 
 
-def test_without_normalisation_values_keep_their_scale():
+def test_without_normalization_values_keep_their_scale():
     values = np.log1p(np.array([[3.0, 0.5]], dtype=np.float32))
     tokens = tokenize(values, np.array([0, 1]), N_GENES, TokenConfig(), linearize=np.expm1, normalize=False)
     np.testing.assert_allclose(tokens.values, values[0], rtol=1e-6)

@@ -72,7 +72,7 @@ def test_scaled_cells_beside_counts():
     assert describe_values(scaled).kind == "scaled"
 
 
-def test_counts_beside_normalised_values_are_named_but_read():
+def test_counts_beside_normalized_values_are_named_but_read():
     report = describe_values(np.vstack([draw(50), normal(draw(50, seed=1))]))
     assert (report.usable, report.is_certain) == (True, False)
     assert "Both are linear" in report.message

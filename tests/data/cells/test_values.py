@@ -86,7 +86,7 @@ def test_estimated_counts_without_whole_ones(counts):
     assert describe_values(X).kind == "non_integer_counts"
 
 
-# -- normalised and logged --------------------------------------------------------------------------------
+# -- normalized and logged --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("target_sum", [1, 1e4, 50000, 1e6], ids="{:g}".format)
@@ -108,7 +108,7 @@ def test_log1p_of_normalized_values(counts, base, target_sum):
 def test_scanpys_own_log1p(counts):
     adata = ad.AnnData(normalized(counts, 1e4))
     sc.pp.log1p(adata)
-    assert describe_values(adata.X).message == "log1p (base e) of values normalised to 10000 per cell."
+    assert describe_values(adata.X).message == "log1p (base e) of values normalized to 10000 per cell."
     adata = ad.AnnData(normalized(counts, 1e4))
     sc.pp.log1p(adata, base=2)
     assert describe_values(adata.X).base == 2
@@ -268,7 +268,7 @@ TRUTH = {
     "breast_tumour_chung_mini": ("log1p", 2),
     "melanoma_tirosh_mini": ("log1p", 2),
     "oligodendroglioma_tirosh": ("non_integer_counts", None),
-    "mouse_lung_immune_zilionis": ("log1p", None),  # "log-normalised", base not said
+    "mouse_lung_immune_zilionis": ("log1p", None),  # "log-normalized", base not said
     "sciplex3_mini": ("log1p", None),
     "sc_scad_A375": ("scaled", None),
     "sc_scad_JHU006": ("scaled", None),

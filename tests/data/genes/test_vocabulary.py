@@ -156,7 +156,7 @@ def test_every_approved_symbol_and_id_is_its_own():
     for names in (V.symbols, V.ensembl_ids, np.char.add(V.ensembl_ids, ".3")):
         match = V.match(names.tolist())
         assert np.array_equal(match.ids, np.arange(len(V)))
-        assert (match.coverage, match.recognised, match.n_duplicates) == (1, 1, 0)
+        assert (match.coverage, match.recognized, match.n_duplicates) == (1, 1, 0)
 
 
 @pytest.mark.parametrize("change", [str.lower, str.upper], ids=["lower", "upper"])
@@ -275,7 +275,7 @@ def test_duplicates_are_counted():
 def test_every_word_of_how_is_explained():
     names = ["CD3D", "ENSG00000156738", "SEPT9", "CD56", "lyz", "3-Mar", "MALAT1", "TAZ", "zzz_no_gene"]
     assert set(V.match(names).match_type) == set(MATCH_TYPES) - {"ortholog"}
-    assert V.match(names).recognised == pytest.approx(7 / 9)
+    assert V.match(names).recognized == pytest.approx(7 / 9)
 
 
 # -- mouse --------------------------------------------------------------------------------------------------

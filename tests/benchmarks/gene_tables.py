@@ -2,10 +2,10 @@
 
 Run as::
 
-    python -m scellm.data.genes.build --hgnc hgnc_complete_set.txt --gencode gencode_genes.tsv \
+    python tests/benchmarks/gene_tables.py --hgnc hgnc_complete_set.txt --gencode gencode_genes.tsv \
         --orthologs Ensembl105_Human2Mouse_Genes.csv --mgi mgi_genes.parquet --out scellm/data/genes
 
-The README of this folder says what each input is, which rule decides what becomes a vocabulary gene, and
+`scellm/data/genes/README.md` says what each input is, which rule decides what becomes a vocabulary gene, and
 what the tables hold. The same inputs give the same bytes.
 """
 
@@ -232,9 +232,7 @@ def build(
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line of the module."""
-    parser = argparse.ArgumentParser(
-        prog="python -m scellm.data.genes.build", description=__doc__.split("\n")[0]
-    )
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--hgnc", type=Path, required=True, help="hgnc_complete_set.txt, or a parquet of it")
     parser.add_argument(
         "--hgnc-note", default="release not given", help="release or download date, for the header"
@@ -247,7 +245,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--mgi", type=Path, required=True, help="table: symbol, ensembl_id, alias_symbols, prev_symbols"
     )
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder for the tables")
+    parser.add_argument("--out", type=Path, default=Path("scellm/data/genes"), help="folder for the tables")
     given = parser.parse_args(arguments)
     given.out.mkdir(parents=True, exist_ok=True)
     for name, n_rows in build(**vars(given)).items():
