@@ -269,7 +269,7 @@ def _opened(path: Path) -> Iterator[AnnData]:
     from anndata.io import read_elem
 
     from .data import open_store
-    from .data._rows import check_encoding
+    from .data.cells._rows import check_encoding
 
     with open_store(path, "r") as store:
         check_encoding(store, path)

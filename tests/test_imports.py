@@ -110,8 +110,8 @@ def test_imports_point_down(module, path):
 @pytest.mark.parametrize(
     ("source", "module", "expected"),
     [
-        ("from ..nn import Encoder", "scellm.data._tokens", "scellm.nn"),
-        ("from scellm import nn", "scellm.data._tokens", "scellm.nn"),
+        ("from ...nn import Encoder", "scellm.data.cells._tokens", "scellm.nn"),
+        ("from scellm import nn", "scellm.data.cells._tokens", "scellm.nn"),
         ("import scellm.tl", "scellm.models._hub", "scellm.tl"),
         ("def f():\n    from ..train import pretrain", "scellm.models._hub", "scellm.train"),
         ("from pathlib import Path", "scellm.nn._encoder", "pathlib"),
@@ -192,8 +192,40 @@ def test_unknown_attribute():
         scellm.utils  # noqa: B018
 
 
+ROOMS = ("genes", "cells", "corpus")
+"""Rooms of `scellm.data`, the lowest first: a room knows itself and those before it."""
+
+
+def rooms_above(source: str, module: str) -> set[str]:
+    """Rooms that a file of `scellm.data` imports from and must not know."""
+    names = {
+        name for name in imported_names(source, module.rpartition(".")[0]) if name.startswith("scellm.data.")
+    }
+    above = ROOMS[ROOMS.index(module.split(".")[2]) + 1 :]
+    return {name.split(".")[2] for name in names} & set(above)
+
+
+@pytest.mark.parametrize(
+    ("module", "path"),
+    [(m, p) for m, p in package_modules().items() if m.startswith("scellm.data.") and m.count(".") > 2],
+    ids=str,
+)
+def test_rooms_of_data_know_those_below_only(module, path):
+    assert rooms_above(path.read_text(encoding="utf-8"), module) == set()
+
+
+def test_control_rooms_above_are_found():
+    assert rooms_above("from ..corpus._pack import pack", "scellm.data.cells._rows") == {"corpus"}
+    assert rooms_above("from ..genes._match import gene_names", "scellm.data.cells._rows") == set()
+
+
 JUDGES = {"describe_values", "match_genes"}
-MAY_JUDGE = ("scellm.data._expression", "scellm.data._match", "scellm.data._values", "scellm.pp.")
+MAY_JUDGE = (
+    "scellm.data.cells._expression",
+    "scellm.data.genes._match",
+    "scellm.data.cells._values",
+    "scellm.pp.",
+)
 
 
 def judges(source: str) -> set[str]:

@@ -14,7 +14,7 @@ SOURCES = {path.relative_to(PACKAGE).as_posix(): path.read_text("utf-8") for pat
 LONGEST_BODY, LONGEST_FILE = 60, 400
 MOST_PARAMETERS, MOST_PUBLIC_PARAMETERS = 8, 20
 LONG_FILES = {
-    "data/_expression.py": "the one reader: what it gives, records and refuses belongs together",
+    "data/cells/_expression.py": "the one reader: what it gives, records and refuses belongs together",
     "train/_info_nce.py": "the loss in stripes: formulas, forward and backward side by side",
     "train/_trainer.py": "the loop in plain sight, step by step",
 }
@@ -41,8 +41,8 @@ def n_parameters(function: Function) -> int:
 
 
 def is_public(function: Function, file: str) -> bool:
-    """Whether a package exports the function: its `__init__` names it."""
-    text = SOURCES.get(f"{Path(file).parent.as_posix()}/__init__.py", "")
+    """Whether a package exports the function: the `__init__` of its part of `scellm` names it."""
+    text = SOURCES.get(f"{Path(file).parts[0]}/__init__.py", "")
     return not function.name.startswith("_") and f'"{function.name}"' in text
 
 

@@ -11,11 +11,11 @@ Box = tuple[int, int, str, str, str]
 
 CELLS: list[Box] = [
     (0, 0, "your cells", "AnnData or a file", ""),
-    (1, 0, "reader", "genes matched, values judged", "data/_expression.py"),
-    (2, 0, "tokens", "gene ids, values", "data/_tokens.py"),
+    (1, 0, "reader", "genes matched, values judged", "data/cells/_expression.py"),
+    (2, 0, "tokens", "gene ids, values", "data/cells/_tokens.py"),
     (3, 0, "encoder", "one cell at a time", "models/_encode.py, nn/"),
     (4, 0, "embedding", "obsm, record in uns", "tl/_embed.py"),
-    (2, 2, "counts, log values", "row blocks", "data/_expression.py"),
+    (2, 2, "counts, log values", "row blocks", "data/cells/_expression.py"),
     (3, 2, "drug model", "arrays in, arrays out", "drugs/"),
     (4, 2, "ln IC50", "obsm, obs", "tl/_drug_response.py"),
     (3, 1, "heads", "types, confidence, novelty", "annotation/"),
@@ -37,8 +37,8 @@ CELL_ARROWS = [
     (9, 10),
 ]
 CORPUS: list[Box] = [
-    (0, 0, "datasets", "files, folders, packed", "data/_sources.py"),
-    (1, 0, "corpus", "many stores as one", "data/_corpus.py"),
+    (0, 0, "datasets", "files, folders, packed", "data/corpus/_sources.py"),
+    (1, 0, "corpus", "many stores as one", "data/corpus/_corpus.py"),
     (2, 0, "batches", "which cells, labels", "train/_corpus_batches.py"),
     (3, 0, "views and masks", "all drawn before the step", "train/_batch.py, _views.py"),
     (4, 0, "two-pass step", "losses and gradients", "train/_divide_and_conquer.py"),

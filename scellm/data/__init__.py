@@ -1,18 +1,18 @@
 """Gene vocabulary, tokens, and cells to train on."""
 
-from ._batches import Batch, Sampler, shard
-from ._corpus import Corpus
-from ._expression import Expression, ReadOptions
-from ._gene_match import GeneMatch
-from ._match import gene_names, match_genes
-from ._pack import pack
-from ._results_file import check_target, write_results
-from ._rows import check_finite, open_matrix, open_store, row_blocks
-from ._sources import CellSource
-from ._structure import check_structure
-from ._tokens import TokenConfig, Tokens, gene_counts, log_normalize, tokenize
-from ._values import ValueReport, describe_values
-from ._vocabulary import GeneVocabulary
+from .cells._expression import Expression, ReadOptions
+from .cells._results_file import check_target, write_results
+from .cells._rows import check_finite, open_matrix, open_store, row_blocks
+from .cells._structure import check_structure
+from .cells._tokens import TokenConfig, Tokens, gene_counts, log_normalize, tokenize
+from .cells._values import ValueReport, describe_values
+from .corpus._batches import Batch, Sampler, shard
+from .corpus._corpus import Corpus
+from .corpus._pack import pack
+from .corpus._sources import CellSource
+from .genes._gene_match import GeneMatch
+from .genes._match import gene_names, match_genes
+from .genes._vocabulary import GeneVocabulary
 
 __all__ = [
     "Batch",

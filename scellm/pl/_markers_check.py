@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from .._checks import get_matrix
 from .._keys import CELL_TYPE
 from .._warn import warn
-from ..data._expression import judge_values
+from ..data.cells._expression import judge_values
 from ._figure import color_bar, dot, finish, new_axes, plain, short
 from ._results import REFUSALS, names_of, read_labels
 

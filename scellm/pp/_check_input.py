@@ -12,8 +12,8 @@ from anndata import AnnData
 
 from .._checks import check_choice, layer_names
 from ..data import GeneMatch, GeneVocabulary, ValueReport, describe_values, row_blocks
-from ..data._cell_checks import SpeciesCheck
-from ..data._match import MIN_OVERLAP, best_match, check_match
+from ..data.cells._cell_checks import SpeciesCheck
+from ..data.genes._match import MIN_OVERLAP, best_match, check_match
 
 COLUMNS = ("values", "genes", "n_genes", "percent_of_vocabulary", "embed", "what_to_type", "details")
 ROWS_AT_ONCE = 1000

@@ -15,7 +15,7 @@ from .._checks import get_matrix, layer_names
 from .._keys import HARMONIZE
 from .._warn import warn
 from ..data import GeneMatch, GeneVocabulary, ValueReport, describe_values
-from ..data._match import match_genes
+from ..data.genes._match import match_genes
 
 
 def harmonize_genes(

@@ -19,7 +19,7 @@ from .._keys import X_SCELLM
 from .._version import __version__
 from .._warn import warn
 from ..data import Expression, ReadOptions, TokenConfig, check_target, write_results
-from ..data._fingerprint import fingerprint_of
+from ..data.cells._fingerprint import fingerprint_of
 from ..models import CellLM, load
 from ..models._encode import BatchSize, choose_device, choose_precision, encode
 

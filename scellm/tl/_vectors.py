@@ -12,7 +12,7 @@ from anndata import AnnData
 
 from .._keys import X_SCELLM
 from ..data import Expression, ReadOptions
-from ..data._fingerprint import fingerprint_of
+from ..data.cells._fingerprint import fingerprint_of
 from ..models import CellLM
 from ._embed import EncodeOptions, embedding_of
 

@@ -35,7 +35,7 @@ def find_checkpoint(folder: Path | None, resume: Resume) -> tuple[Path, Checkpoi
     FileExistsError
         `resume="never"` with one.
     ValueError
-        Another word for `resume`, or a damaged checkpoint.
+        Another word for `resume`, a damaged checkpoint, or one with numbers that are not finite.
     """
     if resume not in get_args(Resume):
         msg = f"resume={resume!r} is unknown; choose one of {', '.join(map(repr, get_args(Resume)))}."
@@ -54,7 +54,21 @@ def find_checkpoint(folder: Path | None, resume: Resume) -> tuple[Path, Checkpoi
     if resume == "never":
         msg = f"resume='never', but {folder} holds {path.name}. Choose another checkpoint_dir, or delete it."
         raise FileExistsError(msg)
-    return path, load_checkpoint(path)
+    checkpoint = load_checkpoint(path)
+    _refuse_not_finite(path, checkpoint)
+    return path, checkpoint
+
+
+def _refuse_not_finite(path: Path, checkpoint: Checkpoint) -> None:
+    """A run that goes on from NaN would write NaN."""
+    tensors = {**checkpoint.encoder, **checkpoint.training}
+    bad = sorted(name for name, x in tensors.items() if x.is_floating_point() and not x.isfinite().all())
+    if bad:
+        msg = (
+            f"{path} holds numbers that are not finite, in {', '.join(bad[:3])}{' and others' if len(bad) > 3 else ''}. "
+            "Delete this folder to go on from the checkpoint before it, with a lower learning_rate and resume='force'."
+        )
+        raise ValueError(msg)
 
 
 def refuse_changes(path: Path, problems: list[str], *, force: bool) -> None:

@@ -223,7 +223,7 @@ def test_a_file_is_streamed_and_only_gains_the_results(adata, model, tmp_path, s
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the zarr format
         adata.write_h5ad(path) if suffix == "h5ad" else adata.write_zarr(path)
-        monkeypatch.setattr("scellm.data._expression.ROWS_PER_BLOCK", 7)
+        monkeypatch.setattr("scellm.data.cells._expression.ROWS_PER_BLOCK", 7)
         assert scellm.tl.embed(path, model, output=tmp_path / f"out.{suffix}") is None
         read = ad.read_h5ad if suffix == "h5ad" else ad.read_zarr
         assert KEY not in read(path).obsm
@@ -422,7 +422,7 @@ def test_an_interruption_leaves_everything_as_it_was(adata, model, tmp_path, mon
     assert KEY not in adata.obsm
     assert KEY not in adata.uns
     monkeypatch.undo()
-    monkeypatch.setattr("scellm.data._results_file.open_store", interrupted)
+    monkeypatch.setattr("scellm.data.cells._results_file.open_store", interrupted)
     with pytest.raises(KeyboardInterrupt):
         scellm.tl.embed(tmp_path / "cells.h5ad", model)
     assert (tmp_path / "cells.h5ad").read_bytes() == before
@@ -540,7 +540,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(adata, model, monkeypatch):
 
     monkeypatch.setattr(model.encoder, "forward", limited)
     monkeypatch.setattr(
-        "scellm.data._expression.ROWS_PER_BLOCK", 12
+        "scellm.data.cells._expression.ROWS_PER_BLOCK", 12
     )  # what fits is remembered from block to block
     with pytest.warns(
         UserWarning, match="Memory of cpu ran out; went on with 6 cells at once. Pass batch_size=6"

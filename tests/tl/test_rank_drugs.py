@@ -120,7 +120,7 @@ def test_targets_are_the_same_however_cells_are_stored(cells, change):
 
 
 def test_targets_in_blocks_are_counted_by_hand(cells, monkeypatch):
-    monkeypatch.setattr("scellm.data._expression.ROWS_PER_BLOCK", 7)
+    monkeypatch.setattr("scellm.data.cells._expression.ROWS_PER_BLOCK", 7)
     cells.X[::3, 1] = 2
     table = rank(cells).set_index(["group", "drug"])["target_expressed"]
     for kind in "AB":

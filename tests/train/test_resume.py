@@ -100,3 +100,20 @@ def test_the_log_of_a_resumed_run_is_that_of_one_in_a_piece(tmp_path):
     )
     logs = [pd.read_csv(tmp_path / name / "log.csv").drop(columns=clock) for name in ("whole", "stopped")]
     pd.testing.assert_frame_equal(*logs, check_exact=True)
+
+
+def test_numbers_that_are_not_finite_are_not_gone_on_from(tmp_path):
+    folder = tmp_path / "run"
+    good = Checkpoint({"step": 3}, {"w": torch.ones(2)}, {"optimizer.step.w": torch.tensor(3)})
+    save_checkpoint(folder, good, keep=2)
+    save_checkpoint(
+        folder,
+        Checkpoint({"step": 4}, good.encoder, {"optimizer.exp_avg.w": torch.tensor([1.0, torch.nan])}),
+        keep=2,
+    )
+    with pytest.raises(
+        ValueError, match=r"step-00000004 holds .* not finite, in optimizer.exp_avg.w. Delete this folder"
+    ):
+        find_checkpoint(folder, "auto")
+    shutil.rmtree(folder / "step-00000004")  # as the message says
+    assert find_checkpoint(folder, "auto")[0].name == "step-00000003"

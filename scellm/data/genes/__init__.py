@@ -1,1 +1,1 @@
-"""Packaged gene tables, see README.md here."""
+"""Genes: the vocabulary, what names mean, and the packaged tables (see README.md here)."""

@@ -7,9 +7,9 @@ import pytest
 import scipy.sparse as sp
 
 from scellm.data import describe_values
-from scellm.data._cell_checks import SpeciesCheck, foreign_cells
-from scellm.data._gene_match import GeneMatch
-from scellm.data._value_faults import separating_column
+from scellm.data.cells._cell_checks import SpeciesCheck, foreign_cells
+from scellm.data.cells._value_faults import separating_column
+from scellm.data.genes._gene_match import GeneMatch
 
 
 def draw(n=60, genes=400, seed=0):

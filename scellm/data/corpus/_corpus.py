@@ -14,11 +14,11 @@ from typing import Any, Literal
 import numpy as np
 import scipy.sparse as sp
 
+from ..genes._match import MIN_OVERLAP
+from ..genes._vocabulary import GeneVocabulary
 from ._collection import is_collection, open_collection
-from ._match import MIN_OVERLAP
 from ._packed import is_packed, open_packed
 from ._sources import Dataset, MemorySource, ReadOptions, StoredSource, open_anndata_file
-from ._vocabulary import GeneVocabulary
 
 IN_MEMORY, IN_MEMORY_TOGETHER = 256 * 2**20, 2 * 2**30
 """Bytes up to which `in_memory="auto"` loads one dataset, and all that it loads together."""

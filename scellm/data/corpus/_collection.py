@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from .._files import check_folder
+from ..._files import check_folder
+from ..cells._rows import open_zarr
+from ..genes._vocabulary import GeneVocabulary
 from ._labels import StoredLabels
-from ._rows import open_zarr
 from ._sources import ZARR_BLOCK, Harmonizer, ReadOptions, StoredSource, about_dataset, read_origin
 from ._stored import StoredMatrix
-from ._vocabulary import GeneVocabulary
 
 ENCODING = "annbatch-preshuffled"
 """What the root of a collection says it is."""

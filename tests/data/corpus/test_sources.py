@@ -14,7 +14,7 @@ import scipy.sparse as sp
 
 import scellm
 from scellm.data import Corpus, GeneVocabulary
-from scellm.data import _stored as stored
+from scellm.data.corpus import _stored as stored
 
 VOCABULARY = GeneVocabulary.default()
 N_OBS = 90
@@ -144,7 +144,7 @@ def test_cells_without_a_vocabulary_gene_are_empty_rows(adata, tmp_path):
 @pytest.mark.parametrize("value", [np.nan, np.inf, -2.0], ids=str)
 def test_a_bad_value_in_one_cell_is_named(adata, tmp_path, value, monkeypatch):
     monkeypatch.setattr(
-        "scellm.data._expression.describe_values",
+        "scellm.data.cells._expression.describe_values",
         lambda X, **facts: scellm.data.describe_values(X, max_rows=10, **facts),
     )
     row = adata.X[[33]]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .._files import replacing
+from ..._files import replacing
 from ._gene_match import GeneMatch, check_text
 from ._nomenclature import AMBIGUOUS, UNKNOWN, Organism, human_names, is_missing, resolve
 

@@ -10,7 +10,7 @@ import scipy.sparse as sp
 
 import scellm
 from scellm.data import Corpus, GeneVocabulary, pack
-from scellm.data import _packed as packed_module
+from scellm.data.corpus import _packed as packed_module
 
 N_OBS = 40
 
@@ -89,7 +89,7 @@ def test_anndata_reads_the_matrices(data, path):
 
 
 def test_many_blocks_are_written(data, tmp_path, monkeypatch, path):
-    monkeypatch.setattr("scellm.data._pack.CELLS_AT_ONCE", 7)
+    monkeypatch.setattr("scellm.data.corpus._pack.CELLS_AT_ONCE", 7)
     other = pack(data, tmp_path / "other.h5")
     assert Corpus.build(other, in_memory=False).fingerprint == Corpus.build(path).fingerprint
     with h5py.File(path) as one, h5py.File(other) as two:
@@ -150,7 +150,7 @@ def test_a_failure_on_the_way_leaves_nothing(data, tmp_path, monkeypatch):
     def fail(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("scellm.data._pack._write_label", fail)
+    monkeypatch.setattr("scellm.data.corpus._pack._write_label", fail)
     with pytest.raises(KeyboardInterrupt):
         pack(data, tmp_path / "p.h5")
     assert list(tmp_path.iterdir()) == []

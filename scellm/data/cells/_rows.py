@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from .._files import check_folder, restore
-from .._formats import check_readable
+from ..._files import check_folder, restore
+from ..._formats import check_readable
 from ._structure import (
     REBUILD,
     CheckedMatrix,

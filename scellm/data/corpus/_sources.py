@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import scipy.sparse as sp
 
-from ._expression import Expression, Harmonizer, ReadOptions, naming
+from ..cells._expression import Expression, Harmonizer, ReadOptions, naming
+from ..cells._rows import open_matrix, open_zarr
+from ..genes._vocabulary import GeneVocabulary
 from ._labels import Labels, StoredLabels, TableLabels
-from ._rows import open_matrix, open_zarr
 from ._stored import StoredMatrix, open_hdf5
-from ._vocabulary import GeneVocabulary
 
 if TYPE_CHECKING:
     from anndata import AnnData

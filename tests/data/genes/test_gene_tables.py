@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from scellm.data._nomenclature import read_table
+from scellm.data.genes._nomenclature import read_table
 
 _spec = importlib.util.spec_from_file_location(
-    "gene_tables", Path(__file__).parents[1] / "benchmarks" / "gene_tables.py"
+    "gene_tables", Path(__file__).parents[2] / "benchmarks" / "gene_tables.py"
 )
 build = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(build)
@@ -59,7 +59,7 @@ def tables(arguments, tmp_path, monkeypatch, capsys):
     """Rows of the tables written."""
     build.main(arguments)
     assert "human: 3 rows" in capsys.readouterr().out
-    monkeypatch.setattr("scellm.data._nomenclature.files", lambda package: tmp_path)
+    monkeypatch.setattr("scellm.data.genes._nomenclature.files", lambda package: tmp_path)
     (tmp_path / "genes").symlink_to(tmp_path / "out")
     return {name: read_table(f"{name}.tsv.gz")[1] for name in ("human", "human_other", "mouse")}
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
-from .._obs import as_text
+from ..._obs import as_text
 
 
 class Labels(Protocol):

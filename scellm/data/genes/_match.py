@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .._warn import warn
+from ..._warn import warn
 from ._feature_types import FeatureTypes, feature_types, word_kind
 from ._gene_match import GeneMatch, check_text
 from ._match_advice import way_out, what_they_look_like

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .._files import check_folder, check_room, replacing, tidy
+from ..._files import check_folder, check_room, replacing, tidy
 from ._rows import open_store
 
 SLACK = 2**20

@@ -22,11 +22,11 @@ from typing import Any
 
 import numpy as np
 
+from ..cells._structure import ERRORS, MOST_COMPRESSION, SMALL, blamed, check_chunks, check_links
+from ..cells._values import ValueReport
+from ..genes._vocabulary import GeneVocabulary
 from ._sources import DISK_BLOCK, Harmonizer, StoredSource
 from ._stored import StoredMatrix, open_hdf5
-from ._structure import ERRORS, MOST_COMPRESSION, SMALL, blamed, check_chunks, check_links
-from ._values import ValueReport
-from ._vocabulary import GeneVocabulary
 
 FORMAT, VERSION = "scellm-packed", 1
 CHECK_BELOW = 256 * 2**20

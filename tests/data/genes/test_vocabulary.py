@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from scellm.data import GeneVocabulary
-from scellm.data._gene_match import MATCH_TYPES
-from scellm.data._match import gene_names, match_genes
-from scellm.data._nomenclature import human_names, is_missing, mouse_names, read_table
+from scellm.data.genes._gene_match import MATCH_TYPES
+from scellm.data.genes._match import gene_names, match_genes
+from scellm.data.genes._nomenclature import human_names, is_missing, mouse_names, read_table
 
 V = GeneVocabulary.default()
 
@@ -43,7 +43,7 @@ def test_default_is_made_once():
 
 
 def test_importing_data_reads_no_table():
-    code = "import scellm.data._nomenclature as n; print(n.human_names.cache_info().currsize)"
+    code = "import scellm.data.genes._nomenclature as n; print(n.human_names.cache_info().currsize)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "0"
 

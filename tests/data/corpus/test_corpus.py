@@ -6,7 +6,7 @@ import pytest
 
 import scellm
 from scellm.data import Corpus, GeneVocabulary, pack
-from scellm.data import _corpus as module
+from scellm.data.corpus import _corpus as module
 
 
 def cells(n_obs=24, rng=0):

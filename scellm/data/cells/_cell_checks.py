@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse as sp
 
-from ._gene_match import GeneMatch
+from ..genes._gene_match import GeneMatch
 from ._values import ValueReport
 
 

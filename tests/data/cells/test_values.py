@@ -10,7 +10,7 @@ import scipy.sparse as sp
 
 from scellm.data import describe_values
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
+SHARED = Path(__file__).parents[4] / "shared" / "data"
 FOLDERS = ("corpus", "corpus_wide", "benchmarks", "drug/single_cell")
 BASES = {"e": np.e, "2": 2.0, "10": 10.0}
 

@@ -13,12 +13,12 @@ import numpy as np
 import scipy.sparse as sp
 from tqdm.auto import tqdm
 
-from .._files import replacing
+from ..._files import replacing
+from ..genes._match import MIN_OVERLAP
+from ..genes._vocabulary import GeneVocabulary
 from ._corpus import Corpus
-from ._match import MIN_OVERLAP
 from ._packed import FORMAT, VERSION, create_array, is_packed, write_array, write_json
 from ._sources import CELLS_AT_ONCE
-from ._vocabulary import GeneVocabulary
 
 PROGRESS_FROM = 5000
 """Cells from which on a progress bar is shown."""

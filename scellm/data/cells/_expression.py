@@ -13,16 +13,16 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from .._warn import warn
+from ..._warn import warn
+from ..genes._gene_match import GeneMatch
+from ..genes._match import MIN_OVERLAP, match_genes
+from ..genes._vocabulary import GeneVocabulary
 from ._cell_checks import SpeciesCheck
 from ._fingerprint import Fingerprint
-from ._gene_match import GeneMatch
-from ._match import MIN_OVERLAP, match_genes
 from ._rows import check_finite, open_matrix, row_blocks, to_csr
 from ._structure import check_structure
 from ._tokens import TokenConfig, Tokens, gene_counts, log_normalize, tokenize
 from ._values import ValueReport, describe_values
-from ._vocabulary import GeneVocabulary
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -197,7 +197,7 @@ class Expression:
                 _say_if_guessed(values, file.where, dataset)
                 yield cls(file.X, file.var, file.where, match, values, slot=source.slot, dataset=dataset)
             return
-        from .._checks import get_matrix
+        from ..._checks import get_matrix
 
         with naming(dataset):
             X, var, where = get_matrix(cells, source.layer, source.use_raw)
@@ -378,7 +378,7 @@ def _match(
 
 def _readable(adata: AnnData, source: ReadOptions) -> list[str]:
     """What to type for each other matrix that can be read."""
-    from .._checks import layer_names
+    from ..._checks import layer_names
 
     others = {f"layer={name!r}": adata.layers[name] for name in layer_names(adata) if name != source.layer}
     if adata.raw is not None and not source.use_raw:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from .._files import is_full
+from ..._files import is_full
 
 MOST_COMPRESSION = 2000
 """Times that stored numbers may be smaller than what they stand for; gzip reaches 1032."""
@@ -275,6 +275,6 @@ def _leads_out(path: Path, where: str, what: str) -> ValueError:
 
 
 def _folder_size(path: Path) -> int:
-    from .._files import check_folder
+    from ..._files import check_folder
 
     return check_folder(path) if path.is_dir() else path.stat().st_size

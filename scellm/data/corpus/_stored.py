@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from ._rows import to_csr
-from ._structure import COPY_AGAIN, check_chunks, check_columns, check_pointer, check_size
+from ..cells._rows import to_csr
+from ..cells._structure import COPY_AGAIN, check_chunks, check_columns, check_pointer, check_size
 
 OPEN_AT_ONCE = 256
 """Matrices that are open at once; systems allow a process about a thousand files."""

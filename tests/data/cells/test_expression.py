@@ -9,8 +9,8 @@ import scipy.sparse as sp
 
 import scellm
 from scellm.data import Expression, GeneVocabulary, ReadOptions, TokenConfig, gene_counts, log_normalize
-from scellm.data import _expression as reader
-from scellm.data._fingerprint import LINE, Fingerprint, fingerprint_of
+from scellm.data.cells import _expression as reader
+from scellm.data.cells._fingerprint import LINE, Fingerprint, fingerprint_of
 
 V = GeneVocabulary.default()
 

@@ -1,0 +1,1 @@
+"""Cells: what a matrix is, its values judged, its rows read, as tokens, counts or log values."""
