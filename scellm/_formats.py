@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 READERS = {
     ".h5ad": "anndata.read_h5ad({path!r})",
@@ -65,6 +68,49 @@ def check_readable(path: str | os.PathLike[str]) -> Path:
     raise ValueError(msg)
 
 
+def read_cells(path: str | os.PathLike[str], *, backed: bool = False) -> AnnData:
+    """An AnnData from an h5ad, zarr or loom file or from output of Cell Ranger.
+
+    Parameters
+    ----------
+    path
+        File or folder; `~` is expanded.
+    backed
+        Leave the matrices of an h5ad file on the disk.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is nothing of that name.
+    ValueError
+        It is of another format.
+    """
+    import anndata.io
+
+    path = expand(path)
+    found = _find_10x(path) if path.is_dir() and path.suffix != ".zarr" else None
+    if found is not None or (path.suffix == ".h5" and path.is_file() and _is_10x(path)):
+        return _read_10x(path if found is None else found)
+    if path.suffix == ".loom" and path.is_file():
+        return anndata.io.read_loom(path)
+    path = check_readable(path)
+    if path.is_dir():
+        return anndata.io.read_zarr(path)
+    return anndata.read_h5ad(path, backed="r" if backed else None)
+
+
+def _read_10x(place: Path) -> AnnData:
+    """Genes of 10x output by their ids: symbols are not unique."""
+    import scanpy as sc
+
+    if place.is_dir():
+        return sc.read_10x_mtx(place, var_names="gene_ids", prefix=_prefix(place) or None)
+    cells = sc.read_10x_h5(place)
+    cells.var["gene_symbols"] = cells.var_names
+    cells.var_names = cells.var["gene_ids"].astype(str).to_numpy()
+    return cells
+
+
 def describe_path(path: Path) -> tuple[str, str]:
     """What a file or folder that is there seems to be, and the code that reads it, "" where there is none."""
     if path.is_dir():
@@ -82,21 +128,28 @@ def describe_path(path: Path) -> tuple[str, str]:
     return "write one with adata.write_h5ad.", ""
 
 
-def _describe_folder(folder: Path) -> tuple[str, str]:
-    """Folders of 10x output, of h5ad files, and others."""
+def _find_10x(folder: Path) -> Path | None:
+    """The folder of `matrix.mtx`, or the .h5 file, of a folder of 10x output."""
     for inside in (
         folder,
         *(folder / name for name in ("filtered_feature_bc_matrix", "filtered_gene_bc_matrices")),
     ):
         for place in (inside, *sorted(inside.glob("*/"))[:5]) if inside.is_dir() else ():
             if any(place.glob("*matrix.mtx*")):
-                return "a folder of 10x output", _mtx_code(place)
+                return place
     outs = folder / "outs" if (folder / "outs").is_dir() else folder
     for name in ("filtered_feature_bc_matrix.h5", "filtered_gene_bc_matrices_h5.h5"):
         if (outs / name).is_file():
-            return "a folder of 10x output", READERS[".h5"].format(path=str(outs / name))
-    if outs != folder:
-        return _describe_folder(outs)
+            return outs / name
+    return None if outs == folder else _find_10x(outs)
+
+
+def _describe_folder(folder: Path) -> tuple[str, str]:
+    """Folders of 10x output, of h5ad files, and others."""
+    found = _find_10x(folder)
+    if found is not None:
+        code = _mtx_code(found) if found.is_dir() else READERS[".h5"].format(path=str(found))
+        return "a folder of 10x output", code
     if any((folder / name).exists() for name in (".zgroup", "zarr.json", ".zattrs")):
         return "it is a zarr store under a name of its own. Rename it so that it ends in .zarr.", ""
     files = sorted(one.name for one in folder.iterdir() if one.suffix in (".h5ad", ".zarr"))
@@ -110,10 +163,15 @@ def _describe_folder(folder: Path) -> tuple[str, str]:
 
 def _mtx_code(folder: Path) -> str:
     """How to read a folder of `matrix.mtx`, with the sample's name that may stand before the files' names."""
-    names = sorted(one.name for one in folder.glob("*matrix.mtx*"))
-    prefix = names[0].split("matrix.mtx")[0] if names else ""
+    prefix = _prefix(folder)
     options = f", prefix={prefix!r}" if prefix else ""
     return f"scanpy.read_10x_mtx({str(folder)!r}{options})"
+
+
+def _prefix(folder: Path) -> str:
+    """The sample's name before those of the three files."""
+    names = sorted(one.name for one in folder.glob("*matrix.mtx*"))
+    return names[0].split("matrix.mtx")[0] if names else ""
 
 
 def _is_10x(path: Path) -> bool:

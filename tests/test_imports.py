@@ -36,6 +36,8 @@ LAYER = {
     "_cli": 6,
     "_cli_options": 5,
     "_cli_pretrain": 5,
+    "_cli_signature": 5.5,
+    "_cli_tools": 5.7,
     "__main__": 7,
     "quickstart": 5,
 }

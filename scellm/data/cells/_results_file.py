@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..._files import check_folder, check_room, replacing, tidy
 from ._rows import open_store
 
@@ -67,7 +69,7 @@ def write_results(source: Path, target: Path, results: dict[str, dict[str, Any]]
     source, target
         As in `check_target`.
     results
-        By slot (`obsm`, `uns`) and key.
+        By slot (`obs`, `obsm`, `uns`) and key; columns of `obs` as Series.
 
     Raises
     ------
@@ -112,7 +114,15 @@ def _write_slot(store: Any, slot: str, values: dict[str, Any], path: Path) -> No
     for key, value in values.items():
         if key in store[slot] or _is_soft_link(store[slot], key):
             del store[slot][key]
-        write_elem(store[slot], key, value)
+        write_elem(store[slot], key, _column(value) if slot == "obs" else value)
+    if slot == "obs":
+        order = [str(name) for name in store[slot].attrs["column-order"]]
+        store[slot].attrs["column-order"] = [*order, *(key for key in values if key not in order)]
+
+
+def _column(values: Any) -> Any:
+    """A column of a table as anndata writes it: categories and nullable values as they are, others as an array."""
+    return values.to_numpy() if isinstance(values.dtype, np.dtype) else values.array
 
 
 _REWRITE = "Write the file again: anndata.read_h5ad(...).write_h5ad(...)."

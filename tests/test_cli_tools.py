@@ -1,0 +1,153 @@
+"""Commands over many files: options made from the functions, results as files, one bad file among good ones."""
+
+import inspect
+import json
+import subprocess
+import sys
+import warnings
+
+import anndata as ad
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.io
+import scipy.sparse as sp
+
+import scellm
+from scellm._cli import main
+from scellm._cli_signature import NOT_OPTIONS, read_tool
+from scellm._cli_tools import TOOLS
+
+
+@pytest.fixture(scope="module")
+def cells():
+    """Forty cells of three types with a column of the user's."""
+    adata = scellm.datasets.toy_cells(40, n_vars=1950)
+    adata.obs["mine"] = pd.Categorical(["x", "y"] * 20)
+    return adata
+
+
+@pytest.fixture
+def folder(cells, tmp_path):
+    cells.write_h5ad(tmp_path / "one.h5ad")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Writing zarr v2 data")
+        cells[:30].copy().write_zarr(tmp_path / "two.zarr")
+    _write_10x(cells[:20], tmp_path / "three" / "filtered_feature_bc_matrix")
+    (tmp_path / "bad.h5ad").write_text("no AnnData")
+    return tmp_path
+
+
+def _write_10x(cells, folder):
+    folder.mkdir(parents=True)
+    scipy.io.mmwrite(folder / "matrix.mtx", sp.csr_matrix(cells.X.T).astype(np.int64))
+    (folder / "barcodes.tsv").write_text("\n".join(cells.obs_names) + "\n")
+    ids = scellm.data.GeneVocabulary.default()
+    known = dict(zip(ids.symbols, ids.ensembl_ids, strict=True))
+    genes = [f"{known[name]}\t{name}\tGene Expression" for name in cells.var_names]
+    (folder / "features.tsv").write_text("\n".join(genes) + "\n")
+    for name in ("matrix.mtx", "barcodes.tsv", "features.tsv"):
+        subprocess.run(["gzip", str(folder / name)], check=True)
+
+
+@pytest.mark.parametrize("name", TOOLS)
+def test_options_are_those_of_the_function(name):
+    parameters = inspect.signature(getattr(scellm.tl, name)).parameters
+    tool = read_tool(name)
+    assert [x.name for x in tool.options] == [x for x in parameters if x not in NOT_OPTIONS]
+    for option in tool.options:
+        assert option.help, f"{name}: {option.name} is not described"
+        if not option.is_required:
+            assert option.default == parameters[option.name].default
+    assert inspect.getdoc(getattr(scellm.tl, name)).startswith(tool.summary.split(".")[0][:40])
+
+
+@pytest.mark.parametrize("name", TOOLS)
+def test_help_needs_nothing_heavy(name):
+    code = f"import sys\nfrom scellm._cli import main\ntry:\n    main([{name.replace('_', '-')!r}, '--help'])\nexcept SystemExit:\n    print({{'torch', 'anndata', 'pandas', 'numpy'}} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("set()")
+    assert f"options of scellm.tl.{name}" in done.stdout
+
+
+@pytest.mark.filterwarnings("ignore:Writing zarr v2 data")
+def test_several_formats_and_one_bad_file(cells, folder, capsys):
+    inputs = [str(folder / name) for name in ("one.h5ad", "two.zarr", "three", "bad.h5ad")]
+    before = (folder / "one.h5ad").read_bytes()
+    out = folder / "out"
+    code = main(["annotate", *inputs, "-o", str(out), "--log", str(folder / "log.json"), "--quiet"])
+    assert code == 1
+    told = capsys.readouterr().err
+    assert "bad.h5ad" in told
+    assert "1 of 4 files failed" in told
+    assert sorted(path.name for path in out.iterdir()) == ["one.h5ad", "three.h5ad", "two.zarr"]
+    assert (folder / "one.h5ad").read_bytes() == before
+    expected = cells.copy()
+    scellm.tl.annotate(expected)
+    one, two, three = (
+        ad.read_h5ad(out / "one.h5ad"),
+        ad.io.read_zarr(out / "two.zarr"),
+        ad.read_h5ad(out / "three.h5ad"),
+    )
+    key = "scellm_cell_type"
+    assert one.obs[key].astype(str).tolist() == expected.obs[key].astype(str).tolist()
+    assert one.obs["mine"].tolist() == cells.obs["mine"].tolist()
+    assert set(expected.uns) <= set(one.uns)
+    assert (two.n_obs, three.n_obs) == (30, 20)
+    assert key in two.obs
+    assert key in three.obs
+    lines = [json.loads(line) for line in (folder / "log.json").read_text().splitlines()]
+    assert ["error" in line for line in lines] == [False, False, False, True]
+
+
+def test_nothing_is_overwritten_unasked(folder, capsys):
+    out = folder / "labeled.h5ad"
+    words = ["annotate", str(folder / "one.h5ad"), "-o", str(out), "--quiet"]
+    assert main(words) == 0
+    stamp = out.stat().st_mtime_ns
+    assert main(words) == 1
+    assert "Pass --overwrite to replace it, or --skip-done" in capsys.readouterr().err
+    assert main([*words, "--skip-done"]) == 0
+    assert out.stat().st_mtime_ns == stamp
+    assert main([*words, "--overwrite"]) == 0
+    assert out.stat().st_mtime_ns > stamp
+    assert main(["annotate", str(out), "-o", str(out), "--overwrite"]) == 1
+    assert "is the input itself" in capsys.readouterr().err
+
+
+def test_inputs_that_would_share_an_output(folder, capsys):
+    (folder / "b").mkdir()
+    (folder / "b" / "one.h5ad").write_bytes((folder / "one.h5ad").read_bytes())
+    words = ["annotate", str(folder / "one.h5ad"), str(folder / "b" / "one.h5ad"), "-o", str(folder / "out")]
+    assert main(words) == 1
+    assert "would both be written to" in capsys.readouterr().err
+    assert not (folder / "out").exists()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_table_and_a_pattern(folder):
+    code = main(["drug-response", str(folder / "o*.h5ad"), "-o", str(folder / "t"), "--drugs", "Erlotinib", "--min-overlap", "0.01", "--table", "csv", "--quiet"])  # fmt: skip
+    assert code == 0
+    table = pd.read_csv(folder / "t" / "one.csv", index_col="cell")
+    assert len(table) == 40
+    assert any("Erlotinib" in name for name in table)
+    assert main(["annotate", str(folder / "z*.h5ad"), "-o", str(folder / "t")]) == 1
+
+
+def test_columns_are_in_the_order_of_the_file(folder):
+    out = folder / "labeled.h5ad"
+    assert main(["annotate", str(folder / "one.h5ad"), "-o", str(out), "--quiet"]) == 0
+    with h5py.File(out) as file:
+        order = list(file["obs"].attrs["column-order"])
+    assert order.index("mine") < order.index("scellm_cell_type")
+    assert len(order) == len(set(order))
+
+
+def test_wrong_words(folder, capsys):
+    with pytest.raises(SystemExit):
+        main(["annotate", str(folder / "one.h5ad"), "-o", "x", "--target-error", "much"])
+    assert "'much' is not a number" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["rank-drugs", str(folder / "one.h5ad"), "-o", "x"])
+    assert "--groupby" in capsys.readouterr().err
