@@ -122,7 +122,7 @@ def check_drug_model(
     if encoder.get("n_genes") != len(vocabulary) or None in sizes:
         msg = (
             f"{where}: {GENES} lists {len(vocabulary)} genes, {CONFIG} says {encoder.get('n_genes')!r}, or its lines and "
-            f"drugs are no tables. {remedy}"
+            f"drugs are not tables. {remedy}"
         )
         raise ValueError(msg)
     _check_drug_arrays(len(vocabulary), sizes[0], sizes[1], tensors, (where, remedy))

@@ -60,7 +60,7 @@ def check_input(
     KeyError
         `layer` is not in `adata.layers`, or `gene_key` is a column of neither `var` nor `raw.var`.
     TypeError
-        `adata` is no AnnData.
+        `adata` is not an AnnData.
     ValueError
         Both `layer` and `use_raw`, or `use_raw` without `adata.raw`.
 
@@ -100,7 +100,7 @@ def _check_gene_key(adata: AnnData, gene_key: str | None) -> None:
     columns = [str(column) for column in adata.var.columns]
     columns += [] if adata.raw is None else [str(c) for c in adata.raw.var.columns if str(c) not in columns]
     if gene_key is not None and gene_key not in columns:
-        msg = f"gene_key={gene_key!r} is no column of `adata.var`, which has {columns}."
+        msg = f"gene_key={gene_key!r} is not a column of `adata.var`, which has {columns}."
         raise KeyError(msg)
 
 
@@ -110,7 +110,10 @@ def _genes(
     """The match, and why embed would refuse it ("" if it would not)."""
     var = adata.var if holder == "adata" else adata.raw.var
     if gene_key is not None and gene_key not in var.columns:
-        return None, f"gene_key={gene_key!r} is no column of `{holder}.var`, which has {list(var.columns)}."
+        return (
+            None,
+            f"gene_key={gene_key!r} is not a column of `{holder}.var`, which has {list(var.columns)}.",
+        )
     vocabulary = GeneVocabulary.default()
     options = {"raw_var": raw_var, "holder": holder, "obs_names": adata.obs_names}
     try:
@@ -136,7 +139,7 @@ def _row(
     gene_key: str | None,
 ) -> tuple[str, str, int, float, str, str, str]:
     """The columns of one matrix, in the order of `COLUMNS`."""
-    where = "names are no genes"
+    where = "names are not genes"
     if match is not None:
         names = {"ensembl": "Ensembl ids", "symbol": "symbols"}.get(match.namespace, "names")
         where = f"{match.organism} {names} in {match.where.removeprefix('adata.')}"

@@ -142,7 +142,7 @@ def few_shot(
     KeyError
         A column or layer is not there.
     TypeError
-        `adata` is no AnnData; labels are measurements.
+        `adata` is not an AnnData; labels are measurements.
     ValueError
         Fewer than two classes, or fewer than two cells of one; names that differ only by case; too few groups; `test_by`
         with `test_size=0`; unknown baselines; data that `tl.embed` would refuse.

@@ -129,7 +129,7 @@ def fine_tune(
     KeyError
         A column or layer is not there.
     TypeError
-        `adata` is no AnnData; labels are measurements.
+        `adata` is not an AnnData; labels are measurements.
     ValueError
         Fewer than two classes; names that differ only by case; too few groups; a checkpoint of other cells or settings;
         options out of range, or without effect with this `strategy`; data that `tl.embed` would refuse.

@@ -125,7 +125,7 @@ def gene_importance(
     KeyError
         `groupby`, `layer` or `gene_key` is not there.
     TypeError
-        `adata` is no AnnData.
+        `adata` is not an AnnData.
     ValueError
         Fewer than two types, unknown `groups`, a model that reads expression in bins, a number that must be positive
         and is not; whatever `tl.embed` refuses; a key that files cannot hold, or that holds something else.
@@ -201,7 +201,7 @@ def _chosen(groups: Sequence[str] | None, rows_of: dict[str, np.ndarray], groupb
     unknown = [group for group in wanted if group not in rows_of]
     if unknown or not wanted:
         msg = (
-            f"groups={unknown} are no types of at least {FEWEST_CELLS} cells in `adata.obs[{groupby!r}]`, which has "
+            f"groups={unknown} are not types of at least {FEWEST_CELLS} cells in `adata.obs[{groupby!r}]`, which has "
             f"{list(rows_of)}."
         )
         raise ValueError(msg)

@@ -386,7 +386,7 @@ def test_integer_var_names(adata, model):
 
 def test_options(adata, model, tmp_path):
     refused(adata, model, ValueError, "precision='fp16' is unknown", precision="fp16")
-    refused(adata, model, ValueError, "device='tpu9000' is no device", device="tpu9000")
+    refused(adata, model, ValueError, "device='tpu9000' is not a device", device="tpu9000")
     refused(adata, model, ValueError, "batch_size=0 must be 'auto' or a positive", batch_size=0)
     refused(adata, model, ValueError, "on_empty='drop' is unknown", on_empty="drop")
     refused(adata, model, ValueError, "min_overlap=10 is a fraction", min_overlap=10)

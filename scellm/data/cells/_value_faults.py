@@ -14,7 +14,7 @@ from ._value_scales import BASES, LARGEST_LOG, SAME_SUM, facts_of, verdict, whol
 FEW = 3
 """Cells, and 1 in 100 of all, from which another scale is more than an accident."""
 MANY_GENES = 200
-"""Genes from which a matrix without zeros is no panel of markers."""
+"""With so many genes a matrix without zeros is not a panel of markers."""
 MOST_ROWS = 600
 """Cells of which the scale of each is looked at."""
 ENOUGH = 10
