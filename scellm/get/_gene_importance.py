@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from anndata import AnnData
 
+from .._checks import check_anndata
 from .._keys import GENE_IMPORTANCE
 from .._records import ImportanceRecord
 
@@ -35,7 +36,10 @@ def gene_importance(
     ------
     KeyError
         `key` is not in `adata.uns`, or it has no such type.
+    TypeError
+        `adata` is not an AnnData.
     """
+    check_anndata(adata)
     record = ImportanceRecord.from_uns(adata.uns.get(key))
     if record is None:
         msg = (

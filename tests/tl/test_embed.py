@@ -477,6 +477,20 @@ def test_results_whose_record_concat_dropped_are_replaced(adata, model):
     refused(both, model, ValueError, r"`adata.obsm\['mine'\]` already exists", key_added="mine")
 
 
+def test_results_that_an_outer_join_filled_up_are_replaced(adata, model):
+    expected = embedded(adata, model)
+    other = adata.copy()
+    scellm.tl.embed(adata, model)
+    both = ad.concat([adata, other], join="outer", index_unique="-")
+    assert both.obsm[KEY].dtype == np.float64
+    with pytest.warns(UserWarning, match=r"has no record .*concat.*it is replaced"):
+        scellm.tl.embed(both, model)
+    close(both.obsm[KEY], np.concatenate([expected, expected]))
+    del both.uns[KEY]
+    both.obsm[KEY] = np.where(np.arange(len(both))[:, None] < 3, np.nan, np.pi)  # of the user
+    refused(both, model, ValueError, r"`adata.obsm\['X_scellm'\]` already exists")
+
+
 def test_copies_and_views_of_backed_cells_are_refused_at_once(adata, model, tmp_path, monkeypatch):
     adata.write_h5ad(tmp_path / "cells.h5ad")
     backed = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r")
