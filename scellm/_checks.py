@@ -139,8 +139,7 @@ def _left_over(adata: AnnData, key: str, places: tuple[tuple[str, str], ...]) ->
     return [
         (slot, name)
         for slot, name in places
-        if name in getattr(adata, slot)
-        and (slot == "obs" or _was_float32(adata.obsm[name]))
+        if name in getattr(adata, slot) and (slot == "obs" or _was_float32(adata.obsm[name]))
     ]
 
 
