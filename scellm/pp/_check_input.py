@@ -13,6 +13,7 @@ from anndata import AnnData
 from .._checks import check_choice, layer_names
 from ..data import GeneMatch, GeneVocabulary, ValueReport, describe_values, row_blocks
 from ..data.cells._cell_checks import SpeciesCheck
+from ..data.cells._value_scales import base_name
 from ..data.genes._match import MIN_OVERLAP, best_match, check_match
 
 COLUMNS = ("values", "genes", "n_genes", "percent_of_vocabulary", "embed", "what_to_type", "details")
@@ -166,13 +167,12 @@ def _row(
 def _short(values: ValueReport) -> str:
     """Two to six words for a table."""
     if values.kind == "log1p":
-        base = "e" if values.base == np.e else f"{values.base:g}"
         total = (
             f", {values.target_sum:,.0f} per cell"
             if values.target_sum
             else ", of raw counts" * values.holds_counts
         )
-        return f"log1p, base {base}{'' if values.is_certain else '?'}{total}"
+        return f"log1p, base {base_name(values.base)}{'' if values.is_certain else '?'}{total}"
     if values.kind == "normalized" and values.target_sum:
         return f"normalized, {values.target_sum:,.0f} per cell"
     return {
