@@ -139,9 +139,16 @@ def _left_over(adata: AnnData, key: str, places: tuple[tuple[str, str], ...]) ->
     return [
         (slot, name)
         for slot, name in places
-        if name in getattr(adata, slot)
-        and (slot == "obs" or getattr(adata.obsm[name], "dtype", None) == np.float32)
+        if name in getattr(adata, slot) and (slot == "obs" or _was_float32(adata.obsm[name]))
     ]
+
+
+def _was_float32(values: Any) -> bool:
+    """Whether numbers are float32, or were before an outer join made them float64 with rows of NaN."""
+    if not isinstance(values, np.ndarray) or values.dtype != np.float64:
+        return getattr(values, "dtype", None) == np.float32
+    is_exact = np.array_equal(values, values.astype(np.float32), equal_nan=True)
+    return bool(is_exact and np.isnan(values).all(axis=-1).any())
 
 
 def check_key(key: str) -> str:

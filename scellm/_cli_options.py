@@ -102,7 +102,7 @@ def _names(text: str) -> list[str]:
     """Parse names separated by commas."""
     names = [name.strip() for name in text.split(",")]
     if not all(names):
-        msg = f"{text!r} is no list of names separated by commas"
+        msg = f"{text!r} is not a list of names separated by commas"
         raise argparse.ArgumentTypeError(msg)
     return names
 

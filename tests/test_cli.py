@@ -317,7 +317,7 @@ def test_check_without_x(adata, tmp_path, capsys):
     ("words", "text"),
     [
         (["--layer", "nope"], "scellm: Layer 'nope' is not in `adata.layers`, which has ['counts']."),
-        (["--gene-key", "nope"], "scellm: gene_key='nope' is no column of `adata.var`, which has ["),
+        (["--gene-key", "nope"], "scellm: gene_key='nope' is not a column of `adata.var`, which has ["),
     ],
     ids=["layer", "gene-key"],
 )

@@ -20,6 +20,7 @@ LAYER = {
     "_checks": 0.5,
     "_warn": 0,
     "_version": 0,
+    "_records": 0.5,
     "_obs": 0.5,
     "data": 1,
     "nn": 1,

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from .._checks import check_anndata
 from .._keys import DRUG_RESPONSE, RANK_DRUGS
 from .._obs import read_groups
 from ..drugs._record import DrugRecord, RankRecord
@@ -36,7 +37,7 @@ def drug_response(adata: AnnData, *, key: str = DRUG_RESPONSE, groupby: str | No
     KeyError
         No results under `key`, or no such column.
     TypeError
-        `groupby` of measurements.
+        `adata` is not an AnnData; `groupby` of measurements.
     ValueError
         Two columns have the name `groupby`.
 
@@ -50,6 +51,7 @@ def drug_response(adata: AnnData, *, key: str = DRUG_RESPONSE, groupby: str | No
     >>> scellm.get.drug_response(adata)["cell_type"].nunique()
     4
     """
+    check_anndata(adata)
     if key not in adata.obsm or not DrugRecord.is_in(adata.uns.get(key)):
         added = "" if key == DRUG_RESPONSE else f", key_added={key!r}"
         msg = f"There are no drug responses under {key!r}. Run scellm.tl.drug_response(adata{added}) first."
@@ -113,9 +115,12 @@ def rank_drugs(
     ------
     KeyError
         No results under `key`, or a group was not ranked.
+    TypeError
+        `adata` is not an AnnData.
     ValueError
         No group is named.
     """
+    check_anndata(adata)
     if not RankRecord.is_in(adata.uns.get(key)):
         msg = f"There are no ranked drugs under {key!r}. Run scellm.tl.rank_drugs(adata, groupby) first."
         raise KeyError(msg)

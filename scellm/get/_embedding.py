@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from .._checks import check_anndata
 from .._keys import X_SCELLM
 
 
@@ -30,6 +31,8 @@ def embedding(adata: AnnData, *, key: str = X_SCELLM, drop_empty: bool = False) 
     ------
     KeyError
         `key` is not in `adata.obsm`.
+    TypeError
+        `adata` is not an AnnData.
 
     Examples
     --------
@@ -38,6 +41,7 @@ def embedding(adata: AnnData, *, key: str = X_SCELLM, drop_empty: bool = False) 
     >>> scellm.get.embedding(adata).columns[0]
     'X_scellm_0'
     """
+    check_anndata(adata)
     if key not in adata.obsm:
         msg = (
             f"{key!r} is not in `adata.obsm`, which has {list(adata.obsm)}. "

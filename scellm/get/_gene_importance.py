@@ -5,7 +5,9 @@ from __future__ import annotations
 import pandas as pd
 from anndata import AnnData
 
+from .._checks import check_anndata
 from .._keys import GENE_IMPORTANCE
+from .._records import ImportanceRecord
 
 
 def gene_importance(
@@ -34,31 +36,21 @@ def gene_importance(
     ------
     KeyError
         `key` is not in `adata.uns`, or it has no such type.
+    TypeError
+        `adata` is not an AnnData.
     """
-    if key not in adata.uns:
+    check_anndata(adata)
+    record = ImportanceRecord.from_uns(adata.uns.get(key))
+    if record is None:
         msg = (
-            f"{key!r} is not in `adata.uns`, which has {list(adata.uns)}. "
+            f"There is no gene importance under {key!r} in `adata.uns`, which has {list(adata.uns)}. "
             f"Run scellm.tl.gene_importance(adata, groupby{'' if key == GENE_IMPORTANCE else f', key_added={key!r}'}) first."
         )
         raise KeyError(msg)
-    stored = adata.uns[key]
-    names = [str(name) for name in stored["groups"]]
-    if group is not None and group not in names:
-        msg = f"group={group!r} is not among the types that were explained: {names}."
+    if group is not None and group not in record.groups:
+        msg = f"group={group!r} is not among the types that were explained: {record.groups}."
         raise KeyError(msg)
-    tables = []
-    for i, name in enumerate(names):
-        if group is not None and name != group:
-            continue
-        table = pd.DataFrame(
-            {
-                "group": name,
-                "gene": [str(gene) for gene in stored["genes"]],
-                "importance": stored["importance"][:, i],
-                "expression": stored["expression"][:, i],
-            }
-        )
-        table = table[table["expression"] > 0].sort_values("importance", ascending=False, kind="stable")
-        table.insert(2, "rank", range(1, len(table) + 1))
-        tables.append(table if n_genes is None else table.head(n_genes))
-    return pd.concat(tables, ignore_index=True)
+    tables = [record.table(name) for name in ([group] if group is not None else record.groups)]
+    return pd.concat(
+        [table if n_genes is None else table.head(n_genes) for table in tables], ignore_index=True
+    )

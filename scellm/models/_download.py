@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .._warn import warn
-from ._manifest import MANIFEST, PICKLES, WEIGHTS, listed_files
+from ._manifest import CONVERT, MANIFEST, PICKLES, WEIGHTS, listed_files
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -110,30 +110,23 @@ def _check_repository(repository: str, files: tuple[str, ...], revision: str | N
         RevisionNotFoundError,
     )
 
-    api = HfApi(endpoint=_endpoint())
+    hub = _endpoint()
+    refusals = {  # the first is a case of the second
+        GatedRepoError: f"{repository!r} is restricted. Accept its conditions on {hub}/{repository} and log in with "
+        "`hf auth login`.",
+        RepositoryNotFoundError: f"No model {repository!r}: there is no folder of that name here and no repository on "
+        f"{hub} that you may read. Check the spelling; for a private one log in with `hf auth login`.",
+        RevisionNotFoundError: f"The repository {repository!r} has no revision {revision!r}; see "
+        f"{hub}/{repository}/commits/main.",
+        HFValidationError: f"No model {repository!r}: no folder of that name, and not a repository name (%s).",
+    }
     try:
-        info = api.model_info(repository, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
-    except GatedRepoError as error:
-        msg = (
-            f"{repository!r} is restricted. Accept its conditions on {_endpoint()}/{repository} and log in with "
-            "`hf auth login`."
+        info = HfApi(endpoint=hub).model_info(
+            repository, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT
         )
-        raise ValueError(msg) from error
-    except RepositoryNotFoundError as error:
-        msg = (
-            f"No model {repository!r}: there is no folder of that name here and no repository on {_endpoint()} that "
-            "you may read. Check the spelling; for a private one log in with `hf auth login`."
-        )
-        raise ValueError(msg) from error
-    except RevisionNotFoundError as error:
-        msg = (
-            f"The repository {repository!r} has no revision {revision!r}; "
-            f"see {_endpoint()}/{repository}/commits/main."
-        )
-        raise ValueError(msg) from error
-    except HFValidationError as error:
-        msg = f"No model {repository!r}: no folder of that name, and not a repository name ({error})."
-        raise ValueError(msg) from error
+    except tuple(refusals) as error:
+        msg = next(text for kind, text in refusals.items() if isinstance(error, kind))
+        raise ValueError(msg.replace("%s", str(error))) from error
     _check_contents(repository, files, [sibling.rfilename for sibling in info.siblings or []])
 
 
@@ -147,10 +140,7 @@ def _check_contents(repository: str, files: tuple[str, ...], present: list[str])
         f"{', '.join(map(repr, present[:10])) or 'nothing'}."
     )
     if WEIGHTS in missing and any(Path(name).suffix.lower() in PICKLES for name in present):
-        msg += (
-            " scellm does not unpickle models. Convert a published CellLM checkpoint once with "
-            "`scellm.models.convert_openbiomed(checkpoint, gene_list, out)` and load `out`."
-        )
+        msg += f" {CONVERT}"
     raise ValueError(msg)
 
 

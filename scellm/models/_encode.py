@@ -31,7 +31,7 @@ def choose_device(device: torch.device | str | None = "auto") -> torch.device:
     try:
         chosen = torch.device(device)
     except RuntimeError as error:
-        msg = f"device={device!r} is no device; choose 'auto', 'cpu', 'cuda', 'cuda:0' or 'mps'."
+        msg = f"device={device!r} is not a device; choose 'auto', 'cpu', 'cuda', 'cuda:0' or 'mps'."
         raise ValueError(msg) from error
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not available.get(chosen.type, False):

@@ -69,6 +69,10 @@ def _annotator_problem(tensors: Mapping[str, np.ndarray], meta: Mapping[str, Any
         kind = list if field == "genes" else dict
         if not isinstance(meta.get(field, kind()), kind):
             return f"{field} is a {type(meta[field]).__name__}"
+    ids = (meta.get("facts") or {}).get("ontology_ids") or []
+    for field, texts in (("genes", meta.get("genes", [])), ("ontology_ids", ids)):
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            return f"{field} is not a list of text"
     temperature = meta.get("temperature", 1.0)
     if not _is_number(temperature) or not 0 < temperature < math.inf:
         return f"its temperature is {temperature!r}; it must be a number above 0"
@@ -122,7 +126,7 @@ def check_drug_model(
     if encoder.get("n_genes") != len(vocabulary) or None in sizes:
         msg = (
             f"{where}: {GENES} lists {len(vocabulary)} genes, {CONFIG} says {encoder.get('n_genes')!r}, or its lines and "
-            f"drugs are no tables. {remedy}"
+            f"drugs are not tables. {remedy}"
         )
         raise ValueError(msg)
     _check_drug_arrays(len(vocabulary), sizes[0], sizes[1], tensors, (where, remedy))

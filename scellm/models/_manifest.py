@@ -33,6 +33,10 @@ ALL_FILES = (*CONTENTS, MANIFEST, *PART_FILES)
 """Every file a bundle may hold."""
 
 PICKLES = {".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt"}
+CONVERT = (
+    "scellm does not unpickle models. Convert a published CellLM checkpoint once with "
+    "`scellm.models.convert_openbiomed(checkpoint, gene_list, out)` and load `out`."
+)
 
 
 def sha256_of(path: Path) -> str:
@@ -112,11 +116,7 @@ def _check_present(folder: Path, *, remedy: str) -> None:
     present = sorted(path.name for path in folder.iterdir())
     pickles = [name for name in present if Path(name).suffix.lower() in PICKLES]
     if pickles and WEIGHTS in missing:
-        msg = (
-            f"`{folder}` holds {', '.join(map(repr, pickles))} and no '{WEIGHTS}'. scellm does not unpickle models. "
-            "Convert a published CellLM checkpoint once with "
-            "`scellm.models.convert_openbiomed(checkpoint, gene_list, out)` and load `out`."
-        )
+        msg = f"`{folder}` holds {', '.join(map(repr, pickles))} and no '{WEIGHTS}'. {CONVERT}"
         raise ValueError(msg)
     holds = (
         ", ".join(map(repr, present[:10])) + (", ..." if len(present) > 10 else "") if present else "nothing"
@@ -165,8 +165,12 @@ def _check_size(path: Path, entry: dict[str, Any], *, remedy: str) -> None:
 def _check_file(path: Path, entry: dict[str, Any], *, remedy: str) -> str:
     """Compare one file with its entry; returns the SHA-256."""
     _check_size(path, entry, remedy=remedy)
-    found = sha256_of(path)
-    if found != entry["sha256"]:
-        msg = f"`{path}` is not the file the manifest describes: SHA-256 is {found}, expected {entry['sha256']}. {remedy}"
+    return check_sha256(sha256_of(path), entry["sha256"], path, remedy=remedy)
+
+
+def check_sha256(found: str, expected: str, path: Path, *, remedy: str) -> str:
+    """That a file is the one of the manifest; returns its SHA-256."""
+    if found != expected:
+        msg = f"`{path}` is not the file the manifest describes: SHA-256 is {found}, expected {expected}. {remedy}"
         raise ValueError(msg)
     return found

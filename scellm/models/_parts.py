@@ -26,6 +26,7 @@ from ._manifest import (
     PARTS,
     WEIGHTS,
     check_format,
+    check_sha256,
     part_files,
     sha256_of,
     verify,
@@ -173,12 +174,7 @@ def _read(name: str, stored: _Stored) -> Part:
             msg = f"`{stored.folder / file}` is gone. {stored.remedy}"
             raise FileNotFoundError(msg) from error
         found = hashlib.sha256(contents[file]).hexdigest()
-        if found != expected:
-            msg = (
-                f"`{stored.folder / file}` is not the file the manifest describes: SHA-256 is {found}, expected "
-                f"{expected}. {stored.remedy}"
-            )
-            raise ValueError(msg)
+        check_sha256(found, expected, stored.folder / file, remedy=stored.remedy)
     arrays, facts = part_files(name)
     try:
         tensors = arrays_from_bytes(contents[arrays])

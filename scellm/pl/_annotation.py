@@ -60,7 +60,7 @@ def annotation(
     Returns
     -------
     The two axes, the figure if `return_fig=True`, or `None` if it was shown. Sets, if it is not there already and
-    `adata` is no view:
+    `adata` is not a view:
 
     `adata.uns[f"{key}_colors"]` : array of str
         Color of each category, which scanpy's figures use too.
@@ -70,7 +70,7 @@ def annotation(
     KeyError
         No labels, no confidence, or no coordinates; the message says what to run.
     TypeError
-        `adata` is no AnnData.
+        `adata` is not an AnnData.
     ValueError
         `ax` is not two axes.
     """

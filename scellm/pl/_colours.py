@@ -10,7 +10,7 @@ OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "
 SHADES = (0.0, -0.45, 0.5, -0.25, 0.28, -0.62)
 """Towards black (negative) or white: what a color is told apart by once its hue is taken."""
 REFUSED = {"unassigned": "#C8C8C8", "novel": "#000000"}
-"""The two answers that are no cell type."""
+"""The two answers that are not cell types."""
 CONFIDENCE = "cividis"
 """Color map of numbers: even in lightness, the same for color-blind readers."""
 

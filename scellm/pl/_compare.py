@@ -10,6 +10,7 @@ import pandas as pd
 from anndata import AnnData
 
 from .._keys import FINE_TUNE
+from .._records import FitRecord
 from ._colours import OKABE_ITO
 from ._figure import finish, new_axes, plain, short
 
@@ -179,14 +180,9 @@ def _of_report(adata: AnnData, key: str) -> tuple[pd.DataFrame, pd.DataFrame | N
     if key not in adata.uns:
         msg = f"{key!r} is not in `adata.uns`, which has {list(adata.uns)}. scellm.tl.fine_tune(adata, labels=...) writes it."
         raise KeyError(msg)
-    report = adata.uns[key]
-    stored = report.get("baselines") if isinstance(report, Mapping) else None
-    if not stored:
+    record = FitRecord.from_uns(adata.uns[key])
+    found = None if record is None else record.tables(SCORES)
+    if found is None:
         msg = f"`adata.uns[{key!r}]` has no baselines to compare with; run tl.fine_tune with baseline=True."
         raise KeyError(msg)
-    methods = [str(name) for name in stored["methods"]]
-    table = pd.DataFrame({name: stored[name] for name in SCORES if name in stored}, index=methods)
-    classes = [str(name) for name in report["classes"]]
-    found = stored.get("f1_by_class")
-    is_whole = found is not None and np.shape(found) == (len(methods), len(classes))
-    return table, pd.DataFrame(found, index=methods, columns=classes) if is_whole else None
+    return found

@@ -53,7 +53,7 @@ def confidence(
     Returns
     -------
     The axes, the figure if `return_fig=True`, or `None` if it was shown. Without `groupby` it sets, if it is not
-    there already and `adata` is no view:
+    there already and `adata` is not a view:
 
     `adata.uns[f"{key}_colors"]` : array of str
         Color of each category, which scanpy's figures use too.
@@ -63,7 +63,7 @@ def confidence(
     KeyError
         Labels, their confidence or `groupby` are not in `adata.obs`.
     TypeError
-        `adata` is no AnnData.
+        `adata` is not an AnnData.
     ValueError
         No cell has a confidence.
     """

@@ -62,7 +62,7 @@ def confusion_matrix(
     KeyError
         `truth` or `key` is not in `adata.obs`.
     TypeError
-        `adata` is no AnnData.
+        `adata` is not an AnnData.
     ValueError
         No cell has both a known type and a label.
     """

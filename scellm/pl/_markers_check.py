@@ -81,7 +81,7 @@ def markers_check(
         No labels, no such layer, no ranked genes for `key` where `markers` is `None`, or none of the markers is in the
         data. Some that are not are named in a warning.
     TypeError
-        `adata` is no AnnData.
+        `adata` is not an AnnData.
     ValueError
         The matrix is absent or holds negative values: dots need "not expressed" to be 0.
     """

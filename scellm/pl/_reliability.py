@@ -66,7 +66,7 @@ def reliability(
     KeyError
         `truth`, labels or their confidence are not in `adata.obs`.
     TypeError
-        `adata` is no AnnData.
+        `adata` is not an AnnData.
     ValueError
         `n_bins` is below 2; no cell has both a known type and a confidence; no known type has the name of a predicted
         one; `mapping` names types that are not there.
@@ -120,7 +120,7 @@ def _renamed(known: pd.Series, truth: str, mapping: Mapping[str, str] | None) ->
     if mapping is None:
         return known
     if unknown := [name for name in mapping if name not in known.cat.categories]:
-        msg = f"mapping has {unknown}, which are no types of `adata.obs[{truth!r}]`; it has {list(known.cat.categories)}."
+        msg = f"mapping has {unknown}, which are not types of `adata.obs[{truth!r}]`; it has {list(known.cat.categories)}."
         raise ValueError(msg)
     return (
         known.astype(object).map(lambda name: mapping.get(name, name), na_action="ignore").astype("category")

@@ -11,7 +11,7 @@ from .._keys import CELL_TYPE
 from .._obs import read_groups
 
 REFUSALS = ("unassigned", "novel")
-"""Categories that are no cell type."""
+"""Categories that are not cell types."""
 
 
 def read_labels(adata: AnnData, key: str) -> pd.Series:
@@ -49,7 +49,7 @@ def read_confidence(adata: AnnData, key: str) -> np.ndarray:
 
 
 def names_of(labels: pd.Series) -> list[str]:
-    """The categories, those that are no cell type last."""
+    """The categories, those that are not cell types last."""
     names = list(labels.cat.categories)
     return [name for name in names if name not in REFUSALS] + [name for name in REFUSALS if name in names]
 

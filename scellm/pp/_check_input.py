@@ -13,6 +13,7 @@ from anndata import AnnData
 from .._checks import check_choice, layer_names
 from ..data import GeneMatch, GeneVocabulary, ValueReport, describe_values, row_blocks
 from ..data.cells._cell_checks import SpeciesCheck
+from ..data.cells._value_scales import base_name
 from ..data.genes._match import MIN_OVERLAP, best_match, check_match
 
 COLUMNS = ("values", "genes", "n_genes", "percent_of_vocabulary", "embed", "what_to_type", "details")
@@ -60,7 +61,7 @@ def check_input(
     KeyError
         `layer` is not in `adata.layers`, or `gene_key` is a column of neither `var` nor `raw.var`.
     TypeError
-        `adata` is no AnnData.
+        `adata` is not an AnnData.
     ValueError
         Both `layer` and `use_raw`, or `use_raw` without `adata.raw`.
 
@@ -100,7 +101,7 @@ def _check_gene_key(adata: AnnData, gene_key: str | None) -> None:
     columns = [str(column) for column in adata.var.columns]
     columns += [] if adata.raw is None else [str(c) for c in adata.raw.var.columns if str(c) not in columns]
     if gene_key is not None and gene_key not in columns:
-        msg = f"gene_key={gene_key!r} is no column of `adata.var`, which has {columns}."
+        msg = f"gene_key={gene_key!r} is not a column of `adata.var`, which has {columns}."
         raise KeyError(msg)
 
 
@@ -110,7 +111,10 @@ def _genes(
     """The match, and why embed would refuse it ("" if it would not)."""
     var = adata.var if holder == "adata" else adata.raw.var
     if gene_key is not None and gene_key not in var.columns:
-        return None, f"gene_key={gene_key!r} is no column of `{holder}.var`, which has {list(var.columns)}."
+        return (
+            None,
+            f"gene_key={gene_key!r} is not a column of `{holder}.var`, which has {list(var.columns)}.",
+        )
     vocabulary = GeneVocabulary.default()
     options = {"raw_var": raw_var, "holder": holder, "obs_names": adata.obs_names}
     try:
@@ -136,7 +140,7 @@ def _row(
     gene_key: str | None,
 ) -> tuple[str, str, int, float, str, str, str]:
     """The columns of one matrix, in the order of `COLUMNS`."""
-    where = "names are no genes"
+    where = "names are not genes"
     if match is not None:
         names = {"ensembl": "Ensembl ids", "symbol": "symbols"}.get(match.namespace, "names")
         where = f"{match.organism} {names} in {match.where.removeprefix('adata.')}"
@@ -163,13 +167,12 @@ def _row(
 def _short(values: ValueReport) -> str:
     """Two to six words for a table."""
     if values.kind == "log1p":
-        base = "e" if values.base == np.e else f"{values.base:g}"
         total = (
             f", {values.target_sum:,.0f} per cell"
             if values.target_sum
             else ", of raw counts" * values.holds_counts
         )
-        return f"log1p, base {base}{'' if values.is_certain else '?'}{total}"
+        return f"log1p, base {base_name(values.base)}{'' if values.is_certain else '?'}{total}"
     if values.kind == "normalized" and values.target_sum:
         return f"normalized, {values.target_sum:,.0f} per cell"
     return {

@@ -44,7 +44,7 @@ def harmonize_genes(
         Genes to bring the data onto; `None` takes the packaged human protein-coding genes.
     gene_key
         Column of `var` with symbols or Ensembl ids; `None` takes `var_names`, or a column such as `gene_ids`
-        where `var_names` are no gene names.
+        where `var_names` are not gene names.
     layer
         Layer that becomes `X` of the result; `None` takes `adata.X`.
     use_raw
@@ -73,7 +73,7 @@ def harmonize_genes(
     KeyError
         `layer` is not in `adata.layers`, or `gene_key` not in `var`.
     TypeError
-        Gene names that are no text.
+        Gene names that are not text.
     ValueError
         No vocabulary gene at all, no cells, or an absent `X` or `raw`.
 

@@ -16,7 +16,7 @@ from anndata import AnnData
 from .._checks import check_choice, check_free, check_key
 from .._keys import FINE_TUNE
 from .._obs import read_text
-from .._version import __version__
+from .._records import FitRecord
 from .._warn import warn
 from ..annotation._few_labels import (
     BASELINES,
@@ -142,7 +142,7 @@ def few_shot(
     KeyError
         A column or layer is not there.
     TypeError
-        `adata` is no AnnData; labels are measurements.
+        `adata` is not an AnnData; labels are measurements.
     ValueError
         Fewer than two classes, or fewer than two cells of one; names that differ only by case; too few groups; `test_by`
         with `test_size=0`; unknown baselines; data that `tl.embed` would refuse.
@@ -200,13 +200,13 @@ def few_shot(
             f"{len(fitted.held_out)} labeled cells are few to calibrate on: the confidence of the head is rough, and was "
             f"not raised. Label {MIN_CALIBRATION} or more."
         )
-    report = {"scellm_version": __version__, "labels": labels, "seconds": time.perf_counter() - begun}
-    report |= _report(adata.n_obs, read, parts, fitted, config, methods)
-    result = with_head(model, copy.deepcopy(model.encoder), fitted.annotator, report)
-    adata.uns[key_added] = report
-    logger.info(report["summary"])
-    if report["baseline_is_better"]:
-        warn(report["summary"])
+    found = _report(adata.n_obs, read, parts, fitted, config, methods)
+    record = FitRecord(labels=labels, seconds=time.perf_counter() - begun, **found)
+    result = with_head(model, copy.deepcopy(model.encoder), fitted.annotator, record)
+    adata.uns[key_added] = record.to_uns()
+    logger.info(record.summary)
+    if record.baseline_is_better:
+        warn(record.summary)
     return result
 
 
@@ -283,7 +283,7 @@ def _report(
     config: FewLabelsConfig,
     methods: tuple[str, ...],
 ) -> dict[str, Any]:
-    """What goes to `uns`: no class names as keys, so that any name survives a file."""
+    """Fields of the record that come of the cells and the scores."""
     judged = "test" if len(parts.test) else "held_out"
     truth = parts.test_codes if judged == "test" else parts.codes[fitted.held_out]
     logits = fitted.test_logits if judged == "test" else fitted.logits
@@ -294,7 +294,7 @@ def _report(
     if judged == "held_out" and fitted.annotator.is_calibrated:
         found |= _by_other_folds(fitted.report)
     report = {
-        "classes": np.array(read.classes, dtype=object),
+        "classes": read.classes,
         "settings": {"strategy": "few_shot", **dataclasses.asdict(config)},
         "n_train": len(parts.train),
         "n_val": 0,
@@ -302,10 +302,10 @@ def _report(
         "n_unlabeled": len(parts.unlabelled),
         "n_held_out": len(fitted.held_out),
         "n_folds": fitted.n_folds,
-        "excluded_classes": np.array(sorted(read.excluded_classes), dtype=object),
+        "excluded_classes": sorted(read.excluded_classes),
         "evaluated_on": judged,
         "split": of_cell,
-        judged: found,
+        "scores": found,
     }
     probabilities = {name: softmax(scores_of) for name, scores_of in logits.items()}
     report["summary"], report["baseline_is_better"] = _summary(probabilities, truth, parts, fitted, judged)

@@ -10,14 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 import pandas as pd
 from anndata import AnnData
 from tqdm.auto import tqdm
 
 from .._checks import check_choice, check_free, check_key
 from .._keys import FINE_TUNE
-from .._version import __version__
+from .._records import FitRecord
 from .._warn import warn
 from ..annotation._measure import measured
 from ..metrics._calibration import softmax
@@ -130,7 +129,7 @@ def fine_tune(
     KeyError
         A column or layer is not there.
     TypeError
-        `adata` is no AnnData; labels are measurements.
+        `adata` is not an AnnData; labels are measurements.
     ValueError
         Fewer than two classes; names that differ only by case; too few groups; a checkpoint of other cells or settings;
         options out of range, or without effect with this `strategy`; data that `tl.embed` would refuse.
@@ -185,20 +184,19 @@ def fine_tune(
     if methods:
         predicted = softmax(logits[judged] / annotator.temperature)
         comparison = compare(adata, rows, model, data, cells, predicted, methods, rng)
-    settings = {name: "" if value is None else value for name, value in dataclasses.asdict(config).items()}
-    report = {
-        "scellm_version": __version__,
-        "labels": labels,
-        "settings": settings,
-        "n_unlabeled": read.n_unlabeled,
-        "excluded_classes": np.array(sorted(read.excluded_classes), dtype=object),
-        "best_epoch": int(tuned.best_epoch),
-        "seconds": float(tuned.seconds),
-    } | report_of(adata.n_obs, rows, cells, found, comparison)
-    result = with_head(model, tuned.encoder, annotator, report)
+    record = FitRecord(
+        labels=labels,
+        settings={name: "" if value is None else value for name, value in dataclasses.asdict(config).items()},
+        n_unlabeled=read.n_unlabeled,
+        excluded_classes=sorted(read.excluded_classes),
+        best_epoch=int(tuned.best_epoch),
+        seconds=float(tuned.seconds),
+        **report_of(adata.n_obs, rows, cells, found, comparison),
+    )
+    result = with_head(model, tuned.encoder, annotator, record)
     result.history = pd.DataFrame(tuned.history)
-    adata.uns[key_added] = report
-    logger.info(report["summary"])
+    adata.uns[key_added] = record.to_uns()
+    logger.info(record.summary)
     if comparison is not None and "better here" in comparison.summary:
         warn(comparison.summary)
     return result

@@ -169,35 +169,33 @@ def compare(
 def report_of(
     n_obs: int, rows: np.ndarray, cells: Cells, found: dict[str, Any], comparison: Comparison | None
 ) -> dict[str, Any]:
-    """What goes to `uns`: no class names as keys, so that any name survives a file."""
+    """Fields of the record that come of the split and the scores."""
     split = cells.split
     judged = "test" if len(split.test) else "val"
     of_cell = np.full(n_obs, "", dtype=object)
     for part in ("train", "val", "test"):
         of_cell[rows[getattr(split, part)]] = part
-    report = {
-        "classes": np.array(cells.classes, dtype=object),
+    table = {}
+    if comparison is not None:
+        table = {name: comparison.table[name].to_numpy(dtype=float) for name in comparison.table.columns}
+        table["methods"] = np.array(comparison.table.index, dtype=object)
+        table["f1_by_class"] = comparison.per_class.to_numpy(dtype=float)
+    summary = (
+        comparison.summary
+        if comparison is not None
+        else f"Macro-F1 {found['macro_f1']:.3f} on the {judged} cells; no baseline was trained beside it."
+    )
+    if judged == "val":
+        summary += " Measured on the validation cells, which chose the epoch: too good for new cells."
+    return {
+        "classes": cells.classes,
         "n_train": len(split.train),
         "n_val": len(split.val),
         "n_test": len(split.test),
         "n_class_not_in_training": cells.n_without_training,
         "evaluated_on": judged,
         "split": of_cell,
-        judged: found,
+        "scores": found,
+        "summary": summary,
+        "baselines": table or None,
     }
-    table = {}
-    if comparison is not None:
-        table = {name: comparison.table[name].to_numpy(dtype=float) for name in comparison.table.columns}
-        table["methods"] = np.array(comparison.table.index, dtype=object)
-        table["f1_by_class"] = comparison.per_class.to_numpy(dtype=float)
-    mine = report[judged]
-    report["summary"] = (
-        comparison.summary
-        if comparison is not None
-        else f"Macro-F1 {mine['macro_f1']:.3f} on the {judged} cells; no baseline was trained beside it."
-    )
-    if judged == "val":
-        report["summary"] += (
-            " Measured on the validation cells, which chose the epoch: too good for new cells."
-        )
-    return report | ({"baselines": table} if table else {})

@@ -10,6 +10,7 @@ import numpy as np
 from anndata import AnnData
 from torch import nn
 
+from .._records import FitRecord
 from .._warn import warn
 from ..annotation._annotator import Annotator
 from ..data import Expression, ReadOptions, Tokens
@@ -40,45 +41,42 @@ def labelled_tokens(
     return packed, rows
 
 
-def with_head(
-    model: CellLM, encoder: nn.Module, annotator: Annotator, report: dict[str, Any], name: str = ""
-) -> CellLM:
+def with_head(model: CellLM, encoder: nn.Module, annotator: Annotator, record: FitRecord) -> CellLM:
     """A model of its own, never saved, with this encoder, head, and what is known of it."""
     annotator.facts = {
-        "labels": report["labels"],
+        "labels": record.labels,
         "trained_from": model.name,
-        "strategy": report["settings"]["strategy"],
+        "strategy": record.settings["strategy"],
     }
-    annotator.report |= {"summary": report["summary"]}
+    annotator.report |= {"summary": record.summary}
     return dataclasses.replace(
         model,
         encoder=encoder,
-        name=name or f"{model.name or 'model'}-{report['labels']}",
+        name=f"{model.name or 'model'}-{record.labels}",
         sha256="",
         revision=None,
         card="",
         parts=Parts({"cell_type": annotator.to_part()}),  # others are of the old embedding
-        provenance=_provenance(model, report),
+        provenance=_provenance(model, record),
     )
 
 
-def _provenance(model: CellLM, report: dict[str, Any]) -> dict[str, Any]:
+def _provenance(model: CellLM, record: FitRecord) -> dict[str, Any]:
     """What the model card says."""
-    judged = report["evaluated_on"]
     return {
         "description": (
-            f"{model.name or 'A model'} fine-tuned on {report['n_train']} cells for {len(report['classes'])} classes of "
-            f"{report['labels']!r}. {report['summary']}"
+            f"{model.name or 'A model'} fine-tuned on {record.n_train} cells for {len(record.classes)} classes of "
+            f"{record.labels!r}. {record.summary}"
         ),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "classes": [str(name) for name in report["classes"]],
-        "settings": {name: value for name, value in report["settings"].items() if value != ""},
-        "measured_on": judged,
-        **{name: round(float(report[judged][name]), 4) for name in ("macro_f1", "accuracy", "ece")},
-        "n_cells": {part: report[f"n_{part}"] for part in ("train", "val", "test")},
+        "classes": record.classes,
+        "settings": {name: value for name, value in record.settings.items() if value != ""},
+        "measured_on": record.evaluated_on,
+        **{name: round(float(record.scores[name]), 4) for name in ("macro_f1", "accuracy", "ece")},
+        "n_cells": {"train": record.n_train, "val": record.n_val, "test": record.n_test},
         "started_from": {
             "name": model.name,
             "sha256": model.sha256,
-            **({"provenance": model.provenance.get("description", "")}),
+            "provenance": model.provenance.get("description", ""),
         },
     }

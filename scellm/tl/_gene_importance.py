@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from .._checks import check_choice, check_free, check_key
 from .._keys import GENE_IMPORTANCE
 from .._obs import read_text
-from .._version import __version__
+from .._records import ImportanceRecord
 from ..annotation._annotator import unit
 from ..data import Expression, ReadOptions, Tokens
 from ..models import CellLM, load
@@ -125,7 +125,7 @@ def gene_importance(
     KeyError
         `groupby`, `layer` or `gene_key` is not there.
     TypeError
-        `adata` is no AnnData.
+        `adata` is not an AnnData.
     ValueError
         Fewer than two types, unknown `groups`, a model that reads expression in bins, a number that must be positive
         and is not; whatever `tl.embed` refuses; a key that files cannot hold, or that holds something else.
@@ -156,26 +156,25 @@ def gene_importance(
     trial = Trial(n_steps, n_deleted, choose_device(device), rng)
     results = _explain_all(model, tokens, rows_of, explained, trial, show_progress=show_progress)
     columns, ids = _columns(cells.match.ids, results)
-    record = {
-        "scellm_version": __version__,
-        "model": model.name,
-        "sha256": model.sha256,
-        "groupby": groupby,
-        "matrix": cells.where,
-        "groups": np.array(explained, dtype=object),
-        "genes": np.array([str(name) for name in cells.var.index[columns]], dtype=object),
-        "importance": np.stack([results[group]["importance"][ids] for group in explained], axis=1),
-        "expression": np.stack([results[group]["expression"][ids] for group in explained], axis=1),
-        "n_cells": np.array([len(rows_of[group]) for group in explained]),
-        "completeness_error": np.array([results[group]["completeness_error"] for group in explained]),
-        "deletion": {
+    record = ImportanceRecord(
+        model=model.name,
+        sha256=model.sha256,
+        groupby=groupby,
+        matrix=cells.where,
+        groups=explained,
+        genes=[str(name) for name in cells.var.index[columns]],
+        importance=np.stack([results[group]["importance"][ids] for group in explained], axis=1),
+        expression=np.stack([results[group]["expression"][ids] for group in explained], axis=1),
+        n_cells=np.array([len(rows_of[group]) for group in explained]),
+        completeness_error=np.array([results[group]["completeness_error"] for group in explained]),
+        deletion={
             name: np.array([results[group]["deletion"][name] for group in explained])
             for name in ("score", "drop", "random_drop", "random_drop_sd", "n_deleted")
         },
-        "n_steps": n_steps,
-    }
+        n_steps=n_steps,
+    )
     adata = adata.copy() if copy else adata
-    adata.uns[key_added] = record
+    adata.uns[key_added] = record.to_uns()
     return adata if copy else None
 
 
@@ -202,7 +201,7 @@ def _chosen(groups: Sequence[str] | None, rows_of: dict[str, np.ndarray], groupb
     unknown = [group for group in wanted if group not in rows_of]
     if unknown or not wanted:
         msg = (
-            f"groups={unknown} are no types of at least {FEWEST_CELLS} cells in `adata.obs[{groupby!r}]`, which has "
+            f"groups={unknown} are not types of at least {FEWEST_CELLS} cells in `adata.obs[{groupby!r}]`, which has "
             f"{list(rows_of)}."
         )
         raise ValueError(msg)

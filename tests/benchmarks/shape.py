@@ -42,7 +42,7 @@ def measure(root: Path) -> dict[str, Any]:
     }
     bodies, public, private = [], [], []
     for file, source in sources.items():
-        exported = sources.get(f"{Path(file).parent.as_posix()}/__init__.py", "")
+        exported = sources.get(f"{Path(file).parts[0]}/__init__.py", "")
         for node in ast.walk(ast.parse(source)):
             if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 continue

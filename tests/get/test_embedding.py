@@ -34,3 +34,10 @@ def test_before_embed_it_says_what_to_run():
         scellm.get.embedding(adata)
     with pytest.raises(KeyError, match=r"scellm.tl.embed\(adata, key_added='X_mine'\)"):
         scellm.get.embedding(adata, key="X_mine")
+
+
+@pytest.mark.parametrize("name", scellm.get.__all__)
+@pytest.mark.parametrize("given", [None, "cells.h5ad", np.ones((3, 2)), [1]], ids=lambda x: type(x).__name__)
+def test_what_is_not_an_anndata_is_named(name, given):
+    with pytest.raises((TypeError, FileNotFoundError), match=r"Need an AnnData object, found"):
+        getattr(scellm.get, name)(given)

@@ -228,7 +228,7 @@ def test_numbers_as_names(adata):
     adata.var = pd.DataFrame(index=adata.var_names)
     adata.var.index = pd.Index(range(adata.n_vars))
     row = check_input(adata).loc["X"]
-    assert row["genes"] == "names are no genes"
+    assert row["genes"] == "names are not genes"
     assert "name 0 is 0 (int)" in row["what_to_type"]
 
 
@@ -239,7 +239,7 @@ def test_numbers_as_names(adata):
         (
             {"gene_key": "x"},
             KeyError,
-            r"gene_key='x' is no column of `adata.var`, which has \['ensembl_id'\]",
+            r"gene_key='x' is not a column of `adata.var`, which has \['ensembl_id'\]",
         ),
         ({"use_raw": True}, ValueError, "use_raw=True, but `adata.raw` is None. Leave use_raw out"),
     ],

@@ -218,7 +218,7 @@ def test_views_backed_files_and_other_vocabularies(tmp_path):
             None,
             {"gene_key": "symbol"},
             KeyError,
-            r"gene_key='symbol' is no column of `adata.var`, which has \['n'\]",
+            r"gene_key='symbol' is not a column of `adata.var`, which has \['n'\]",
         ),
         (None, {"use_raw": True}, ValueError, r"`adata.raw` is None. Pass layer='counts'"),
         (None, {"use_raw": True, "layer": "counts"}, ValueError, "name two matrices"),

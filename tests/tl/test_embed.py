@@ -386,7 +386,7 @@ def test_integer_var_names(adata, model):
 
 def test_options(adata, model, tmp_path):
     refused(adata, model, ValueError, "precision='fp16' is unknown", precision="fp16")
-    refused(adata, model, ValueError, "device='tpu9000' is no device", device="tpu9000")
+    refused(adata, model, ValueError, "device='tpu9000' is not a device", device="tpu9000")
     refused(adata, model, ValueError, "batch_size=0 must be 'auto' or a positive", batch_size=0)
     refused(adata, model, ValueError, "on_empty='drop' is unknown", on_empty="drop")
     refused(adata, model, ValueError, "min_overlap=10 is a fraction", min_overlap=10)
@@ -475,6 +475,20 @@ def test_results_whose_record_concat_dropped_are_replaced(adata, model):
     close(both.obsm[KEY], np.concatenate([expected, expected]))
     both.obsm["mine"] = both.obsm[KEY]
     refused(both, model, ValueError, r"`adata.obsm\['mine'\]` already exists", key_added="mine")
+
+
+def test_results_that_an_outer_join_filled_up_are_replaced(adata, model):
+    expected = embedded(adata, model)
+    other = adata.copy()
+    scellm.tl.embed(adata, model)
+    both = ad.concat([adata, other], join="outer", index_unique="-")
+    assert both.obsm[KEY].dtype == np.float64
+    with pytest.warns(UserWarning, match=r"has no record .*concat.*it is replaced"):
+        scellm.tl.embed(both, model)
+    close(both.obsm[KEY], np.concatenate([expected, expected]))
+    del both.uns[KEY]
+    both.obsm[KEY] = np.where(np.arange(len(both))[:, None] < 3, np.nan, np.pi)  # of the user
+    refused(both, model, ValueError, r"`adata.obsm\['X_scellm'\]` already exists")
 
 
 def test_copies_and_views_of_backed_cells_are_refused_at_once(adata, model, tmp_path, monkeypatch):

@@ -182,7 +182,7 @@ def test_bad_input_is_named(models, monkeypatch):
     adata = scellm.datasets.toy_cells(24)
     with pytest.raises(KeyError, match="'leiden' is not in `adata.obs`, which has"):
         scellm.tl.gene_importance(adata, "leiden")
-    with pytest.raises(ValueError, match=r"groups=\['platelet'\] are no types of at least 4 cells"):
+    with pytest.raises(ValueError, match=r"groups=\['platelet'\] are not types of at least 4 cells"):
         scellm.tl.gene_importance(adata, "cell_type", groups=["platelet"])
     with pytest.raises(ValueError, match="n_cells=3 must be at least 4"):
         scellm.tl.gene_importance(adata, "cell_type", n_cells=3)

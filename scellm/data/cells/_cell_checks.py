@@ -19,7 +19,7 @@ def foreign_cells(rows: sp.csr_array, is_foreign: np.ndarray, is_other: np.ndarr
     is_foreign
         (n_vars,) bool, genes of another species.
     is_other
-        (n_vars,) bool, columns that are no genes and do not count.
+        (n_vars,) bool, columns that are not genes and do not count.
     """
     foreign = np.asarray(rows @ is_foreign.astype(np.float64)).ravel()
     own = np.asarray(rows @ (~is_foreign & ~is_other).astype(np.float64)).ravel()

@@ -180,9 +180,9 @@ class Expression:
         FileNotFoundError
             No file at the path.
         KeyError
-            No such layer, or `gene_key` is no column of `var`.
+            No such layer, or `gene_key` is not a column of `var`.
         TypeError
-            Neither an AnnData nor a path: what to pass instead. Gene names that are no text.
+            Neither an AnnData nor a path: what to pass instead. Gene names that are not text.
         ValueError
             No such matrix or no cells; too few vocabulary genes; values that are scaled, negative, not finite or all 0.
         """

@@ -37,7 +37,7 @@ def check_target(source: Path, target: Path, disk_usage: Callable[[Path], Any] =
     Raises
     ------
     FileExistsError
-        Something that is no AnnData is there.
+        Something that is not an AnnData is there.
     FileNotFoundError
         No folder for it, or no source.
     OSError
@@ -109,7 +109,7 @@ def _write_slot(store: Any, slot: str, values: dict[str, Any], path: Path) -> No
     if slot not in store:
         write_elem(store, slot, {})
     if not hasattr(store[slot], "keys"):
-        msg = f"{path}: {slot} is no group but an array; results cannot be put into it. {_REWRITE}"
+        msg = f"{path}: {slot} is not a group but an array; results cannot be put into it. {_REWRITE}"
         raise ValueError(msg)
     for key, value in values.items():
         if key in store[slot] or _is_soft_link(store[slot], key):
@@ -138,7 +138,7 @@ def _is_soft_link(group: Any, name: str) -> bool:
 
 
 def _check_replaceable(target: Path) -> None:
-    """Refuse to replace what is no AnnData."""
+    """Refuse to replace what is not an AnnData."""
     if not target.exists() and not target.is_symlink():
         return
     if target.suffix == ".zarr" and target.is_dir():
@@ -148,7 +148,7 @@ def _check_replaceable(target: Path) -> None:
         if {"obs", "var"} <= names and not (names - _OF_ANNDATA):
             return
         others = sorted(names - _OF_ANNDATA) or sorted(names)
-        found = f"a folder that is no AnnData, or holds other things than one ({', '.join(others[:5])})"
+        found = f"a folder that is not an AnnData, or holds other things than one ({', '.join(others[:5])})"
     elif target.is_dir():
         found = "a folder"
     elif not target.is_file() or not _is_h5ad(target):

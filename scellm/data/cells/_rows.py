@@ -174,14 +174,14 @@ def _read_table(store: Any, name: str) -> pd.DataFrame:
 
 
 def _check_tables_are_there(store: Any, path: Path) -> None:
-    """Refuse files that are no AnnData."""
+    """Refuse files that are not AnnData."""
     if "obs" not in store or "var" not in store:
         msg = f"{path.name} holds no AnnData: it has {sorted(store)}."
         raise ValueError(msg)
 
 
 def check_encoding(store: Any, path: Path) -> None:
-    """Refuse files that are no AnnData, or of the days before elements said what they are."""
+    """Refuse files that are not AnnData, or of the days before elements said what they are."""
     _check_tables_are_there(store, path)
     tables = [name for name in ("obs", "var", "raw/var") if name in store]
     matrices = [name for name in ("X", "raw/X") if name in store]

@@ -162,7 +162,7 @@ def check_stored(element: Any, n_obs: int, n_vars: int, path: Path, key: str) ->
     kind = str(element.attrs.get("encoding-type", ""))
     if hasattr(element, "keys"):
         if kind not in ("csr_matrix", "csc_matrix"):
-            msg = f"{name} is no matrix but {kind!r}; scellm reads dense, CSR and CSC. {COPY_AGAIN}"
+            msg = f"{name} is not a matrix but {kind!r}; scellm reads dense, CSR and CSC. {COPY_AGAIN}"
             raise ValueError(msg)
         shape = tuple(int(n) for n in element.attrs["shape"])
     else:

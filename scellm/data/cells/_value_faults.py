@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from ._value_scales import BASES, LARGEST_LOG, SAME_SUM, facts_of, verdict, whole
+from ._value_scales import BASES, LARGEST_LOG, SAME_SUM, base_name, facts_of, verdict, whole
 
 FEW = 3
 """Cells, and 1 in 100 of all, from which another scale is more than an accident."""
 MANY_GENES = 200
-"""Genes from which a matrix without zeros is no panel of markers."""
+"""With so many genes a matrix without zeros is not a panel of markers."""
 MOST_ROWS = 600
 """Cells of which the scale of each is looked at."""
 ENOUGH = 10
@@ -137,7 +137,7 @@ def _different_sums(rows: sp.csr_array, enough: np.ndarray) -> Split | None:
         del sums[best]
     if left.sum() > 0.1 * enough.sum():
         return None
-    return [(f"log1p (base {_name(base)})" if base else "linear", mask) for base, mask in found]
+    return [(f"log1p (base {base_name(base)})" if base else "linear", mask) for base, mask in found]
 
 
 def _same(sums: np.ndarray, among: np.ndarray) -> np.ndarray:
@@ -166,12 +166,8 @@ def _scale(rows: sp.csr_array, mask: np.ndarray) -> str:
 def _words(found: dict[str, Any]) -> str:
     """A scale in two or three words."""
     if found["kind"] == "log1p":
-        return f"log1p (base {_name(found['base'])})"
+        return f"log1p (base {base_name(found['base'])})"
     return {"counts": "counts", "normalized": "normalized"}.get(found["kind"], "not whole")
-
-
-def _name(base: float) -> str:
-    return "e" if base == np.e else f"{base:g}"
 
 
 def _separated(obs: pd.DataFrame | None, cells: np.ndarray, masks: tuple[np.ndarray, ...]) -> tuple[str, str]:
@@ -180,13 +176,7 @@ def _separated(obs: pd.DataFrame | None, cells: np.ndarray, masks: tuple[np.ndar
     if found is None:
         return "", ""
     column, values = found
-    one = (
-        values[0]
-        if isinstance(values[0], str)
-        else values[0].item()
-        if hasattr(values[0], "item")
-        else values[0]
-    )
+    one = values[0].item() if hasattr(values[0], "item") else values[0]
     return (
         f" `adata.obs[{column!r}]` tells them apart.",
         f"Give each scale an object of its own, such as adata[adata.obs[{column!r}] == {one!r}].copy(), or join the raw "

@@ -94,7 +94,7 @@ def hypotheses(rows: sp.csr_array, facts: dict[str, Any]) -> dict[str, Any]:
     }
     for base, linear in undone.items():
         if _are_counts(linear.data):
-            text = f"log1p (base {_name(base)}) of raw counts: whole numbers after undoing it."
+            text = f"log1p (base {base_name(base)}) of raw counts: whole numbers after undoing it."
             return {"kind": "log1p", "base": float(base), "holds_counts": True, "message": text}
     if _are_counts(rows.data**2):
         text = "Square roots of whole numbers: take the raw counts, `adata.X**2`."
@@ -118,7 +118,7 @@ def _with_common_sum(rows: sp.csr_array, undone: dict[float, sp.csr_array]) -> d
     if base is None:
         text = f"Normalized, not logged: every cell sums to {total:g}."
         return {"kind": "normalized", "target_sum": total, "message": text}
-    text = f"log1p (base {_name(base)}) of values normalized to {total:g} per cell."
+    text = f"log1p (base {base_name(base)}) of values normalized to {total:g} per cell."
     return {"kind": "log1p", "base": float(base), "target_sum": total, "message": text}
 
 
@@ -143,7 +143,7 @@ def _with_repeated_values(rows: sp.csr_array, undone: dict[float, sp.csr_array])
         return None
     missing = "The cells have no common sum (genes are missing), so the target sum is not known."
     if best is not None:
-        text = f"log1p (base {_name(best)}) of normalized counts: whole multiples of one value per cell after undoing it."
+        text = f"log1p (base {base_name(best)}) of normalized counts: whole multiples of one value per cell after undoing it."
         return {"kind": "log1p", "base": float(best), "message": f"{text} {missing}"}
     if units.std() < 0.01 * units.mean():
         text = f"Counts that are not whole: in every cell whole multiples of {np.median(units):.6g}."
@@ -176,7 +176,7 @@ def _by_size(rows: sp.csr_array, undone: dict[float, sp.csr_array], facts: dict[
     elif facts["max"] > LARGEST_LN:
         text = f"Linear, not whole, no common sum (largest {facts['max']:.4g}): estimated counts, or TPM of some genes."
         return {"kind": "non_integer_counts", "message": text, "is_certain": not undone}
-    text = f"log1p-like, base {_name(base)} ({reason}); genes were removed or values changed after normalization."
+    text = f"log1p-like, base {base_name(base)} ({reason}); genes were removed or values changed after normalization."
     return {"kind": "log1p", "base": float(base), "is_certain": False, "message": text}
 
 
@@ -184,7 +184,8 @@ def _undo(rows: sp.csr_array, base: float) -> sp.csr_array:
     return sp.csr_array((np.expm1(rows.data * np.log(base)), rows.indices, rows.indptr), shape=rows.shape)
 
 
-def _name(base: float) -> str:
+def base_name(base: float) -> str:
+    """How the base of a logarithm is called."""
     return "e" if base == np.e else f"{base:g}"
 
 

@@ -56,7 +56,7 @@ class ValueReport:
     share_nonzero, min, max
         Of the examined values; `min` and `max` over stored values.
     share_off_integer
-        Share of the non-zero values that are no whole numbers.
+        Share of the non-zero values that are not whole numbers.
     n_bad, first_bad
         Number of NaN, infinite or masked entries, and (cell, gene) of the first, counted from 0.
     n_tiny_negative

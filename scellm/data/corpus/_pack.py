@@ -116,7 +116,7 @@ def _check_output(path: Path, *, overwrite: bool) -> None:
         msg = f"{path} is there already; pass overwrite=True (--overwrite) to replace it, or another name."
         raise FileExistsError(msg)
     if path.exists() and not _is_ours(path):
-        msg = f"{path} is no packed file; it is not replaced. Choose another name."
+        msg = f"{path} is not a packed file; it is not replaced. Choose another name."
         raise FileExistsError(msg)
     if not path.parent.is_dir():
         msg = f"There is no folder {path.parent} to write {path.name} into."

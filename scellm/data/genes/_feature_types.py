@@ -59,7 +59,7 @@ class FeatureTypes:
     column: str = ""
     """The column of `var` that says so, "" without one."""
     unknown: tuple[tuple[str, np.ndarray], ...] = ()
-    """Kinds that are no known words, with (n,) bool where; only where two or more stand side by side."""
+    """Kinds that are not known words, with (n,) bool where; only where two or more stand side by side."""
     left_out: tuple[tuple[str, int], ...] = ()
     """Unknown kinds beside known genes, and how many columns."""
     only: str = ""

@@ -51,7 +51,7 @@ class GeneMatch:
     where
         Where the names were found, for messages.
     is_other
-        Columns that are no genes (antibodies, peaks; `var["feature_types"]`) and were left out, bool, shape (n,).
+        Columns that are not genes (antibodies, peaks; `var["feature_types"]`) and were left out, bool, shape (n,).
     is_foreign
         Columns that are genes of another species than `organism`, bool, shape (n,).
     notes
@@ -78,7 +78,7 @@ class GeneMatch:
 
     @property
     def n_other_features(self) -> int:
-        """Number of columns that are no genes."""
+        """Number of columns that are not genes."""
         return int(self.is_other.sum())
 
     @property
@@ -124,7 +124,7 @@ class GeneMatch:
             )
         if self.n_other_features:
             lines.append(
-                f"  {self.n_other_features:>6} columns are no gene expression (feature_types); left out"
+                f"  {self.n_other_features:>6} columns are not gene expression (feature_types); left out"
             )
         if n := int(self.is_foreign.sum()):
             lines.append(f"  {n:>6} columns are genes of another species; left out")
@@ -147,7 +147,7 @@ class GeneMatch:
 
 
 def check_text(names: Iterable[str]) -> list[str]:
-    """The names as a list, or a `TypeError` that says which of them is no text."""
+    """The names as a list, or a `TypeError` that says which of them is not text."""
     names = [names] if isinstance(names, str) else list(names)
     for at, name in enumerate(names):
         if not isinstance(name, str):

@@ -33,7 +33,7 @@ NAME_COLUMNS = (
     "gene_names",
     "gene",
 )
-"""Columns of `var` that are tried when `var_names` are no gene names, in any case."""
+"""Columns of `var` that are tried when `var_names` are not gene names, in any case."""
 MIN_OVERLAP = 0.10
 """Fraction of the vocabulary genes that data must hold to be embedded."""
 SHARED_END = re.compile(r"(?P<name>.+)[-_.:](?P<end>[A-Za-z0-9]{1,12})")
@@ -60,15 +60,15 @@ def gene_names(
 
     Returns
     -------
-    Names of shape (n,), dtype object, "" for features that are no gene expression, and for instance
+    Names of shape (n,), dtype object, "" for features that are not gene expression, and for instance
     "adata.var_names".
 
     Raises
     ------
     KeyError
-        `gene_key` is no column of `var`.
+        `gene_key` is not a column of `var`.
     TypeError
-        The names are no text.
+        The names are not text.
     ValueError
         Two columns are named `gene_key`.
     """
@@ -117,9 +117,9 @@ def match_genes(
     Raises
     ------
     KeyError
-        `gene_key` is no column of `var`.
+        `gene_key` is not a column of `var`.
     TypeError
-        The names are no text.
+        The names are not text.
     ValueError
         Two columns are named `gene_key`. All features are antibodies, peaks or the like. Too few vocabulary genes:
         how many, what the names look like, what to pass.
@@ -156,7 +156,7 @@ def check_match(
     if types.only:
         column = f"{holder}.var[{types.column!r}]"
         msg = (
-            f"`{column}` says that all {len(var)} columns are {types.only!r}, which are no genes. Pass the object with "
+            f"`{column}` says that all {len(var)} columns are {types.only!r}, which are not genes. Pass the object with "
             f"gene expression (of a MuData, mdata.mod['rna']); if these are genes, remove the column: del {column}."
         )
         raise ValueError(msg)
@@ -213,7 +213,7 @@ def best_match(
     types = feature_types(var)
     if gene_key is not None:
         if gene_key not in var.columns:
-            msg = f"gene_key={gene_key!r} is no column of `{holder}.var`, which has {[str(c) for c in var.columns]}."
+            msg = f"gene_key={gene_key!r} is not a column of `{holder}.var`, which has {[str(c) for c in var.columns]}."
             raise KeyError(msg)
         if (n := int((var.columns == gene_key).sum())) > 1:
             msg = (
@@ -285,7 +285,7 @@ def _match_column(
 
 
 def _without_shared_ends(names: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """Names without an ending or beginning that all of them share or take turns in, and which of those are no genes."""
+    """Names without an ending or beginning that all of them share or take turns in, and which of those are not genes."""
     filled = [name for name in names.tolist() if name]
     for form in (SHARED_END, SHARED_START):
         found = [form.fullmatch(name) for name in names.tolist()]

@@ -42,21 +42,11 @@ DATES = (
     re.compile(r"(?P<month>[A-Za-z]{3,9})[-/. ](?P<number>\d{1,2})(?:-\d)?"),
     re.compile(r"(?:19|20)\d\d-(?P<month>\d\d)-(?P<number>\d\d)(?: 00:00:00)?"),
 )
-MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
+MONTH_NAMES = "JANUARY FEBRUARY MARCH APRIL MAY JUNE JULY AUGUST SEPTEMBER OCTOBER NOVEMBER DECEMBER".split()
+MONTHS = tuple(name[:3] for name in MONTH_NAMES)
 # Stems that spreadsheets read as a month. MARC1 was renamed MTARC1 for this reason.
 MONTH_STEMS = {month: month for month in MONTHS} | {"MARC": "MAR", "MARCH": "MAR", "SEPT": "SEP"}
-MONTH_NAMES = MONTH_STEMS | {
-    "JANUARY": "JAN",
-    "FEBRUARY": "FEB",
-    "APRIL": "APR",
-    "JUNE": "JUN",
-    "JULY": "JUL",
-    "AUGUST": "AUG",
-    "SEPTEMBER": "SEP",
-    "OCTOBER": "OCT",
-    "NOVEMBER": "NOV",
-    "DECEMBER": "DEC",
-}
+MONTH_OF = MONTH_STEMS | {name: name[:3] for name in MONTH_NAMES}
 MADE_UNIQUE = re.compile(r"(.+)[-.]\d{1,3}")
 # What tables write where there is no name, also as made unique. `NA` (alias of XK) and `NaN` (of SCN11A) are lost.
 MISSING = re.compile(r"\s*(?:nan|<?na>?|#?n/a|none|null|)(?:[-.]\d{1,5})?\s*", re.IGNORECASE)
@@ -389,9 +379,7 @@ def _by_date(name: str, human: HumanNames, present: set[int]) -> tuple[int, ...]
     for pattern in DATES:
         if found := pattern.fullmatch(name.strip()):
             text = found["month"].upper()
-            month = (
-                MONTHS[int(text) - 1] if text.isdigit() and 1 <= int(text) <= 12 else MONTH_NAMES.get(text)
-            )
+            month = MONTHS[int(text) - 1] if text.isdigit() and 1 <= int(text) <= 12 else MONTH_OF.get(text)
             genes = human.by_date.get((month, int(found["number"])), ())
             absent = tuple(gene for gene in genes if gene not in present)
             return absent if len(absent) == 1 else genes

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 _spec = importlib.util.spec_from_file_location(
-    "_profiles", Path(__file__).parents[1] / "benchmarks" / "_profiles.py"
+    "_profiles", Path(__file__).parents[2] / "benchmarks" / "_profiles.py"
 )
 _profiles = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(_profiles)

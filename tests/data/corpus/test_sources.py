@@ -87,7 +87,7 @@ def test_genes_are_found_by_ensembl_id(adata, tmp_path, stream):
     np.testing.assert_array_equal(corpus.counts(0, np.arange(N_OBS)).toarray(), expected)
     assert corpus.about[corpus.names[0]]["vocabulary_genes"] == 2500
     with pytest.raises(
-        KeyError, match=r"gene_key='nope' is no column of `adata.var`, which has \['gene_ids'\]"
+        KeyError, match=r"gene_key='nope' is not a column of `adata.var`, which has \['gene_ids'\]"
     ):
         Corpus.build(data, in_memory=False, gene_key="nope")
 

@@ -395,7 +395,7 @@ def test_categories_and_missing_entries():
 
 def test_absent_gene_key_lists_the_columns():
     with pytest.raises(
-        KeyError, match=r"gene_key='symbols' is no column of `adata.var`, which has \['a', 'b'\]"
+        KeyError, match=r"gene_key='symbols' is not a column of `adata.var`, which has \['a', 'b'\]"
     ):
         gene_names(table(["CD3D"], a=1, b=2), "symbols")
 
@@ -420,7 +420,7 @@ def test_antibodies_are_not_genes():
     )
     match = match_genes(var, V, min_overlap=0)
     assert (match.n_genes, match.n_duplicates, match.n_other_features) == (1, 0, 2)
-    assert "2 columns are no gene expression" in match.summary()
+    assert "2 columns are not gene expression" in match.summary()
 
 
 def test_numbers_as_var_names():
@@ -591,7 +591,7 @@ def test_two_unknown_kinds_side_by_side_are_warned_of():
 def test_only_other_features():
     var = table(["CD4", "CD19"], feature_types="Antibody Capture")
     with pytest.raises(
-        ValueError, match=r"all 2 columns are 'Antibody Capture', which are no genes.*del adata.var"
+        ValueError, match=r"all 2 columns are 'Antibody Capture', which are not genes.*del adata.var"
     ):
         match_genes(var, V, min_overlap=0)
 
