@@ -9,13 +9,14 @@ from ..metrics import alignment, anisotropy, uniformity
 from ..nn import Encoder, encode_bag
 from ._batch import TrainingBatch
 from ._log import Row
+from ._resident import ResidentBatch
 
 CELLS_WATCHED = 256
 """Cells of a batch whose embeddings are looked at for each line of the log."""
 
 
 @torch.no_grad()
-def embedding_quality(encoder: Encoder, batch: TrainingBatch, autocast: torch.dtype) -> Row:
+def embedding_quality(encoder: Encoder, batch: TrainingBatch | ResidentBatch, autocast: torch.dtype) -> Row:
     """Alignment, uniformity and anisotropy of the embeddings of some cells, without dropout.
 
     Parameters
