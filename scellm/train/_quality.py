@@ -39,7 +39,11 @@ def embedding_quality(encoder: Encoder, batch: TrainingBatch | ResidentBatch, au
         arguments.pop("is_cancer")
         arguments.pop("is_masked", None)
         with torch.autocast(batch.device.type, autocast, enabled=autocast != torch.float32):
-            cells = encode_bag(encoder, **arguments) if batch.is_packed else encoder(**arguments).cells
+            cells = (
+                encode_bag(encoder, **arguments)
+                if batch.is_packed
+                else encoder(**arguments, wanted="none").cells
+            )
         views.append(cells.float().cpu().numpy())
     encoder.train()
     return {
