@@ -139,7 +139,7 @@ def _encode_rows(
     gene_ids, values, is_gene = (torch.from_numpy(x).to(device) for x in tokens.padded(rows))
     autocast = torch.autocast(device.type, dtype) if dtype != torch.float32 else contextlib.nullcontext()
     with torch.inference_mode(), autocast:
-        return model.encoder(gene_ids, values, is_gene).cells.float().cpu().numpy()
+        return model.encoder(gene_ids, values, is_gene, wanted="none").cells.float().cpu().numpy()
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

@@ -125,7 +125,9 @@ class Attention(nn.Module):
         self.register_buffer("projection", projection)  # state: saved with the weights, never redrawn here
 
     def forward(self, x: Tensor, positions: Positions) -> Tensor:
-        q, k, v = (self._split(to(x)) for to in (self.to_q, self.to_k, self.to_v))
+        # one product of all three, which reads x once
+        weight = torch.cat([self.to_q.weight, self.to_k.weight, self.to_v.weight])
+        q, k, v = (self._split(part) for part in F.linear(x, weight).chunk(3, dim=-1))
         if self.projection is None:
             mask = positions.is_token[:, None, None, :]
             # without filler the mask is left out: the fused kernels are faster without one

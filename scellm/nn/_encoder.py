@@ -5,7 +5,7 @@ Shape letters: `B` cells, `G` gene positions, `D` hidden size. A cell's row depe
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +26,7 @@ class Encoding(NamedTuple):
     cells: Tensor
     """(B, D) cell embeddings."""
     genes: Tensor
-    """(B, G, D) hidden states of the gene positions; filler positions hold zeros."""
+    """(B, G, D) hidden states of the gene positions, filler positions hold zeros; or those asked for, (n, D)."""
 
 
 class BinnedExpression(nn.Module):
@@ -111,8 +111,11 @@ class FeedForward(nn.Module):
         self.dropout = CellDropout(config.dropout)
 
     def forward(self, x: Tensor, keys: Tensor | None = None) -> Tensor:
-        hidden = self.hidden_dropout(F.gelu(self.expand(self.norm(x))), keys)
-        return x + self.dropout(self.contract(hidden), keys)
+        return x + self.dropout(self.contract(self.hidden(x, keys)), keys)
+
+    def hidden(self, x: Tensor, keys: Tensor | None = None) -> Tensor:
+        """The wide layer, (..., D) -> (..., ff_mult * D)."""
+        return self.hidden_dropout(F.gelu(self.expand(self.norm(x))), keys)
 
 
 class Block(nn.Module):
@@ -126,8 +129,11 @@ class Block(nn.Module):
         self.feed_forward = FeedForward(config)
 
     def forward(self, x: Tensor, positions: Positions, keys: Tensor | None = None) -> Tensor:
-        x = x + self.dropout(self.attention(self.norm(x), positions), keys)
-        return self.feed_forward(x, keys)
+        return self.feed_forward(self.attend(x, positions, keys), keys)
+
+    def attend(self, x: Tensor, positions: Positions, keys: Tensor | None = None) -> Tensor:
+        """The first half: attention added to its input."""
+        return x + self.dropout(self.attention(self.norm(x), positions), keys)
 
 
 class Encoder(nn.Module):
@@ -163,6 +169,7 @@ class Encoder(nn.Module):
         *,
         is_masked: Tensor | None = None,
         dropout_keys: Tensor | None = None,
+        wanted: Literal["all", "masked", "none"] = "all",
     ) -> Encoding:
         """Encode a batch of cells.
 
@@ -179,30 +186,53 @@ class Encoder(nn.Module):
         dropout_keys
             (B,) int64, one per cell and use: fixes the dropout masks of each cell, see `CellDropout`. `None` draws
             them from torch's generator. Without effect in eval mode.
+        wanted
+            Which hidden states of genes are needed: fewer cost less. Cell embeddings are the same up to rounding.
 
         Returns
         -------
-        Cell embeddings (B, D) and hidden states of the genes (B, G, D).
+        Cell embeddings (B, D) and hidden states of the genes: (B, G, D), of the masked ones in their order (n, D), or
+        none (0, D).
         """
         gene_ids = gene_ids.masked_fill(~is_gene, self.config.n_genes + 1)
         x = self.expression(self.gene_embedding(gene_ids), values, gene_ids, is_masked)  # (B, G, D)
         tokens = x
         x, positions = self._frame(x, is_gene)
-        for block in self.blocks:
+        for block in self.blocks[:-1]:
             x = block(x, positions, dropout_keys)
-        genes = x[:, x.shape[1] - is_gene.shape[1] :]  # (B, G, D)
+        end = self._end(x, positions, dropout_keys, is_short=wanted != "all")
+        first = x.shape[1] - is_gene.shape[1]
         if self.config.cell_embedding == "cls":
-            cells = x[:, 0]
+            cells = end.at(0)
         elif self.config.cell_embedding == "bag":
             is_seen = is_gene if is_masked is None else is_gene & ~is_masked
-            cells = self._sum_of_unit_amounts(tokens, is_seen)
+            cells = self._of_unit_amounts(_mean(tokens, is_seen), is_seen)
             if self.blocks:
-                cells = cells + _mean(genes - tokens, is_gene)
+                cells = cells + end.mean(is_gene, first) - _mean(tokens, is_gene)
         elif self.config.cell_embedding == "unit":
-            cells = self._sum_of_unit_amounts(genes, is_gene)
+            cells = self._of_unit_amounts(end.mean(is_gene, first), is_gene)
         else:
-            cells = _mean(genes, is_gene)
-        return Encoding(self.finish(cells, dropout_keys), self.norm(genes) * is_gene.unsqueeze(-1))
+            cells = end.mean(is_gene, first)
+        if wanted == "all":
+            genes = self.norm(end.all()[:, first:]) * is_gene.unsqueeze(-1)
+        elif wanted == "masked" and is_masked is not None:
+            genes = self.norm(end.where(F.pad(is_masked & is_gene, (first, 0))))
+        else:
+            genes = cells[:0]
+        return Encoding(self.finish(cells, dropout_keys), genes)
+
+    def _end(self, x: Tensor, positions: Positions, keys: Tensor | None, *, is_short: bool) -> _End:
+        """Hidden states after the last block, of which only what is asked for is computed.
+
+        With dropout they are all computed, as a mask goes by the place of a unit in the cell.
+        """
+        if not self.blocks:
+            return _End(x)
+        last = self.blocks[-1]
+        x = last.attend(x, positions, keys)
+        if is_short and not (self.training and self.config.dropout):
+            return _End(x, last.feed_forward)
+        return _End(last.feed_forward(x, keys))
 
     @torch.no_grad()
     def silence_blocks(self) -> None:
@@ -243,12 +273,12 @@ class Encoder(nn.Module):
         row = self.gene_embedding.weight[self.config.n_genes + offset - 1]
         return self.expression.special(row, offset).expand(n_cells, 1, -1)
 
-    def _sum_of_unit_amounts(self, genes: Tensor, is_seen: Tensor) -> Tensor:
-        """Sum over genes of amounts that are a vector of length 1, plus the bias once, (B, G, D) -> (B, D)."""
+    def _of_unit_amounts(self, mean: Tensor, is_seen: Tensor) -> Tensor:
+        """Sum over genes of amounts that are a vector of length 1, plus the bias once, from their mean, (B, D)."""
         # tokens are sqrt(n) * (their share of a vector of length 1) + bias; undo the n, keep one bias
         bias = self.expression.bias
         n_genes = is_seen.sum(1, keepdim=True).clamp(min=1)  # (B, 1)
-        return (_mean(genes, is_seen) - bias) * n_genes.sqrt() + bias
+        return (mean - bias) * n_genes.sqrt() + bias
 
     def finish(self, cells: Tensor, keys: Tensor | None = None) -> Tensor:
         """Pooled hidden states -> cell embeddings, (B, D) -> (B, D); `keys` as in `forward`."""
@@ -256,6 +286,45 @@ class Encoder(nn.Module):
         for block in self.cell_blocks:
             cells = block(cells, keys)
         return cells
+
+
+class _End:
+    """Hidden states after the last block: there already, or its feed-forward layer still to come.
+
+    A mean over genes and the contraction of that layer may change places, as both are linear: then one vector of a cell
+    is contracted in place of hundreds.
+
+    Parameters
+    ----------
+    x
+        (B, G, D) hidden states.
+    still
+        Layer that is not applied yet; `None` if there is none.
+    """
+
+    def __init__(self, x: Tensor, still: FeedForward | None = None) -> None:
+        self.x, self.still = x, still
+
+    def all(self) -> Tensor:
+        """(B, G, D) of all positions."""
+        return self.x if self.still is None else self.still(self.x)
+
+    def at(self, position: int) -> Tensor:
+        """(B, D) of one position."""
+        return self.x[:, position] if self.still is None else self.still(self.x[:, position])
+
+    def where(self, chosen: Tensor) -> Tensor:
+        """(n, D) of the positions where (B, G) is true."""
+        return self.x[chosen] if self.still is None else self.still(self.x[chosen])
+
+    def mean(self, is_seen: Tensor, first: int) -> Tensor:
+        """(B, D) mean over the positions from `first` on that are seen."""
+        x = self.x[:, first:]
+        if self.still is None:
+            return _mean(x, is_seen)
+        contract = self.still.contract
+        hidden = F.linear(_mean(self.still.hidden(x), is_seen), contract.weight)
+        return _mean(x, is_seen) + hidden + contract.bias * is_seen.any(1, keepdim=True)
 
 
 def _mean(genes: Tensor, is_seen: Tensor) -> Tensor:

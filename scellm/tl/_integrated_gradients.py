@@ -89,7 +89,7 @@ def _projection(model: CellLM) -> Callable[..., Tensor]:
             indptr = torch.nn.functional.pad(is_gene.sum(1).cumsum(0), (1, 0))
             cells = encode_bag(model.encoder, gene_ids[is_gene], values[is_gene], indptr)
         else:
-            cells = model.encoder(gene_ids, values, is_gene).cells
+            cells = model.encoder(gene_ids, values, is_gene, wanted="none").cells
         return (torch.nn.functional.normalize(cells, dim=1) * directions).sum(1)
 
     return project

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import scipy.sparse as sp
@@ -17,6 +17,7 @@ from ._batch import CELLS_PER_DRAW, TrainingBatch, draw_batch
 from ._distributed import World
 from ._objectives import Totals
 from ._recipe import PretrainConfig
+from ._resident import ResidentBatch, resident
 
 IS_CANCER = {"true": 1, "cancer": 1, "malignant": 1, "tumor": 1, "tumour": 1, "1": 1}
 IS_NORMAL = {"false": 0, "normal": 0, "healthy": 0, "benign": 0, "non-malignant": 0, "0": 0}
@@ -27,7 +28,7 @@ IS_NORMAL = {"false": 0, "normal": 0, "healthy": 0, "benign": 0, "non-malignant"
 class Prepared:
     """A batch of this process, drawn, and where the sampler stands after it."""
 
-    batch: TrainingBatch
+    batch: TrainingBatch | ResidentBatch
     dataset: np.ndarray
     """(B,) of each of its cells."""
     row: np.ndarray
@@ -76,40 +77,41 @@ class CorpusBatches:
         self.own = shard(recipe.batch_size, world.rank, world.size, block=CELLS_PER_DRAW)
         self.is_cancer = _cancer_labels(corpus, recipe)
         self.cell_type = _type_labels(corpus, recipe)
+        self.resident = resident(corpus, recipe.views_on, device)
+
+    @property
+    def views_on(self) -> Literal["host", "device"]:
+        """Where views are drawn."""
+        return "host" if self.resident is None else "device"
 
     def prepare(self, step: int) -> Prepared:
         """Draw the batch of the next step."""
         chosen = self.sampler.next()
         own = Batch(chosen.dataset[self.own], chosen.row[self.own])
-        counts = sp.csr_array(
-            sp.vstack(
-                [
-                    self.corpus.counts(int(d), own.row[own.dataset == d])
-                    for d in dict.fromkeys(own.dataset.tolist())
-                ],
-                format="csr",
-            )
-        )
         is_cancer = np.full(len(own.row), np.nan, dtype=np.float32)
         if self.is_cancer is not None:
             is_cancer = _of(self.is_cancer, own)
-        batch = draw_batch(
-            counts,
-            is_cancer,
-            self.recipe,
-            step=step,
-            first=self.own.start,
-            is_packed=self.is_packed,
-            device=self.device,
-        )
+        place = {"step": step, "first": self.own.start, "is_packed": self.is_packed}
+        batch: TrainingBatch | ResidentBatch
+        if self.resident is not None:
+            batch = self.resident.draw(own, is_cancer, self.recipe, **place)
+        else:
+            batch = draw_batch(self._counts(own), is_cancer, self.recipe, device=self.device, **place)
         return Prepared(
             batch,
             own.dataset[batch.cells],
             own.row[batch.cells],
             self.sampler.state_dict(),
             Totals(float(batch.is_masked.sum()), float((~np.isnan(batch.is_cancer)).sum())),
-            counts.shape[0] - len(batch.cells),
+            len(own.row) - len(batch.cells),
         )
+
+    def _counts(self, own: Batch) -> sp.csr_array:
+        """Counts of cells that lie dataset by dataset."""
+        parts = [
+            self.corpus.counts(int(d), own.row[own.dataset == d]) for d in dict.fromkeys(own.dataset.tolist())
+        ]
+        return sp.csr_array(sp.vstack(parts, format="csr"))
 
     @contextlib.contextmanager
     def upcoming(self, step: int, n_steps: int | None) -> Iterator[Iterator[Prepared]]:

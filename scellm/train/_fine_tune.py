@@ -312,7 +312,7 @@ class _Run:
         """Embedding of some rows, with a graph."""
         if self.model.config.is_bag:
             return encode_bag(self.model.encoder, some["gene_ids"], some["values"], some["indptr"])
-        return self.model.encoder(some["gene_ids"], some["values"], some["is_gene"]).cells
+        return self.model.encoder(some["gene_ids"], some["values"], some["is_gene"], wanted="none").cells
 
     def _score(self, row: dict[str, float], *, seconds: float = 0.0) -> None:
         """Look at the validation cells, and remember the weights if they did better."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -95,24 +95,15 @@ class Objectives:
         weights, is_graded = self.recipe.objectives, torch.is_grad_enabled()
         is_cancer, is_masked = batch.pop("is_cancer"), batch.get("is_masked")
         losses = {}
+        masked = is_masked if is_graded and self.recipe.masks else None
         with torch.autocast(self.device.type, self.autocast, enabled=self.autocast != torch.float32):
             if "indptr" in batch:
-                cells, genes = encode_bag(self.encoder, **batch), None
+                cells = encode_bag(self.encoder, **batch)
             else:
-                cells, genes = self.encoder(**batch)
-            if is_graded and is_masked is not None and genes is not None:
-                if "masked_gene" in weights:
-                    logits = self.encoder.masked_gene(genes).float()
-                    losses["masked_gene"] = (
-                        masked_gene_loss(logits, batch["values"], is_masked, reduction="sum")
-                        / self.totals.n_masked
-                    )
-                if "masked_value" in weights:
-                    predicted = self.heads.masked_value(genes).float().squeeze(-1)
-                    losses["masked_value"] = (
-                        masked_value_loss(predicted, batch["values"], is_masked, reduction="sum")
-                        / self.totals.n_masked
-                    )
+                wanted: Literal["masked", "none"] = "none" if masked is None else "masked"
+                cells, genes = self.encoder(**batch, wanted=wanted)
+                if masked is not None:
+                    losses = self._masked_losses(genes, batch["values"][masked])
             if is_graded and "normal_cancer" in weights:
                 logits = self.heads.cancer(cells).float().squeeze(-1)
                 losses["normal_cancer"] = (
@@ -120,6 +111,18 @@ class Objectives:
                 )
             representations = self.heads.contrastive(cells) if self.compares else cells
         return Encoded(representations.float(), {name: weights[name] * loss for name, loss in losses.items()})
+
+    def _masked_losses(self, genes: Tensor, values: Tensor) -> dict[str, Tensor]:
+        """The objectives of masked genes, from hidden states (n, D) and values (n,)."""
+        losses, weights = {}, self.recipe.objectives
+        options = {"is_masked": torch.ones_like(values, dtype=torch.bool), "reduction": "sum"}
+        if "masked_gene" in weights:
+            logits = self.encoder.masked_gene(genes).float()
+            losses["masked_gene"] = masked_gene_loss(logits, values, **options) / self.totals.n_masked
+        if "masked_value" in weights:
+            predicted = self.heads.masked_value(genes).float().squeeze(-1)
+            losses["masked_value"] = masked_value_loss(predicted, values, **options) / self.totals.n_masked
+        return losses
 
     def loss(self, representations: Tensor) -> Tensor:
         """The objectives that compare cells, weighted, from (2 B, D) representations."""

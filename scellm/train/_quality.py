@@ -9,13 +9,14 @@ from ..metrics import alignment, anisotropy, uniformity
 from ..nn import Encoder, encode_bag
 from ._batch import TrainingBatch
 from ._log import Row
+from ._resident import ResidentBatch
 
 CELLS_WATCHED = 256
 """Cells of a batch whose embeddings are looked at for each line of the log."""
 
 
 @torch.no_grad()
-def embedding_quality(encoder: Encoder, batch: TrainingBatch, autocast: torch.dtype) -> Row:
+def embedding_quality(encoder: Encoder, batch: TrainingBatch | ResidentBatch, autocast: torch.dtype) -> Row:
     """Alignment, uniformity and anisotropy of the embeddings of some cells, without dropout.
 
     Parameters
@@ -38,7 +39,11 @@ def embedding_quality(encoder: Encoder, batch: TrainingBatch, autocast: torch.dt
         arguments.pop("is_cancer")
         arguments.pop("is_masked", None)
         with torch.autocast(batch.device.type, autocast, enabled=autocast != torch.float32):
-            cells = encode_bag(encoder, **arguments) if batch.is_packed else encoder(**arguments).cells
+            cells = (
+                encode_bag(encoder, **arguments)
+                if batch.is_packed
+                else encoder(**arguments, wanted="none").cells
+            )
         views.append(cells.float().cpu().numpy())
     encoder.train()
     return {

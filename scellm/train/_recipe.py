@@ -81,6 +81,9 @@ class PretrainConfig:
     precision
         Of the encoder's matrix products: `"fp32"`, `"bf16"`, or `"auto"`, bf16 on a GPU that has it. Losses and
         weights are always fp32.
+    views_on
+        Where views are drawn. `"host"`: on the CPU, beside the step. `"device"`: where the encoder is, with the corpus kept
+        in its memory. `"auto"`: there on a CUDA GPU that has room. The two draw other views of the same kind.
     memory_budget, tokens_per_chunk
         As in `DivideAndConquer`. They change time and memory; the result only by rounding.
     seed
@@ -118,6 +121,7 @@ class PretrainConfig:
     type_key: str = "cell_type"
     cancer_key: str = "malignant"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    views_on: Literal["auto", "host", "device"] = "auto"
     memory_budget: int | float | str = "auto"
     tokens_per_chunk: int | Literal["auto"] = "auto"
     seed: int = 0
@@ -252,4 +256,5 @@ _WHOLE = {
 _CHOICES = {
     "negatives": ("dataset", "all"),
     "precision": ("auto", "fp32", "bf16"),
+    "views_on": ("auto", "host", "device"),
 }

@@ -348,6 +348,7 @@ class Trainer:
                 "seconds": self._logged_at,
             },
             "world_size": self.world.size,
+            "views_on": self.batches.views_on,
             **self._identity(),
         }
         checkpoint = Checkpoint(state, self.encoder.state_dict(), training)
@@ -389,6 +390,12 @@ class Trainer:
         if changed := differences(state["recipe"], own["recipe"], but=FREE):
             problems.append(f"the recipe has changed ({'; '.join(changed)})")
         refuse_changes(path, problems, force=force)
+        drawn_on = state.get("views_on", "host")
+        if drawn_on != self.batches.views_on and self.world.rank == 0:
+            warn(
+                f"The run drew its views on the {drawn_on} and goes on drawing them on the {self.batches.views_on}: other "
+                f"views of the same kind. For the same ones pass views_on={drawn_on!r} from the start."
+            )
         if state["world_size"] != self.world.size and self.world.rank == 0:
             warn(
                 f"The run was started with {state['world_size']} processes and goes on with {self.world.size}: the "

@@ -40,9 +40,16 @@ def machine() -> dict[str, Any]:
     }
 
 
-def write(name: str, title: str, text: str, tables: dict[str, pd.DataFrame], facts: dict[str, Any]) -> Path:
-    """Write `docs/benchmarks/NAME.md` and the same numbers as `NAME.json`."""
-    where = machine()
+def write(
+    name: str,
+    title: str,
+    text: str,
+    tables: dict[str, pd.DataFrame],
+    facts: dict[str, Any],
+    where: dict[str, Any] | None = None,
+) -> Path:
+    """Write `docs/benchmarks/NAME.md` and the same numbers as `NAME.json`; `where` if it was not here that it ran."""
+    where = machine() if where is None else where
     parts = [f"# {title}", text.strip()]
     for heading, table in tables.items():
         parts += [f"## {heading}", table.to_markdown(index=False, floatfmt=".3f", disable_numparse=[0])]

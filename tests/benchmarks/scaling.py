@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 import torch
 from _ablation_page import TRAINED, collect
+from _operations import operations
 from _report import DOCS, write
 
 from scellm.data import Corpus, GeneVocabulary
@@ -77,21 +78,6 @@ def cases() -> list[Case]:
 def gpus(case: Case) -> list[int]:
     """Numbers of GPUs that a batch is large enough for: each process holds at least one block of 64 cells."""
     return [n for n in GPUS if case.batch_size >= n * CELLS_PER_DRAW]
-
-
-def operations(config: CellLMConfig, genes: int) -> float:
-    """Floating-point operations of one view of one cell, forwards.
-
-    Two per multiplication with a weight; attention as FAVOR+ (features of queries and keys, keys times values, queries times
-    that) or softmax (two products of genes by genes).
-    """
-    inner = config.heads * config.dim_head
-    weights = 4 * config.dim * inner + 2 * config.ff_mult * config.dim**2
-    if config.attention == "favor":
-        attention = 4 * inner * config.random_features
-    else:
-        attention = 2 * genes * inner
-    return 2.0 * genes * config.depth * (weights + attention) + 2.0 * genes * config.dim
 
 
 def parameters(config: CellLMConfig) -> int:

@@ -196,3 +196,47 @@ def test_hidden_values_are_not_in_the_bag(cells):
         hidden = encoder(*cells, is_masked=is_masked).cells
         without = encoder(gene_ids[:, 1:], values[:, 1:], is_gene[:, 1:]).cells
     torch.testing.assert_close(hidden, without)
+
+
+ENDS = {
+    "published": {"padded_context": 40},
+    "cls": {"attention": "softmax"},
+    "mean": {"attention": "softmax", "cell_embedding": "mean"},
+    "unit": {"attention": "softmax", "expression": "continuous", "cell_embedding": "unit"},
+    "bag": {"attention": "softmax", "expression": "continuous", "amount": "sqrt", "cell_embedding": "bag"},
+    "depth 0": {"expression": "continuous", "cell_embedding": "bag", "depth": 0},
+}
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+@pytest.mark.parametrize("fields", ENDS.values(), ids=ENDS)
+def test_what_is_not_wanted_is_not_computed_and_nothing_else_changes(fields, dropout):
+    torch.manual_seed(0)
+    config = CellLMConfig(
+        **{"n_genes": 50, "dim": 16, "depth": 2, "heads": 2, "dim_head": 8, "dropout": dropout, **fields}
+    )
+    encoder = Encoder(config).train()
+    for parameter in encoder.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    gene_ids = torch.randint(50, (5, 12))
+    is_gene = torch.arange(12) < torch.tensor([[12], [3], [7], [1], [12]])
+    cells = {"values": torch.rand(5, 12) * 5, "is_gene": is_gene, "dropout_keys": torch.arange(5)}
+    is_masked = (torch.rand(5, 12) < 0.3) & is_gene
+
+    def results(wanted):
+        encoder.zero_grad()
+        found = encoder(gene_ids, **cells, is_masked=is_masked, wanted=wanted)
+        genes = found.genes[is_masked] if wanted == "all" else found.genes
+        (found.cells.square().sum() + (genes.square() * 2).sum()).backward()
+        gradients = {name: p.grad for name, p in encoder.named_parameters() if p.grad is not None}
+        return found.cells, genes, gradients
+
+    whole, masked = results("all"), results("masked")
+    torch.testing.assert_close(masked[0], whole[0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(masked[1], whole[1], rtol=1e-4, atol=1e-5)
+    assert masked[2].keys() == whole[2].keys()
+    for name, gradient in whole[2].items():
+        torch.testing.assert_close(masked[2][name], gradient, rtol=1e-3, atol=1e-4, msg=name)
+    none = encoder(gene_ids, **cells, is_masked=is_masked, wanted="none")
+    torch.testing.assert_close(none.cells, whole[0], rtol=1e-4, atol=1e-5)
+    assert none.genes.shape == (0, 16)
