@@ -16,7 +16,7 @@ from ._profiles import Platform, downsample
 from ._projection import CellLineProjector
 from ._solve import drug_scale, solve_response
 
-DEPTHS = (None, 10_000, 1_000, 300, 100)
+DEPTHS = (None, 10_000, 3_000, 1_000, 300)
 """Counts over the genes at which left-out cell lines are projected for the calibration; `None` as measured."""
 
 

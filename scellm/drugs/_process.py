@@ -37,7 +37,7 @@ def kron_cg(
     *,
     noise: float,
     tolerance: float = 1e-5,
-    max_steps: int = 400,
+    max_steps: int = 2000,
 ) -> np.ndarray:
     """Solve a Gaussian process on an incomplete grid by conjugate gradients.
 

@@ -127,7 +127,8 @@ class RankRecord:
     groupby: str = ""
     reference: str = "rest"
     sample_key: str = ""
-    resampled: str = "cells"
+    replicates: str = "cells"
+    level: float = 0.95
     key: str = ""
     scellm_version: str = __version__
 
@@ -157,6 +158,8 @@ class RankRecord:
                 value = [str(text) for text in np.atleast_1d(value)]
             elif one.type == "np.ndarray":
                 value = np.asarray(value, dtype=None if one.name == "n_samples" else np.float64)
+            elif one.type == "float":
+                value = float(value)
             else:
                 value = str(value)
             kept[one.name] = value

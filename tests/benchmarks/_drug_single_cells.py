@@ -42,6 +42,7 @@ SETS = (
     "benchmarks/pollen2014",
     "drug/single_cell/pc9_erlotinib_gse149383",
     "drug/single_cell/sciplex3_mini",
+    "drug/single_cell/breast_lines_gambardella",
 )
 SOURCES = ("sums of single cells", "single cells, averaged", "sums, read as thinned bulk", "bulk")
 """What lines are predicted from; the third without what other lines say about the platform."""

