@@ -110,12 +110,12 @@ def read_responses(adata: AnnData, key: str) -> Responses:
             "Run scellm.tl.drug_response(adata) again."
         )
         raise ValueError(msg)
-    unknown = np.full(values.shape, np.nan)
+    unknown = np.full(adata.n_obs, np.nan)
     applicability = adata.obs.get(f"{key}_applicability", np.full(adata.n_obs, np.nan))
     return Responses(
         table=record.table(),
         values=values,
-        std=np.asarray(adata.obsm.get(f"{key}_std", unknown), dtype=np.float64),
+        std=record.std(np.asarray(adata.obs.get(f"{key}_uncertainty", unknown))),
         applicability=np.asarray(applicability, dtype=np.float64),
         groupby=record.groupby or None,
     )
