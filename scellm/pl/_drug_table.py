@@ -112,10 +112,11 @@ def read_responses(adata: AnnData, key: str) -> Responses:
         raise ValueError(msg)
     unknown = np.full(adata.n_obs, np.nan)
     applicability = adata.obs.get(f"{key}_applicability", np.full(adata.n_obs, np.nan))
+    std = record.std(np.asarray(adata.obs.get(f"{key}_uncertainty", unknown)))
     return Responses(
         table=record.table(),
         values=values,
-        std=record.std(np.asarray(adata.obs.get(f"{key}_uncertainty", unknown))),
+        std=np.where(np.isfinite(values), std, np.nan),
         applicability=np.asarray(applicability, dtype=np.float64),
         groupby=record.groupby or None,
     )

@@ -183,14 +183,15 @@ def applicability(data: Path) -> pd.DataFrame:
     """Applicability of cell types with 20 cells or more, each added up, and of single cells: above 1 is outside."""
     rows = []
     paths = [*sorted((data / "corpus").glob("*.h5ad")), *sorted((data / "benchmarks").glob("*.h5ad"))]
-    for path in [*paths, data / "drug" / "single_cell" / "pc9_erlotinib_gse149383.h5ad"]:
+    singles = data / "drug" / "single_cell"
+    for path in [*paths, singles / "pc9_erlotinib_gse149383.h5ad", singles / "breast_lines_gambardella.h5ad"]:
         cells = ad.read_h5ad(path)
         cells.raw = None
         label = cells.obs["malignant"].astype(str)
         for value, kind in (("True", "cancer"), ("False", "normal")):
             here = cells[(label == value).to_numpy()].copy()
             types = here.obs["cell_type"].astype(str)
-            here = here[types.map(types.value_counts()).to_numpy() >= 20].copy()
+            here = here[(types.map(types.value_counts()).to_numpy() >= 20) & (types != "NA").to_numpy()].copy()
             if not here.n_obs:
                 continue
             here.X = here.X.astype(np.float32)

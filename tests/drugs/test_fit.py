@@ -24,7 +24,8 @@ def model(screen):
 
 def predict(model, log2_tpm):
     values = (np.exp2(log2_tpm[model.vocabulary.symbols].to_numpy()) - 1) * 1e6
-    return model.predict(model.projector().project(values)[0], model.panel(np.arange(len(model.drugs))))
+    similarity, panel = model.projector().project(values)[0], model.panel(np.arange(len(model.drugs)))
+    return model.predict(similarity, panel), model.uncertainty(similarity)[:, None] * panel.std_unit
 
 
 def test_new_lines_are_predicted_better_than_by_the_mean(screen, model):
