@@ -11,6 +11,9 @@ from ._profiles import DEEP, DEPTHS, at_most_unit, log_fractions, to_unit
 
 TRUST = 0.2
 """Weight of a gene's evidence: below 1, for what genes have in common beyond the vectors is no independent noise."""
+NEAREST = 1.3
+"""Distance from the nearest cell line at which a cell is outside, in units of that of the cell lines least similar to any other:
+sums of single cells of lines that the model has seen lie up to 1.28 from their nearest (`docs/benchmarks/drug_response.md`)."""
 
 
 class CellLineProjector:
@@ -61,8 +64,8 @@ class CellLineProjector:
         similarity
             (B, L) float32, NaN for a cell without counts.
         distance
-            (B,) float32, the larger of two: 1 for a cell as far from its nearest cell line as the cell lines least similar
-            to any other (lowest 10 %) are, at its depth; and 1 for a cell 60 % of the way from the mean cell line to
+            (B,) float32, the larger of two: 1 for a cell `NEAREST` times as far from its nearest cell line as the cell lines least similar
+            to any other (lowest 10 %) are, at its depth; and 1 for a cell 85 % of the way from the mean cell line to
             mean normal tissue.
         depth
             (B,) counts, or what would have been counts: the sum in units of the smallest value.
@@ -82,7 +85,7 @@ class CellLineProjector:
             rows = np.flatnonzero((bins == i) & (depth > 0))
             vectors, edge = self._vectors(logged[rows], i)
             similarity[rows] = np.clip(vectors @ self.lines.T.astype(np.float32), -1, 1)
-            distance[rows] = (1 - similarity[rows].max(1)) / (1 - edge)
+            distance[rows] = (1 - similarity[rows].max(1)) / (1 - edge) / NEAREST
             if (way := self._normal_position(logged[rows], i)) is not None:
                 distance[rows] = np.maximum(distance[rows], way)
         return similarity, distance, depth

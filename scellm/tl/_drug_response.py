@@ -92,8 +92,8 @@ def drug_response(
         mean ± 1.645 of them held 90 % of the measurements of left-out cell lines. `get.drug_response` gives it for each.
     `adata.obs[f"{key_added}_applicability"]` : float32
         Distance to the training cell lines, above 1 is outside. The larger of two: the distance to the nearest cell
-        line, in units of that of the cell lines least similar to any other (lowest 10 %); and the way from the mean cell
-        line to mean normal tissue, of which 60 % is 1. Groups are told from normal tissue far better than single cells.
+        line, of which 1 is 1.3 times that of the cell lines least similar to any other (lowest 10 %); and the way from the mean cell
+        line to mean normal tissue, of which 85 % is 1. Groups are told from normal tissue far better than single cells.
         It is no test of malignancy.
     `adata.uns[key_added]` : dict
         `drugs`, `synonyms`, `drug_class`, `target`, `smiles`, `pearson` (correlation over left-out cell lines; NaN for
