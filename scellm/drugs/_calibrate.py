@@ -16,7 +16,7 @@ from ._profiles import Platform, downsample
 from ._projection import CellLineProjector
 from ._solve import drug_scale, solve_response
 
-DEPTHS = (None, 10_000, 1_000, 300, 100)
+DEPTHS = (None, 10_000, 3_000, 1_000, 300)
 """Counts over the genes at which left-out cell lines are projected for the calibration; `None` as measured."""
 
 
@@ -110,7 +110,7 @@ def _predict_left_out(
         linear = np.exp2(expression[test]) - 1
         for depth in DEPTHS:
             profiles = _at_depth(linear, depth, platform, generator)
-            similarity, _, _ = projector.project(profiles)
+            similarity, _, _ = projector.project(profiles, np.full(len(test), depth is None))
             cross = cell_line_kernel(np.nan_to_num(similarity)).astype(np.float64)
             mean[depth][test] = fit.mean + fit.scale * (cross @ fit.response)
             share[depth][test] = posterior_variance(inverse, cross)
@@ -122,7 +122,7 @@ def _at_depth(
 ) -> np.ndarray:
     """Profiles as bulk sequencing shows them, or as single-cell sequencing does at a depth."""
     if depth is None:
-        return linear * 1e6
+        return linear
     seen = linear if platform is None else platform.simulate(linear, rng=generator)
     return downsample(seen, depth, rng=generator)
 

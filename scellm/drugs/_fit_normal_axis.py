@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ._profiles import DEPTHS, SCALE, Platform, downsample, fractions, unpack_symmetric
+from ._profiles import DEPTHS, Platform, downsample, log_fractions
 
 PENALTY = 10.0
 """Ridge penalty, in units of the mean variance of a gene."""
@@ -63,10 +63,10 @@ def fit_normal_axis(
             spreads.append(logged)
         shift = np.mean(means, axis=0)
         between = np.mean([(rows - shift).T @ (rows - shift) / len(rows) for rows in spreads], axis=0)
-        within = unpack_symmetric(statistics["gram"][i], n_genes) if depth else lines.T @ lines / len(lines)
-        both = (within + between) / 2
-        both.flat[:: n_genes + 1] += PENALTY * np.trace(both) / n_genes + 1e-9
-        axis = np.linalg.solve(both, shift)
+        deviations = [(rows - shift) / np.sqrt(len(rows) * len(spreads)) for rows in spreads]
+        rows = np.concatenate([*deviations, lines / np.sqrt(len(lines))]) / np.sqrt(2)
+        penalty = PENALTY * (rows**2).sum() / n_genes + 1e-9
+        axis = _ridge(rows, penalty, shift)
         axes.append(axis / (axis @ shift))
         shifts.append(shift)
     return {
@@ -76,6 +76,15 @@ def fit_normal_axis(
 
 
 def _logged(linear: np.ndarray, depth: float | None, rng: int) -> np.ndarray:
-    """log2(1 + counts per `SCALE`) of profiles, downsampled to a depth."""
+    """`log_fractions` of profiles, downsampled to a depth."""
     counts = linear if depth is None else downsample(linear, depth, rng=rng)
-    return np.log2(1 + fractions(counts) * SCALE)
+    return log_fractions(counts, 1.0).astype(np.float64)
+
+
+def _ridge(rows: np.ndarray, penalty: float, wanted: np.ndarray) -> np.ndarray:
+    """(rows' rows + penalty I)^-1 wanted, (G,), through the matrix of the (n, G) rows where there are fewer rows than genes."""
+    n, n_genes = rows.shape
+    if n >= n_genes:
+        return np.linalg.solve(rows.T @ rows + penalty * np.eye(n_genes), wanted)
+    inner = rows @ rows.T + penalty * np.eye(n)
+    return (wanted - rows.T @ np.linalg.solve(inner, rows @ wanted)) / penalty

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from ._profiles import DEPTHS, SCALE, Platform, at_most_unit, downsample, fractions, pack_symmetric, to_unit
-from ._projection import ridge
+from ._profiles import DEPTHS, Platform, at_most_unit, downsample, fractions, log_fractions, to_unit
+from ._projection import reader_of
 
-REPEATS = 4
-"""Downsampled copies of each cell line that a projection is fitted on."""
+FEWEST_COPIES = 200
+"""Downsampled profiles that a projection is fitted on at least; few cell lines are repeated."""
 RANK = 128
 """Dimensions of a cell line's vector."""
 LEAST_SIMILAR = 0.1
@@ -18,7 +18,10 @@ LEAST_SIMILAR = 0.1
 def fit_projector(
     log2_tpm: np.ndarray, *, platform: Platform | None = None, rank: int = RANK, rng: int = 0
 ) -> dict[str, np.ndarray]:
-    """Learn how to project cells of any depth from the profiles of cell lines; keeps second moments, not profiles.
+    """Learn how to project cells of any depth from the profiles of cell lines; keeps moments, not profiles.
+
+    A gene of a cell is its mean over cell lines, plus a gain times what the cell line's vector says of the gene in bulk,
+    plus noise of the gene's own (factor analysis); gain and noise belong to the depth.
 
     Parameters
     ----------
@@ -33,41 +36,47 @@ def fit_projector(
 
     Returns
     -------
-    `line_vectors` (L, R), `loadings` (G, R), `gene_weight` and `mean_fraction` (G,); for each depth `gram`
-    (K, G (G + 1) / 2) and `cross` (K, G, R), both float16; for each depth and then for bulk `center` (K + 1, G) and
-    `edge` (K + 1,).
+    `line_vectors` (L, R), `loadings` and `signal` (G, R), `prior` (R,), `gene_weight` and `mean_fraction` (G,); for each depth
+    `gain` and `noise` (K, G); for each depth and then for bulk `center` (K + 1, G) and `edge` (K + 1,).
     """
     linear = np.exp2(log2_tpm.astype(np.float64)) - 1
     of_cells = linear if platform is None else linear * platform.factor
-    whole = np.log2(1 + fractions(linear) * SCALE)
+    whole = log_fractions(linear, 1.0).astype(np.float64)
     weight = np.maximum(whole.std(0), 1e-2) ** -0.5
     unit = to_unit((whole - whole.mean(0)) * weight)
     rank = min(rank, *unit.shape)
     loadings = np.linalg.svd(unit, full_matrices=False)[2][:rank].T  # (G, R)
     vectors = to_unit(unit @ loadings)
-    centers, grams, crosses, edges = [], [], [], []
-    for i, depth in enumerate(DEPTHS):
-        seen = linear if platform is None else platform.simulate(np.tile(linear, (REPEATS, 1)), rng=rng + i)
-        counts = downsample(seen, depth, repeats=REPEATS if platform is None else 1, rng=rng + i)
-        logged = np.log2(1 + fractions(counts) * SCALE)
-        centers.append(logged.mean(0))
-        logged -= centers[-1]
-        gram = logged.T @ logged / len(logged)
-        cross = logged.T @ np.tile(vectors, (REPEATS, 1)) / len(logged)
-        grams.append(pack_symmetric(gram))
-        crosses.append(cross)
-        edges.append(_edge(at_most_unit(logged[: len(linear)] @ ridge(gram, cross)[0]) @ vectors.T))
-    centers.append(whole.mean(0))
-    edges.append(_edge(vectors @ vectors.T))
-    return {
+    prior = (vectors**2).mean(0)
+    moments = vectors.T @ vectors / len(vectors) + 1e-3 * prior.max() * np.eye(rank)
+    signal = np.linalg.solve(moments, vectors.T @ (whole - whole.mean(0)) / len(vectors)).T  # (G, R)
+    statistics = {
         "line_vectors": vectors.astype(np.float32),
-        "loadings": loadings.astype(np.float32),
+        "loadings": loadings.astype(np.float16),
+        "signal": signal.astype(np.float16),
+        "prior": prior.astype(np.float32),
         "gene_weight": weight.astype(np.float32),
         "mean_fraction": fractions(of_cells).mean(0).astype(np.float32),
-        "center": np.array(centers, dtype=np.float32),
-        "gram": np.array(grams, dtype=np.float16),
-        "cross": np.array(crosses, dtype=np.float16),
-        "edge": np.array(edges, dtype=np.float32),
+    }
+    repeats = -(-FEWEST_COPIES // len(linear))
+    expected = np.tile(vectors, (repeats, 1)) @ signal.T
+    centers, gains, noises, edges = [], [], [], []
+    for i, depth in enumerate(DEPTHS):
+        seen = linear if platform is None else platform.simulate(np.tile(linear, (repeats, 1)), rng=rng + i)
+        counts = downsample(seen, depth, repeats=repeats if platform is None else 1, rng=rng + i)
+        logged = log_fractions(counts, 1.0).astype(np.float64)
+        centers.append(logged.mean(0))
+        logged -= centers[-1]
+        power = (expected**2).mean(0)
+        gains.append((logged * expected).mean(0) / (power + 1e-3 * power.mean()))
+        noises.append(np.maximum(((logged - expected * gains[-1]) ** 2).mean(0), 1e-4))
+        linear_map, _ = reader_of(signal * gains[-1][:, None], noises[-1], prior)
+        edges.append(_edge(at_most_unit(logged[: len(linear)] @ linear_map) @ vectors.T))
+    return statistics | {
+        "center": np.array([*centers, whole.mean(0)], dtype=np.float32),
+        "gain": np.array(gains, dtype=np.float32),
+        "noise": np.array(noises, dtype=np.float32),
+        "edge": np.array([*edges, _edge(vectors @ vectors.T)], dtype=np.float32),
     }
 
 

@@ -117,8 +117,8 @@ class DrugModel:
             pearson=np.full(n, np.nan, dtype=np.float32),
         )
 
-    def predict(self, similarity: np.ndarray, panel: Panel) -> tuple[np.ndarray, np.ndarray]:
-        """Predicted ln IC50 (ln uM) and its standard deviation, (B, D) float32; NaN where the similarity is.
+    def predict(self, similarity: np.ndarray, panel: Panel) -> np.ndarray:
+        """Predicted ln IC50 (ln uM), (B, D) float32; NaN where the similarity is.
 
         Parameters
         ----------
@@ -129,11 +129,22 @@ class DrugModel:
         """
         known = np.isfinite(similarity).all(1)
         cross = cell_line_kernel(similarity[known])
-        mean, std = (np.full((len(similarity), len(panel.names)), np.nan, dtype=np.float32) for _ in range(2))
+        mean = np.full((len(similarity), len(panel.names)), np.nan, dtype=np.float32)
         mean[known] = cross @ (panel.response * panel.scale).astype(np.float32) + panel.mean
-        spread = np.sqrt(self.variance(cross))[:, None] * (panel.scale * panel.error)
-        std[known] = np.sqrt(spread**2 + panel.extra**2) if panel.extra.any() else spread
-        return mean, std
+        return mean
+
+    def uncertainty(self, similarity: np.ndarray) -> np.ndarray:
+        """Standard deviation in units of each drug's own (`Panel.std_unit`), (B,) float32; NaN where the similarity is.
+
+        Parameters
+        ----------
+        similarity
+            As of `predict`.
+        """
+        known = np.isfinite(similarity).all(1)
+        found = np.full(len(similarity), np.nan, dtype=np.float32)
+        found[known] = np.sqrt(self.variance(cell_line_kernel(similarity[known])))
+        return found
 
     def variance(self, cross: np.ndarray) -> np.ndarray:
         """Expected squared error, in units of a drug's spread, before the drug's own factor; (B,)."""

@@ -10,28 +10,10 @@ import numpy as np
 import pandas as pd
 
 from ._structures import tanimoto
+from ._targets import genes_of, target_genes
 
 DRUG_COLUMNS = ("drug", "name", "synonyms", "target", "drug_class", "screen", "smiles", "inchikey")
 """Columns a table of drugs must have; "" where nothing is known."""
-TARGET_ALIASES = {
-    "abl1": ("abl", "bcrabl"),
-    "pik3ca": ("pi3kalpha",),
-    "mtor": ("mtorc1", "mtorc2"),
-    "igf1r": ("igfr1",),
-    "prmt5": ("pmrt5",),
-    "pik3c3": ("vps34", "vsp34"),
-    "vps34": ("pik3c3", "vsp34"),
-    "nae1": ("nae",),
-    "her2": ("erbb2",),
-    "erbb2": ("her2",),
-    "mek": ("mek1", "mek2", "map2k1", "map2k2"),
-    "map2k1": ("mek1",),
-    "map2k2": ("mek2",),
-    "mek1": ("map2k1",),
-    "mek2": ("map2k2",),
-}
-"""Other spellings of targets in tables of drugs, misspelled ones of GDSC among them; all as `_plain` gives them."""
-
 
 def find_drugs(
     drugs: pd.DataFrame,
@@ -49,7 +31,7 @@ def find_drugs(
     drugs
         Table with `DRUG_COLUMNS`; synonyms and targets separated by commas.
     wanted
-        Names, in any case, with or without hyphens and blanks; targets also as gene symbols or by `TARGET_ALIASES`.
+        Names, in any case, with or without hyphens and blanks; targets also as gene symbols and families (`MEK`).
     known, remedy
         How an error begins that lists the drugs there are, and what it says to do.
 
@@ -83,7 +65,7 @@ def find_drugs(
             msg = f"Drugs are given by name, found {name!r} ({type(name).__name__})."
             raise TypeError(msg)
         key = _plain(name)
-        groups = (by_group.get(group, []) for group in (key, *TARGET_ALIASES.get(key, ())))
+        groups = (by_group.get(group, []) for group in (key, *map(_plain, genes_of(name))))
         if name in exact:
             rows = [exact[name]]
         else:
@@ -119,7 +101,8 @@ def _index(drugs: pd.DataFrame) -> tuple[dict[str, int], dict[str, list[int]], d
         for synonym in text.split(","):
             add(synonym.strip(), row)
     for row, (target, drug_class) in enumerate(zip(drugs["target"], drugs["drug_class"], strict=True)):
-        for group in dict.fromkeys([*map(str.strip, target.split(",")), drug_class]):
+        of_drug = [*map(str.strip, target.split(",")), *target_genes(target), drug_class]
+        for group in {_plain(text): text for text in reversed(of_drug)}.values():
             if _plain(group):
                 by_group.setdefault(_plain(group), []).append(row)
                 spelled.setdefault(_plain(group), group)
@@ -133,7 +116,10 @@ def _plain(name: str) -> str:
 
 def shared_targets(drugs: pd.DataFrame) -> np.ndarray:
     """Kernel of what is known of drugs' action, (n, n): half for shared targets (Jaccard), half for one class."""
-    sets = [{text.strip() for text in targets.split(",") if text.strip()} for targets in drugs["target"]]
+    sets = [
+        set(target_genes(targets)) or {text.strip() for text in targets.split(",") if text.strip()}
+        for targets in drugs["target"]
+    ]
     names = sorted(set().union(*sets)) if sets else []
     has = np.array([[name in one for name in names] for one in sets], dtype=bool).reshape(
         len(sets), len(names)

@@ -29,6 +29,11 @@ class Panel:
     pearson: np.ndarray
     """(D,) correlation over cell lines that were left out; NaN where it was not measured."""
 
+    @property
+    def std_unit(self) -> np.ndarray:
+        """(D,) what the uncertainty of a cell is multiplied by."""
+        return self.scale * self.error
+
     @classmethod
     def join(cls, parts: list[Panel]) -> Panel:
         """Several panels side by side."""

@@ -20,8 +20,8 @@ class Prediction:
 
     mean: np.ndarray
     """(n, D) ln IC50, NaN where none of the model's genes is expressed."""
-    std: np.ndarray
-    """(n, D) standard deviation."""
+    uncertainty: np.ndarray
+    """(n,) standard deviation in units of each drug's own, `Panel.std_unit`."""
     distance: np.ndarray
     """(n,) distance from the cell lines, above 1 outside."""
     depth: np.ndarray
@@ -91,9 +91,9 @@ def _predict(
     panel: Panel,
     is_bulk: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Mean, standard deviation, distance and depth of profiles."""
+    """Mean, uncertainty, distance and depth of profiles."""
     similarity, distance, depth = projector.project(linear, is_bulk)
-    return *model.predict(similarity, panel), distance, depth
+    return model.predict(similarity, panel), model.uncertainty(similarity), distance, depth
 
 
 def as_counts(linear: np.ndarray, one: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-SCALE = 5_000.0
-"""Counts per profile before the logarithm; between 1,000 and 30,000 measured best for shallow and deep together."""
-DEPTHS = (30, 100, 300, 1_000, 3_000, 10_000, 30_000)
+SCALE = 8.0
+"""Counts per gene and profile before the logarithm, in the mean over the genes."""
+DEPTHS = (100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)
 """Counts over the model's genes for which there is a projection of its own; a cell takes the nearest.
 
-Deeper sums of single cells are projected as of 30,000: what parts them from bulk RNA-seq is the platform then, not counts.
+Deeper sums of single cells are projected as of 100,000: what parts them from bulk RNA-seq is the platform then, not counts.
 """
-DEEP = 300_000
+DEEP = 2_000_000
 """Depth from which a profile is projected as it is, as bulk RNA-seq is."""
 
 
@@ -58,9 +58,13 @@ def fractions(values: np.ndarray) -> np.ndarray:
     return np.divide(values, total, out=np.zeros_like(values), where=total > 0)
 
 
-def log_fractions(values: np.ndarray, share: float) -> np.ndarray:
-    """log2(1 + counts per `SCALE`), of genes that hold a `share` of an average profile."""
-    return np.log2(1 + fractions(values) * np.float32(SCALE * share))
+def log_fractions(values: np.ndarray, share: float, n_genes: int | None = None) -> np.ndarray:
+    """log2(1 + counts at a mean of `SCALE` a gene), of genes that hold a `share` of an average profile.
+
+    `n_genes` is how many genes a whole profile has; `None` takes `values` for whole.
+    """
+    n_genes = values.shape[1] if n_genes is None else n_genes
+    return np.log2(1 + fractions(values) * np.float32(SCALE * n_genes * share))
 
 
 def to_unit(rows: np.ndarray) -> np.ndarray:
@@ -72,14 +76,3 @@ def at_most_unit(vectors: np.ndarray) -> np.ndarray:
     """Vectors cut to length 1; shorter ones, of which little is known, stay."""
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1)
 
-
-def pack_symmetric(symmetric: np.ndarray) -> np.ndarray:
-    """Upper triangle, row by row."""
-    return symmetric[np.triu_indices(len(symmetric))]
-
-
-def unpack_symmetric(packed: np.ndarray, n: int) -> np.ndarray:
-    """The symmetric matrix of an upper triangle, float64."""
-    whole = np.zeros((n, n))
-    whole[np.triu_indices(n)] = packed
-    return whole + np.triu(whole, 1).T

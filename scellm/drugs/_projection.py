@@ -7,19 +7,22 @@ from collections.abc import Mapping
 import numpy as np
 
 from ._normal_axis import FARTHEST, position_on_axis
-from ._profiles import DEEP, DEPTHS, at_most_unit, log_fractions, to_unit, unpack_symmetric
+from ._profiles import DEEP, DEPTHS, at_most_unit, log_fractions, to_unit
 
-PENALTY = 0.3
-"""Ridge penalty of a projection, in units of the mean variance of a gene."""
+TRUST = 0.2
+"""Weight of a gene's evidence: below 1, for what genes have in common beyond the vectors is no independent noise."""
+NEAREST = 1.3
+"""Distance from the nearest cell line at which a cell is outside, in units of that of the cell lines least similar to any other:
+sums of single cells of lines that the model has seen lie up to 1.28 from their nearest (`docs/benchmarks/drug_response.md`)."""
 
 
 class CellLineProjector:
     """Cosine similarity of cells to cell lines, estimated from however few counts a cell has.
 
     A cell line is a vector of unit length: its centred log profile, genes weighted by spread ** -0.5, in principal
-    components. A cell with few counts shows such a profile through so much noise that its cosines mean little, so it
-    is projected by ridge regression, fitted on cell lines downsampled to the cell's depth, as single-cell sequencing would see them.
-    What cannot be known from that many counts shrinks towards the average cell line. Genes the data lack are left out of the regression.
+    components. A cell with few counts shows such a profile through so much noise that its cosines mean little, so its vector
+    is the posterior mean of a factor model, fitted on cell lines downsampled to the cell's depth, as single-cell sequencing would
+    see them. What cannot be known from that many counts shrinks towards the average cell line. Genes the data lack are left out.
 
     Parameters
     ----------
@@ -61,8 +64,8 @@ class CellLineProjector:
         similarity
             (B, L) float32, NaN for a cell without counts.
         distance
-            (B,) float32, the larger of two: 1 for a cell as far from its nearest cell line as the cell lines least similar
-            to any other (lowest 10 %) are, at its depth; and 1 for a cell 60 % of the way from the mean cell line to
+            (B,) float32, the larger of two: 1 for a cell `NEAREST` times as far from its nearest cell line as the cell lines least similar
+            to any other (lowest 10 %) are, at its depth; and 1 for a cell 85 % of the way from the mean cell line to
             mean normal tissue.
         depth
             (B,) counts, or what would have been counts: the sum in units of the smallest value.
@@ -71,7 +74,7 @@ class CellLineProjector:
         total = values.sum(1, dtype=np.float64)
         smallest = np.where(values > 0, values, np.inf).min(axis=1, initial=np.inf)
         depth = np.divide(total, smallest, out=np.zeros(len(values)), where=np.isfinite(smallest))
-        logged = log_fractions(values, self._share)
+        logged = log_fractions(values, self._share, len(self._of["mean_fraction"]))
         similarity = np.full((len(values), len(self.lines)), np.nan, dtype=np.float32)
         distance = np.full(len(values), np.nan, dtype=np.float32)
         bins = np.abs(np.log(np.maximum(depth, 1))[:, None] - np.log(DEPTHS)).argmin(1)
@@ -82,7 +85,7 @@ class CellLineProjector:
             rows = np.flatnonzero((bins == i) & (depth > 0))
             vectors, edge = self._vectors(logged[rows], i)
             similarity[rows] = np.clip(vectors @ self.lines.T.astype(np.float32), -1, 1)
-            distance[rows] = (1 - similarity[rows].max(1)) / (1 - edge)
+            distance[rows] = (1 - similarity[rows].max(1)) / (1 - edge) / NEAREST
             if (way := self._normal_position(logged[rows], i)) is not None:
                 distance[rows] = np.maximum(distance[rows], way)
         return similarity, distance, depth
@@ -91,7 +94,7 @@ class CellLineProjector:
         """Vectors of profiles at the depth of bin i, (B, R), and the edge there."""
         if i == len(DEPTHS):
             centered = (logged - self._of["center"][i]) * self._of["gene_weight"]
-            return to_unit(centered) @ self._of["loadings"], float(self._of["edge"][i])
+            return to_unit(centered) @ self._of["loadings"].astype(np.float32), float(self._of["edge"][i])
         if i not in self._maps:
             self._maps[i] = self._solve(i)
         linear_map, edge = self._maps[i]
@@ -109,18 +112,25 @@ class CellLineProjector:
 
     def _solve(self, i: int) -> tuple[np.ndarray, float]:
         """Map from the present genes to vectors, (P, R), and the edge, lower by what the missing genes cost."""
-        gram = unpack_symmetric(self._of["gram"][i], len(self._of["mean_fraction"]))
-        cross = self._of["cross"][i].astype(np.float64)
-        linear_map, length = ridge(gram[np.ix_(self.present, self.present)], cross[self.present])
+        signal = self._of["signal"].astype(np.float64) * self._of["gain"][i].astype(np.float64)[:, None]
+        noise, prior = self._of["noise"][i].astype(np.float64), self._of["prior"].astype(np.float64)
+        linear_map, length = reader_of(signal[self.present], noise[self.present], prior)
         edge = float(self._of["edge"][i])
         if not self.is_whole:
-            edge *= length / ridge(gram, cross)[1]
+            edge *= length / reader_of(signal, noise, prior)[1]
         return linear_map.astype(np.float32), edge
 
 
-def ridge(gram: np.ndarray, cross: np.ndarray) -> tuple[np.ndarray, float]:
-    """Ridge regression from moments, (P, R), and the root mean square length of what it predicts."""
-    penalised = gram.copy()
-    penalised.flat[:: len(gram) + 1] += PENALTY * np.trace(gram) / len(gram) + 1e-9
-    linear_map = np.linalg.solve(penalised, cross)
-    return linear_map, float(np.sqrt(max(np.sum(linear_map * (gram @ linear_map)), 1e-12)))
+def reader_of(signal: np.ndarray, noise: np.ndarray, prior: np.ndarray) -> tuple[np.ndarray, float]:
+    """Posterior mean of a vector given a cell's genes, as a map (P, R), and the root mean square length of what it predicts.
+
+    Parameters
+    ----------
+    signal
+        (P, R) how genes follow the vector.
+    noise, prior
+        (P,) and (R,) variances of the genes' own noise and of the vector.
+    """
+    weighted = signal * (TRUST / noise)[:, None]
+    left = np.linalg.inv(signal.T @ weighted + np.diag(1 / np.maximum(prior, 1e-9)))
+    return weighted @ left, float(np.sqrt(max((prior - left.diagonal()).sum(), 1e-12)))

@@ -3,17 +3,64 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.sparse as sp
 from scipy import stats
 
 FEWEST_SAMPLES = 3
 """Samples a side needs for a test."""
+ROWS_PER_BLOCK = 20_000
+"""Cells whose predictions are added up at once."""
 
-Units = dict[Hashable, np.ndarray]
-"""Mean prediction (D,) of each sample of a side, or the prediction of each cell."""
+
+@dataclass(frozen=True)
+class Moments:
+    """Sums of predictions of D drugs over the cells of each of C cohorts; of cells that have a prediction."""
+
+    n: np.ndarray
+    """(C,) cells."""
+    sums: np.ndarray
+    """(C, D) of predictions less `center`."""
+    squares: np.ndarray
+    """(C, D)"""
+    center: np.ndarray
+    """(D,) near the mean, so that squares lose no digits."""
+
+    def added(self, rows: np.ndarray) -> Moments:
+        """Cohorts put together: (C', C) bool or numbers, which go into which."""
+        rows = rows.astype(np.float64)
+        return Moments(rows @ self.n, rows @ self.sums, rows @ self.squares, self.center)
+
+
+@dataclass(frozen=True)
+class Side:
+    """Units (samples or cells) of one side of a comparison: how many, and mean and variance of each of D drugs."""
+
+    n: int
+    mean: np.ndarray
+    variance: np.ndarray
+    """(D,) unbiased; NaN for fewer than two."""
+
+    @classmethod
+    def of_samples(cls, values: np.ndarray) -> Side:
+        """From the means of samples, (n, D)."""
+        n, width = values.shape
+        nothing = np.full(width, np.nan)
+        return cls(
+            n, values.mean(0) if n else nothing, values.var(0, ddof=1) if n > 1 else nothing
+        )
+
+    @classmethod
+    def of_cells(cls, moments: Moments) -> Side:
+        """From the sums over one cohort of cells."""
+        n = moments.n[0]
+        mean = moments.sums[0] / n
+        left = moments.squares[0] - n * mean**2
+        variance = np.maximum(left, 0) / (n - 1) if n > 1 else np.full(len(mean), np.nan)
+        return cls(int(n), mean + moments.center, variance)
 
 
 @dataclass(frozen=True)
@@ -23,7 +70,7 @@ class Comparison:
     effect: np.ndarray
     """(D,) difference of means over units."""
     low: np.ndarray
-    """(D,) 95 % interval by resampling units; NaN if there are too few."""
+    """(D,) t interval over units; NaN if there are too few or nothing varies."""
     high: np.ndarray
     p_value: np.ndarray
     """(D,) t test over samples; NaN without samples, with too few, or where nothing varies."""
@@ -31,83 +78,105 @@ class Comparison:
     """Units that were compared, of the group and of its reference."""
 
 
-def units_of(values: np.ndarray, inside: np.ndarray, samples: np.ndarray | None) -> Units:
-    """Mean prediction of each sample's cells on a side; without samples each cell by itself.
+def moments_of(
+    values: np.ndarray, codes: np.ndarray, n_cohorts: int, done: Callable[[int], object] | None = None
+) -> Moments:
+    """Sums over cohorts, block by block; cells without a whole prediction or without a cohort are left out.
 
     Parameters
     ----------
     values
         (n_cells, D) predictions.
-    inside
-        (n_cells,) bool, which cells are of the side.
-    samples
-        (n_cells,) number of each cell's sample, below 0 for none.
+    codes
+        (n_cells,) number of each cell's cohort, below 0 for none.
+    n_cohorts
+        How many there are.
+    done
+        Called with the number of cells of each block.
     """
-    if samples is None:
-        return dict(zip(np.flatnonzero(inside).tolist(), values[inside], strict=True))
-    codes = np.unique(samples[inside]).tolist()
-    return {code: values[inside & (samples == code)].mean(0) for code in codes if code >= 0}
+    width = values.shape[1]
+    n, sums, squares = np.zeros(n_cohorts), np.zeros((n_cohorts, width)), np.zeros((n_cohorts, width))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # all NaN
+        center = np.nan_to_num(np.nanmean(np.asarray(values[:1000], dtype=np.float64), axis=0))
+    for start in range(0, len(values), ROWS_PER_BLOCK):
+        block = np.asarray(values[start : start + ROWS_PER_BLOCK], dtype=np.float64) - center
+        of_block = codes[start : start + len(block)]
+        kept = np.flatnonzero((of_block >= 0) & np.isfinite(block).all(1))
+        member = sp.csr_array((np.ones(len(kept)), (of_block[kept], kept)), shape=(n_cohorts, len(block)))
+        block = np.where(np.isfinite(block), block, 0)
+        n += np.asarray(member.sum(1)).ravel()
+        sums += member @ block
+        squares += member @ np.square(block)
+        if done is not None:
+            done(len(block))
+    return Moments(n, sums, squares, center)
 
 
-def compare(
-    group: Units, other: Units, *, n_bootstraps: int, with_test: bool, rng: np.random.Generator
-) -> Comparison:
-    """Compare two sides, paired where at least three samples are on both.
+def compare_samples(group: Moments, other: Moments, *, level: float, with_test: bool = True) -> Comparison:
+    """Compare two sides whose cohorts are the same samples in the same order, paired where three or more have both.
 
     Parameters
     ----------
     group, other
-        The sides.
-    n_bootstraps
-        Resamplings for the interval; 0 for units that are no replicates, which have neither interval nor test.
+        The sides, (S,) samples each; those without a cell do not count.
+    level
+        Share of intervals that hold the truth.
     with_test
-        Whether units are samples, so that there is a test.
-    rng
-        Generator of the resampling.
+        Whether predictions vary as samples do; else there are neither intervals nor p-values.
     """
-    nothing = np.full(len(next(iter((group or other).values()))), np.nan)
-    shared = [unit for unit in group if unit in other]
-    is_paired = len(shared) >= FEWEST_SAMPLES
-    n_units = (len(shared),) * 2 if is_paired else (len(group), len(other))
-    if not group or not other:
-        return Comparison(nothing, nothing, nothing, nothing, n_units)
-    if is_paired:
-        a, b = (np.array([side[unit] for unit in shared]) for side in (group, other))
-        effect, sides = (a - b).mean(0), [a - b]
+    has_group, has_other = group.n > 0, other.n > 0
+    means = [
+        side.sums / np.maximum(side.n, 1)[:, None] + side.center for side in (group, other)
+    ]
+    both = has_group & has_other
+    if both.sum() >= FEWEST_SAMPLES:
+        one = Side.of_samples(means[0][both] - means[1][both])
+        found = _t_interval(one.mean, one.variance / one.n, np.float64(one.n - 1), level)
+        n_units = int(both.sum()), int(both.sum())
+        enough = True
     else:
-        a, b = np.array(list(group.values())), np.array(list(other.values()))
-        effect, sides = a.mean(0) - b.mean(0), [a, -b]
-    if not n_bootstraps:
+        sides = Side.of_samples(means[0][has_group]), Side.of_samples(means[1][has_other])
+        found, n_units = _welch(*sides, level), (sides[0].n, sides[1].n)
+        enough = min(n_units) >= FEWEST_SAMPLES
+    nothing = np.full(len(group.center), np.nan)
+    effect, low, high, p_value = found
+    if not with_test:
         return Comparison(effect, nothing, nothing, nothing, n_units)
-    p_value = _p_value(sides) if with_test and min(map(len, (a, b))) >= FEWEST_SAMPLES else nothing
-    if min(map(len, sides)) < 2:
-        return Comparison(effect, nothing, nothing, p_value, n_units)
-    return Comparison(effect, *_interval(sides, n_bootstraps, rng), p_value, n_units)
+    return Comparison(effect, low, high, p_value if enough else nothing, n_units)
 
 
-def _p_value(sides: list[np.ndarray]) -> np.ndarray:
-    """A t test that the sum of the sides' means is 0, (D,); NaN where nothing varies."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of drugs whose predictions do not vary: NaN below
-        if len(sides) == 1:
-            found = stats.ttest_1samp(sides[0], 0, axis=0).pvalue
-        else:
-            found = stats.ttest_ind(sides[0], -sides[1], axis=0, equal_var=False).pvalue
-    varies = np.any([np.ptp(side, axis=0) > 1e-9 * np.abs(side).max(0) for side in sides], axis=0)
-    return np.where(varies, found, np.nan)
+def compare_cells(group: Moments, other: Moments, *, level: float, with_interval: bool = True) -> Comparison:
+    """Compare two sides of one cohort each, every cell a unit; there is no test."""
+    sides = Side.of_cells(group), Side.of_cells(other)
+    effect, low, high, _ = _welch(*sides, level)
+    nothing = np.full(len(effect), np.nan)
+    if not with_interval:
+        low = high = nothing
+    return Comparison(effect, low, high, nothing, (sides[0].n, sides[1].n))
 
 
-def _interval(
-    sides: list[np.ndarray], n_bootstraps: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """2.5 % and 97.5 % quantile, (D,) each, of the sum of the sides' means over resampled units."""
-    drawn = np.zeros((n_bootstraps, sides[0].shape[1]))
-    for i in range(n_bootstraps):
-        for side in sides:
-            weights = np.bincount(rng.integers(len(side), size=len(side)), minlength=len(side))
-            drawn[i] += weights @ side / len(side)
-    low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
-    return low, high
+def _welch(first: Side, second: Side, level: float) -> tuple[np.ndarray, ...]:
+    """Difference of means, its interval and p-value, variances not taken for equal."""
+    if min(first.n, second.n) < 2:
+        nothing = np.full(len(first.mean), np.nan)
+        return first.mean - second.mean, nothing, nothing, nothing
+    errors = first.variance / first.n, second.variance / second.n
+    total = errors[0] + errors[1]
+    below = errors[0] ** 2 / (first.n - 1) + errors[1] ** 2 / (second.n - 1)
+    freedom = np.divide(total**2, below, out=np.ones_like(total), where=below > 0)
+    return _t_interval(first.mean - second.mean, total, freedom, level)
+
+
+def _t_interval(
+    effect: np.ndarray, variance: np.ndarray, freedom: np.ndarray, level: float
+) -> tuple[np.ndarray, ...]:
+    """An effect, low and high end of its interval and the p-value of none, (D,) each; NaN where nothing varies."""
+    error = np.sqrt(variance)
+    varies = error > 1e-9 * np.maximum(np.abs(effect), 1e-6)
+    width = np.where(varies, stats.t.ppf(0.5 + level / 2, freedom) * error, np.nan)
+    ratio = np.divide(effect, error, out=np.full_like(effect, np.nan), where=varies)
+    return effect, effect - width, effect + width, 2 * stats.t.sf(np.abs(ratio), freedom)
 
 
 def adjust(p_values: np.ndarray) -> np.ndarray:

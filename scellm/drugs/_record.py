@@ -13,6 +13,7 @@ import pandas as pd
 from .._version import __version__
 
 UNITS = "ln IC50, ln uM: lower = more sensitive"
+_OF_DRUGS = ("pearson", "spread", "std_unit", "std_extra")
 UNKNOWN = ("", "nan", "None")
 """What stands for a text that is not known, also in files that other programs wrote."""
 
@@ -33,6 +34,10 @@ class DrugRecord:
     """(D,) correlation over cell lines that were left out; NaN for new compounds."""
     spread: np.ndarray = field(default_factory=lambda: np.zeros(0))
     """(D,) spread of ln IC50 over cell lines."""
+    std_unit: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    """(D,) what the uncertainty of a cell is multiplied by for its standard deviation."""
+    std_extra: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    """(D,) standard deviation of the mean of a new compound; 0 for the drugs of the model."""
     columns: list[str] = field(default_factory=list)
     """Columns of `obs` with the predictions of a few drugs."""
     groupby: str = ""
@@ -53,7 +58,7 @@ class DrugRecord:
         for name in ("synonyms", "drug_class", "target", "smiles"):
             if not getattr(self, name):
                 object.__setattr__(self, name, [""] * n)
-        for name in ("pearson", "spread"):
+        for name in _OF_DRUGS:
             if not len(getattr(self, name)):
                 object.__setattr__(self, name, np.full(n, np.nan))
 
@@ -63,7 +68,7 @@ class DrugRecord:
         found |= {
             name: np.array(value, dtype=str) for name, value in found.items() if isinstance(value, list)
         }
-        return found | {name: np.asarray(found[name], dtype=np.float32) for name in ("pearson", "spread")}
+        return found | {name: np.asarray(found[name], dtype=np.float32) for name in _OF_DRUGS}
 
     @classmethod
     def is_in(cls, uns: Any) -> bool:
@@ -84,7 +89,7 @@ class DrugRecord:
             if one.name not in uns:
                 continue
             value = uns[one.name]
-            if one.name in ("pearson", "spread"):
+            if one.name in _OF_DRUGS:
                 value = _numbers(value)
             elif one.type == "list[str]":
                 value = ["" if text in UNKNOWN else text for text in map(str, np.atleast_1d(value))]
@@ -94,6 +99,11 @@ class DrugRecord:
         if "columns" in kept:
             kept["columns"] = [column for column in kept["columns"] if column]
         return cls(**kept)
+
+    def std(self, uncertainty: np.ndarray) -> np.ndarray:
+        """Standard deviations (n, D) of cells of this uncertainty, (n,)."""
+        extra = np.nan_to_num(self.std_extra)
+        return np.sqrt((np.asarray(uncertainty, dtype=np.float64)[:, None] * self.std_unit) ** 2 + extra**2)
 
     def table(self) -> pd.DataFrame:
         """A row for each drug, with the columns that `find_drugs` looks in."""
@@ -127,7 +137,8 @@ class RankRecord:
     groupby: str = ""
     reference: str = "rest"
     sample_key: str = ""
-    resampled: str = "cells"
+    replicates: str = "cells"
+    level: float = 0.95
     key: str = ""
     scellm_version: str = __version__
 
@@ -157,6 +168,8 @@ class RankRecord:
                 value = [str(text) for text in np.atleast_1d(value)]
             elif one.type == "np.ndarray":
                 value = np.asarray(value, dtype=None if one.name == "n_samples" else np.float64)
+            elif one.type == "float":
+                value = float(value)
             else:
                 value = str(value)
             kept[one.name] = value

@@ -13,6 +13,8 @@ from ._process import cell_line_kernel, kron_cg, kron_matvec
 
 LEARNT_LINES, LEARNT_NOISE = 0.3, 0.6
 """Weight of a covariance of cell lines that was learnt from responses, and what noise is then multiplied by."""
+TOLERANCE = 1e-4
+"""Relative residual at which the process counts as solved."""
 
 
 @dataclass(frozen=True)
@@ -72,13 +74,14 @@ def solve_response(
     drugs = between + config.drug_self * np.eye(n_drugs)
     pair = kernel + config.pair_self * eye
     parts = [(config.line_self * eye + config.line_kernel * kernel, general), (pair, drugs)]
-    dual = kron_cg(standardised, grid.measured, parts, noise=config.noise)
+    near = pair, drugs + config.line_kernel * general
+    dual = kron_cg(standardised, grid.measured, parts, noise=config.noise, near=near, tolerance=TOLERANCE)
     fitted = kron_matvec(parts, dual)
     for _ in range(rounds):
         filled = np.where(grid.measured, standardised, fitted)
         drugs, lines = (moments / moments.diagonal().mean() for moments in (np.cov(filled.T), np.cov(filled)))
         parts = [(pair + LEARNT_LINES * lines, drugs)]
-        dual = kron_cg(standardised, grid.measured, parts, noise=config.noise * LEARNT_NOISE)
+        dual = kron_cg(standardised, grid.measured, parts, noise=config.noise * LEARNT_NOISE, near=parts[0], tolerance=TOLERANCE)
         fitted = kron_matvec(parts, dual)
     response = config.line_kernel * dual @ general + dual @ drugs if not rounds else dual @ drugs
     return Fit(mean, scale, dual, response, mean + scale * fitted, learnt)

@@ -12,6 +12,7 @@ from .._checks import check_anndata
 from .._keys import DRUG_RESPONSE, RANK_DRUGS
 from .._obs import read_groups
 from ..drugs._record import DrugRecord, RankRecord
+from ..drugs._targets import target_genes
 
 
 def drug_response(adata: AnnData, *, key: str = DRUG_RESPONSE, groupby: str | None = None) -> pd.DataFrame:
@@ -30,7 +31,7 @@ def drug_response(adata: AnnData, *, key: str = DRUG_RESPONSE, groupby: str | No
     Returns
     -------
     Table with the columns `cell` or the name of the column of groups, `drug`, `ln_ic50` (ln uM), `std` (mean of the
-    cells' standard deviations), `applicability` (mean), `drug_class`, `target`, `pearson`, and of groups `n_cells`.
+    cells' standard deviations), `applicability` (mean), `drug_class`, `target`, `target_genes` (approved symbols, "" for mechanisms without a gene), `pearson`, and of groups `n_cells`.
 
     Raises
     ------
@@ -58,7 +59,8 @@ def drug_response(adata: AnnData, *, key: str = DRUG_RESPONSE, groupby: str | No
         raise KeyError(msg)
     record = DrugRecord.from_uns(adata.uns[key])
     groupby = groupby or record.groupby or None
-    mean, std = (np.asarray(adata.obsm[name], dtype=np.float64) for name in (key, f"{key}_std"))
+    mean = np.asarray(adata.obsm[key], dtype=np.float64)
+    std = record.std(adata.obs[f"{key}_uncertainty"].to_numpy())
     applicability = adata.obs[f"{key}_applicability"].to_numpy(np.float64)
     names, what, counts = adata.obs_names.to_numpy(), "cell", None
     if groupby is not None:
@@ -79,6 +81,7 @@ def drug_response(adata: AnnData, *, key: str = DRUG_RESPONSE, groupby: str | No
         "applicability": np.repeat(applicability, n_drugs),
         "drug_class": np.tile(record.drug_class, n),
         "target": np.tile(record.target, n),
+        "target_genes": np.tile([", ".join(target_genes(text)) for text in record.target], n),
         "pearson": np.tile(record.pearson, n),
     }
     if counts is not None:

@@ -158,9 +158,9 @@ def _check_drug_arrays(
         **dict.fromkeys(("response", "dual"), (n_lines, n_drugs)),
         **dict.fromkeys(("center", "normal_axis", "normal_shift"), (None, n_genes)),
         "line_vectors": (n_lines, None),
-        "loadings": (n_genes, None),
-        "cross": (None, n_genes, None),
-        "gram": (None, n_genes * (n_genes + 1) // 2),
+        **dict.fromkeys(("loadings", "signal"), (n_genes, None)),
+        **dict.fromkeys(("gain", "noise"), (None, n_genes)),
+        "prior": (None,),
         "fingerprints": (n_drugs, None),
         "descriptors": (n_drugs, None),
     }
@@ -177,7 +177,7 @@ def _check_drug_arrays(
                 f"{shown}; the files of this model are not of one model. {remedy}"
             )
             raise ValueError(msg)
-    for name in ("scale", "error", "descriptor_spread"):
+    for name in ("scale", "error", "descriptor_spread", "noise"):
         if name in tensors and not (tensors[name] > 0).all():
             msg = f"{where}: {name!r} holds numbers that are not above 0. {remedy}"
             raise ValueError(msg)

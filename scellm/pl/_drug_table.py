@@ -110,12 +110,13 @@ def read_responses(adata: AnnData, key: str) -> Responses:
             "Run scellm.tl.drug_response(adata) again."
         )
         raise ValueError(msg)
-    unknown = np.full(values.shape, np.nan)
+    unknown = np.full(adata.n_obs, np.nan)
     applicability = adata.obs.get(f"{key}_applicability", np.full(adata.n_obs, np.nan))
+    std = record.std(np.asarray(adata.obs.get(f"{key}_uncertainty", unknown)))
     return Responses(
         table=record.table(),
         values=values,
-        std=np.asarray(adata.obsm.get(f"{key}_std", unknown), dtype=np.float64),
+        std=np.where(np.isfinite(values), std, np.nan),
         applicability=np.asarray(applicability, dtype=np.float64),
         groupby=record.groupby or None,
     )

@@ -163,7 +163,7 @@ def _explain(axes: list[Axes], record: RankRecord) -> None:
     from matplotlib.lines import Line2D
 
     reference = "other cells" if record.reference == "rest" else record.reference
-    label = f"difference of ln IC50 from {reference}, ln µM: lower = more sensitive\n95 % interval over {record.resampled}, error of the model not included"
+    label = f"difference of ln IC50 from {reference}, ln µM: lower = more sensitive\n{100 * record.level:.0f} % interval over {record.replicates}, error of the model not included"
     if np.isfinite(record.p_adjusted).any():
         label += "; * adjusted p < 0.05"
     handles = [

@@ -21,12 +21,10 @@ from ..drugs._choose import choose_panel
 from ..drugs._predict import Prediction, predict_cells, predict_groups
 from ..drugs._record import DrugRecord
 from ._drug_doubts import report
-from ._drug_results import check_columns, check_places, column_name, write_response
+from ._drug_results import FEW_DRUGS, check_columns, check_places, column_name, write_response
 
 PROGRESS_FROM = 5_000
 """Cells from which a progress bar is shown by default."""
-FEW_DRUGS = 8
-"""Requested drugs up to which each gets a column of `obs`."""
 
 
 def drug_response(
@@ -46,7 +44,7 @@ def drug_response(
 ) -> AnnData | None:
     """Predict how sensitive cells are to drugs, from how cancer cell lines of similar expression responded.
 
-    The model knows the measured ln IC50 of 580 cell lines (GDSC) and reads 618 cancer genes. It predicts a drug's
+    The model knows the measured ln IC50 of 970 cell lines (GDSC) and reads 6,077 genes. It predicts a drug's
     mean, how sensitive the cell is to everything, and how sensitive to this drug; the guide page "Drug response" explains
     how. It is neither a clinical predictor nor a mechanism. Mutations are seen only if they change expression. Predictions
     for cells unlike any cancer line (`applicability` above 1), such as normal tissue, mean nothing.
@@ -87,18 +85,19 @@ def drug_response(
     -------
     `None`, or the copy if `copy=True`. Sets:
 
-    `adata.obsm[key_added]` : array of shape (n_obs, n_drugs), float32
+    `adata.obsm[key_added]` : array of shape (n_obs, n_drugs), float16, or float32 for up to 8 drugs
         Predicted ln IC50 in ln uM; NaN for cells that express none of the model's genes.
-    `adata.obsm[f"{key_added}_std"]` : array of shape (n_obs, n_drugs), float32
-        Standard deviation: mean ± 1.645 of them held 90 % of the measurements of left-out cell lines.
+    `adata.obs[f"{key_added}_uncertainty"]` : float32
+        How uncertain a cell's predictions are. Times `uns[key_added]["std_unit"]` of a drug it is the standard deviation:
+        mean ± 1.645 of them held 90 % of the measurements of left-out cell lines. `get.drug_response` gives it for each.
     `adata.obs[f"{key_added}_applicability"]` : float32
         Distance to the training cell lines, above 1 is outside. The larger of two: the distance to the nearest cell
-        line, in units of that of the cell lines least similar to any other (lowest 10 %); and the way from the mean cell
-        line to mean normal tissue, of which 60 % is 1. Groups are told from normal tissue far better than single cells.
+        line, of which 1 is 1.3 times that of the cell lines least similar to any other (lowest 10 %); and the way from the mean cell
+        line to mean normal tissue, of which 85 % is 1. Groups are told from normal tissue far better than single cells.
         It is no test of malignancy.
     `adata.uns[key_added]` : dict
         `drugs`, `synonyms`, `drug_class`, `target`, `smiles`, `pearson` (correlation over left-out cell lines; NaN for
-        new compounds), `spread` of ln IC50 over cell lines, `units`, `groupby` ("" for cell by cell), `model`, `sha256`,
+        new compounds), `spread` of ln IC50 over cell lines, `std_unit`, `std_extra` (of the mean of a new compound), `units`, `groupby` ("" for cell by cell), `model`, `sha256`,
         `scellm_version`, `matrix`, `values`, `n_genes`, `median_counts`, `notes`, `columns` written to `obs`.
 
     Of up to 8 drugs that were asked for, the predictions also go to columns of `obs` that are named
@@ -162,6 +161,8 @@ def drug_response(
         columns=columns,
         pearson=panel.pearson,
         spread=panel.scale,
+        std_unit=panel.std_unit,
+        std_extra=panel.extra,
         groupby=groupby or "",
         matrix=cells.where,
         values=cells.values.message,

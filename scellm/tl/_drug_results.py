@@ -12,6 +12,10 @@ from ..drugs._predict import Prediction
 from ..drugs._record import DrugRecord
 
 
+FEW_DRUGS = 8
+"""Drugs up to which each gets a column of `obs`, if it was asked for; more are kept at half precision."""
+
+
 def column_name(key: str, drug: str) -> str:
     """Name of a drug's column in `obs`."""
     return f"{key}:{column_text(drug)}"
@@ -19,7 +23,7 @@ def column_name(key: str, drug: str) -> str:
 
 def check_places(adata: AnnData, key: str) -> None:
     """That the places of the results hold nothing else; raises ValueError."""
-    places = [("obsm", key), ("obsm", f"{key}_std"), ("obs", f"{key}_applicability")]
+    places = [("obsm", key), ("obs", f"{key}_uncertainty"), ("obs", f"{key}_applicability")]
     check_free(adata, key, *places, of="tl.drug_response", field="drugs")
 
 
@@ -53,8 +57,10 @@ def write_response(
     for column in _written(adata, key):
         if column in adata.obs:
             del adata.obs[column]
-    adata.obsm[key] = _of_cells(found.mean, codes)
-    adata.obsm[f"{key}_std"] = _of_cells(found.std, codes)
+    few = len(record.drugs) <= FEW_DRUGS
+    adata.obsm[key] = _of_cells(found.mean, codes).astype(np.float32 if few else np.float16)
+    adata.obsm.pop(f"{key}_std", None)  # of an earlier version
+    adata.obs[f"{key}_uncertainty"] = _of_cells(found.uncertainty, codes)
     adata.obs[f"{key}_applicability"] = _of_cells(found.distance, codes)
     for i, column in enumerate(record.columns):
         adata.obs[column] = adata.obsm[key][:, i]
@@ -62,7 +68,7 @@ def write_response(
 
 
 def read_response(adata: AnnData, key: str) -> tuple[np.ndarray, DrugRecord]:
-    """Predictions (n_obs, n_drugs) float64 and their record.
+    """Predictions (n_obs, n_drugs), as they are stored, and their record.
 
     Raises
     ------
@@ -76,7 +82,7 @@ def read_response(adata: AnnData, key: str) -> tuple[np.ndarray, DrugRecord]:
         added = "" if key == DRUG_RESPONSE else f", key_added={key!r}"
         msg = f"There are no drug responses under {key!r}. Run scellm.tl.drug_response(adata{added}) first."
         raise KeyError(msg)
-    return np.asarray(adata.obsm[key], dtype=np.float64), DrugRecord.from_uns(adata.uns[key])
+    return np.asarray(adata.obsm[key]), DrugRecord.from_uns(adata.uns[key])
 
 
 def _of_cells(values: np.ndarray, codes: np.ndarray | None) -> np.ndarray:

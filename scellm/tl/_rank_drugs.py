@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -14,8 +15,9 @@ from .._keys import DRUG_RESPONSE, RANK_DRUGS
 from .._obs import has_column, read_groups, read_text
 from .._warn import warn
 from ..data import Expression, GeneVocabulary, ReadOptions
-from ..drugs._rank import FEWEST_SAMPLES, adjust, compare, units_of
+from ..drugs._rank import FEWEST_SAMPLES, Comparison, Moments, adjust, compare_cells, compare_samples, moments_of
 from ..drugs._record import DrugRecord, RankRecord
+from ..drugs._targets import target_genes
 from ._drug_results import read_response
 
 FIELDS = ("effect", "low", "high", "p_value")
@@ -32,13 +34,12 @@ def rank_drugs(
     reference: str = "rest",
     sample_key: str | None = None,
     key: str = DRUG_RESPONSE,
-    n_bootstraps: int = 1000,
+    level: float = 0.95,
     layer: str | None = None,
     use_raw: bool | None = None,
     gene_key: str | None = None,
     key_added: str = RANK_DRUGS,
     show_progress: bool | None = None,
-    rng: np.random.Generator | int = 0,
     copy: bool = False,
 ) -> AnnData | None:
     """Rank drugs by how much more sensitive a group of cells is predicted to be than another.
@@ -46,11 +47,11 @@ def rank_drugs(
     The effect is the difference of mean predicted ln IC50, so -1 means that 2.7 times less drug is needed, if the
     prediction is right: the error of the model itself is larger than most differences, and is not part of the interval.
 
-    Cells of one donor are not independent replicates. With `sample_key` each donor's cells count as one value: the
-    interval comes from resampling donors, and the p-value from a t test over them (paired where at least three donors
-    have both kinds of cells, and of those alone), corrected over drugs :cite:p:`Benjamini1995`. Without, all cells of a side
-    count alike and there is no p-value. Predictions that were made by groups are no replicates, unless each is of one
-    sample: only effects are given then, and nothing is resampled.
+    Cells of one donor are not independent replicates. With `sample_key` each donor's cells count as one value: interval and
+    p-value are those of a t test over donors (paired where at least three donors have both kinds of cells, and of those
+    alone), p-values corrected over the drugs of a group :cite:p:`Benjamini1995`. Without, all cells of a side count alike and
+    there is no p-value. Predictions that were made by groups are no replicates, unless each is of one sample: only effects
+    are given then.
 
     Parameters
     ----------
@@ -66,16 +67,14 @@ def rank_drugs(
         Column of `obs` with donors or samples.
     key
         Key of `tl.drug_response`.
-    n_bootstraps
-        Resamplings for the 95 % interval.
+    level
+        Share of intervals that hold the difference between donors like these.
     layer, use_raw, gene_key
         Where to look whether targets are expressed, as in `tl.drug_response`.
     key_added
         Key of the results.
     show_progress
         Show a progress bar; `None` shows it from 5,000 cells.
-    rng
-        Seed or generator of the resampling.
     copy
         Return a copy with the results instead of changing `adata`.
 
@@ -85,10 +84,10 @@ def rank_drugs(
 
     `adata.uns[key_added]` : dict
         `groups`, `drugs`, `target`, `drug_class`; arrays of shape (n_groups, n_drugs): `effect` (ln uM, negative =
-        more sensitive), `effect_sd` (in units of the drug's spread over cell lines), `low` and `high` (95 %
-        interval), `p_value` and `p_adjusted` (NaN without donors), `target_expressed` (largest share of the group's
+        more sensitive), `effect_sd` (in units of the drug's spread over cell lines), `low` and `high` (t
+        interval of `level`), `p_value` and `p_adjusted` (NaN without donors), `target_expressed` (largest share of the group's
         cells that express a target; NaN if no target is a gene of the data); `n_samples` (n_groups, 2) that were
-        compared, of the group and its reference; `groupby`, `reference`, `sample_key`, `resampled` ("samples" or "cells"), `scellm_version`.
+        compared, of the group and its reference; `groupby`, `reference`, `sample_key`, `replicates` ("samples" or "cells"), `level`, `scellm_version`.
 
     Raises
     ------
@@ -98,13 +97,13 @@ def rank_drugs(
         `groupby` of measurements.
     ValueError
         Fewer than two groups, no group named, `reference` among `groups`, a group without any prediction, no cell with a sample,
-        `n_bootstraps` below 1, or values or genes that cannot be read, as in `tl.drug_response`; one known gene is enough.
+        `level` not between 0 and 1, or values or genes that cannot be read, as in `tl.drug_response`; one known gene is enough.
 
     Warns
     -----
     UserWarning
-        No `sample_key`, cells without a sample, too few donors for a test, predictions that were made by groups, or
-        values whose scale had to be guessed.
+        No `sample_key`, cells without a sample, too few donors for a test, predictions that were made by groups, groups outside of
+        what the model has seen, or values whose scale had to be guessed.
 
     Examples
     --------
@@ -113,39 +112,32 @@ def rank_drugs(
     >>> with warnings.catch_warnings():  # toy cells are no cancer
     ...     warnings.simplefilter("ignore")
     ...     scellm.tl.drug_response(adata)
-    >>> scellm.tl.rank_drugs(adata, "cell_type", sample_key="donor", n_bootstraps=20)
+    >>> scellm.tl.rank_drugs(adata, "cell_type", sample_key="donor")
     >>> scellm.get.rank_drugs(adata, groups="B cell").columns[:3].tolist()
     ['group', 'drug', 'effect']
     """
     check_key(key_added)
-    if n_bootstraps < 1:
-        msg = f"n_bootstraps={n_bootstraps!r} must be at least 1; an interval of some worth needs hundreds."
+    if not 0 < level < 1:
+        msg = f"level={level!r} must lie between 0 and 1; 0.95 is common."
         raise ValueError(msg)
     values, record = read_response(adata, key)
     check_free(adata, key_added, of="tl.rank_drugs", field="effect")
     labels = read_groups(adata, groupby)
     samples = None if sample_key is None else read_groups(adata, sample_key)
     names = _ranked(labels, groups, reference, groupby)
-    known = np.isfinite(values).all(1)
-    if samples is not None:
-        _check_samples(samples, known & (labels.codes >= 0), str(sample_key))
     are_replicates = _are_replicates(adata, record, samples)
     # before the long part, which a matrix that cannot be read would waste; one gene of the vocabulary is enough
     source = ReadOptions(layer=layer, use_raw=use_raw, gene_key=gene_key, min_overlap=0)
     expressed = _targets_expressed(adata, labels, names, record.target, source)
-    options = {
-        "n_bootstraps": n_bootstraps if are_replicates else 0,
-        "with_test": samples is not None,
-        "rng": np.random.default_rng(rng),
-    }
-    of_cells = None if samples is None else samples.codes
     show = adata.n_obs >= PROGRESS_FROM if show_progress is None else show_progress
-    found = []
-    for name in tqdm(names, desc="rank drugs", unit="group", disable=not show):
-        sides = _sides(labels, known, name, reference, groupby)
-        found.append(compare(*(units_of(values, side, of_cells) for side in sides), **options))
+    with tqdm(total=adata.n_obs, desc="rank drugs", unit="cell", disable=not show) as progress:
+        cohorts = _Cohorts.of(values, labels, samples, progress.update)
+    if samples is not None:
+        _check_samples(cohorts, str(sample_key))
+    found = [cohorts.compare(name, reference, level, are_replicates=are_replicates) for name in names]
     rows = {field: np.array([getattr(one, field) for one in found]) for field in FIELDS}
     _report(rows["p_value"], record, sample_key, are_replicates=are_replicates)
+    _report_outside(adata, labels, names, key)
     ranked = RankRecord(
         groups=names,
         drugs=record.drugs,
@@ -159,7 +151,8 @@ def rank_drugs(
         groupby=groupby,
         reference=reference,
         sample_key=sample_key or "",
-        resampled="cells" if samples is None else "samples",
+        replicates="cells" if samples is None else "samples",
+        level=level,
         key=key,
     )
     adata = adata.copy() if copy else adata
@@ -193,37 +186,69 @@ def _ranked(
     return wanted
 
 
-def _sides(
-    labels: pd.Categorical, known: np.ndarray, name: str, reference: str, groupby: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Cells of a group and of its reference that have a prediction, (n_obs,) bool each.
+@dataclass(frozen=True)
+class _Cohorts:
+    """Sums of predictions over the cells of each group and sample; without samples over those of each group."""
 
-    Raises
-    ------
-    ValueError
-        There are none.
-    """
-    other = (labels != name) & (labels.codes >= 0) if reference == "rest" else labels == reference
-    sides = (labels == name) & known, other & known
-    for side, what in zip(sides, (name, reference), strict=True):
-        if not side.any():
-            msg = (
-                f"No cell of {what!r} in `adata.obs[{groupby!r}]` has a prediction; nothing can be compared."
-            )
-            raise ValueError(msg)
-    return sides
+    moments: Moments
+    """(groups x (samples + 1)) cohorts, the last of each group its cells without a sample."""
+    labels: pd.Categorical
+    n_samples: int
+    has_samples: bool
+
+    @classmethod
+    def of(
+        cls,
+        values: np.ndarray,
+        labels: pd.Categorical,
+        samples: pd.Categorical | None,
+        done: Callable[[int], object],
+    ) -> _Cohorts:
+        """Read all predictions once."""
+        n = 0 if samples is None else len(samples.categories)
+        of_sample = np.full(len(labels), n) if samples is None else np.where(samples.codes < 0, n, samples.codes)
+        codes = np.where(labels.codes < 0, -1, labels.codes.astype(np.int64) * (n + 1) + of_sample)
+        moments = moments_of(values, codes, len(labels.categories) * (n + 1), done)
+        return cls(moments, labels, n, samples is not None)
+
+    def without_sample(self) -> tuple[int, int]:
+        """Cells with a group and a prediction: those without a sample, and all."""
+        counts = self.moments.n.reshape(len(self.labels.categories), -1)
+        return int(counts[:, -1].sum()), int(counts.sum())
+
+    def compare(self, name: str, reference: str, level: float, *, are_replicates: bool) -> Comparison:
+        """A group beside its reference.
+
+        Raises
+        ------
+        ValueError
+            A side has no cell with a prediction.
+        """
+        there = np.asarray(self.labels.categories)
+        group = there == name
+        sides = group, ~group if reference == "rest" else there == reference
+        for side, what in zip(sides, (name, reference), strict=True):
+            if not self.moments.n.reshape(len(there), -1)[side].sum():
+                msg = f"No cell of {what!r} has a prediction; nothing can be compared."
+                raise ValueError(msg)
+        if not self.has_samples:
+            first, second = (self.moments.added(side[None]) for side in sides)
+            return compare_cells(first, second, level=level, with_interval=are_replicates)
+        of_samples = np.eye(self.n_samples, self.n_samples + 1)
+        first, second = (self.moments.added(np.kron(side[None], of_samples)) for side in sides)
+        return compare_samples(first, second, level=level, with_test=are_replicates)
 
 
-def _check_samples(samples: pd.Categorical, used: np.ndarray, sample_key: str) -> None:
-    """Count the cells, of those `used`, that have no sample.
+def _check_samples(cohorts: _Cohorts, sample_key: str) -> None:
+    """Count the cells that have no sample.
 
     Raises
     ------
     ValueError
         None has one.
     """
-    missing = int((used & (samples.codes < 0)).sum())
-    if missing and missing == used.sum():
+    missing, used = cohorts.without_sample()
+    if missing and missing == used:
         msg = f"sample_key={sample_key!r}: no cell with a group and a prediction has a sample there; all are missing."
         raise ValueError(msg)
     if missing:
@@ -245,8 +270,8 @@ def _targets_expressed(
 ) -> np.ndarray:
     """Largest share of cells of each group that express a target, (n_groups, n_drugs)."""
     vocabulary = GeneVocabulary.default()
-    wanted = [[text.strip() for text in target.split(",")] for target in targets]
-    known = sorted({name for drug in wanted for name in drug if name})
+    wanted = [target_genes(target) for target in targets]
+    known = sorted({name for drug in wanted for name in drug})
     ids = vocabulary.match(known, organism="human").ids.tolist()
     n_cells = np.array([int((labels == name).sum()) for name in names])
     with Expression.open(adata, vocabulary, source) as cells:
@@ -286,4 +311,20 @@ def _report(p_value: np.ndarray, record: DrugRecord, sample_key: str | None, *, 
     elif untested:
         warn(
             f"{untested} groups have no p-value: fewer than {FEWEST_SAMPLES} samples of `adata.obs[{sample_key!r}]` on a side."
+        )
+
+
+def _report_outside(adata: AnnData, labels: pd.Categorical, names: list[str], key: str) -> None:
+    """Say which of the ranked groups lie outside of what the model has seen."""
+    if f"{key}_applicability" not in adata.obs:
+        return
+    distance = adata.obs[f"{key}_applicability"].to_numpy(np.float64)
+    middle = pd.Series(distance).groupby(np.asarray(labels.codes)).median()
+    there = labels.categories.tolist()
+    outside = [name for name in names if middle.get(there.index(name), np.nan) > 1]
+    if outside:
+        shown = ", ".join(outside[:5]) + (", ..." if len(outside) > 5 else "")
+        warn(
+            f"{len(outside)} of {len(names)} groups ({shown}) are unlike any cancer cell line the model has seen (median applicability "
+            "above 1): differences from and between them mean little. Name groups inside with groups= and reference=."
         )

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import numpy as np
 import pandas as pd
 
 from scellm.drugs._profiles import fractions, log_fractions
 
-PRIOR_LINES = 1.0
-"""Lines without any difference that are counted in."""
+PRIOR_STUDIES = 1.0
+"""Studies without any difference that are counted in."""
 
 
 PRIOR_SPREAD = 3.0
-"""Lines with the mean variance of all genes that are counted in."""
+"""Studies with the mean variance of all genes that are counted in."""
 
 
 def study(name: str) -> str:
@@ -53,12 +53,12 @@ def differences(
     )
 
 
-def platform(table: pd.DataFrame, *, but_line: str = "", but_study: str = "") -> pd.DataFrame:
-    """`factor` and `spread` of each gene, each line weighing the same; of `differences` without one line, and one study."""
+def platform(table: pd.DataFrame, *, but_lines: Collection[str] = (), but_study: str = "") -> pd.DataFrame:
+    """`factor` and `spread` of each gene, each study weighing the same; of `differences` without some lines, and one study."""
     names = table.index
-    kept = (names.get_level_values("line") != but_line) & (names.get_level_values("study") != but_study)
-    by_line = table[kept].groupby(level="line").mean()
-    shift = by_line.sum() / (by_line.notna().sum() + PRIOR_LINES)
-    squares = ((table[kept] - shift) ** 2).groupby(level="line").mean()
+    kept = ~names.get_level_values("line").isin(but_lines) & (names.get_level_values("study") != but_study)
+    by_study = table[kept].groupby(level="study").mean()
+    shift = by_study.sum() / (by_study.notna().sum() + PRIOR_STUDIES)
+    squares = ((table[kept] - shift) ** 2).groupby(level="study").mean()
     variance = (squares.sum() + PRIOR_SPREAD * np.nanmean(squares)) / (squares.notna().sum() + PRIOR_SPREAD)
     return pd.DataFrame({"factor": np.exp2(shift), "spread": np.sqrt(variance)})

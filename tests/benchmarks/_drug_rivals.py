@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 from _drug_splits import Problem
+from scipy.linalg import solve
 from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.linear_model import Ridge
@@ -18,9 +19,9 @@ from torch import Tensor, nn
 
 import scellm
 from scellm.drugs import DrugResponseConfig
-from scellm.drugs._fit_projection import fit_projector
+from scellm.drugs._fit_projection import RANK
 from scellm.drugs._grid import ResponseGrid
-from scellm.drugs._projection import CellLineProjector
+from scellm.drugs._profiles import log_fractions, to_unit
 from scellm.drugs._solve import solve_response
 from scellm.models import CellLM
 from scellm.nn import Encoder, encode_bag
@@ -46,9 +47,10 @@ def drug_and_line_mean(problem: Problem) -> np.ndarray:
     return mean[problem.columns] + deviation[problem.rows]
 
 
-def ridge_per_drug(problem: Problem, *, penalty: float = 1_000.0) -> np.ndarray:
-    """A ridge regression on all genes for every drug; unseen drugs get the mean."""
+def ridge_per_drug(problem: Problem, *, penalty: float = 1.6) -> np.ndarray:
+    """A ridge regression on all genes for every drug, `penalty` for each gene; unseen drugs get the mean."""
     mean, genes = drug_means(problem), _standardised(problem)
+    penalty *= genes.shape[1]
     guess = np.tile(mean, (len(genes), 1))
     gram = genes @ genes.T
     for drug in np.unique(problem.columns):
@@ -57,9 +59,8 @@ def ridge_per_drug(problem: Problem, *, penalty: float = 1_000.0) -> np.ndarray:
             center = gram[rows].mean(0)  # the intercept: genes centred on the drug's own lines
             inner = gram[np.ix_(rows, rows)] - center[rows] - center[rows][:, None] + center[rows].mean()
             cross = gram[:, rows] - center[:, None] - center[rows] + center[rows].mean()
-            weights = np.linalg.solve(
-                inner + penalty * np.eye(len(rows)), problem.values[rows, drug] - mean[drug]
-            )
+            inner.flat[:: len(rows) + 1] += penalty
+            weights = solve(inner, problem.values[rows, drug] - mean[drug], assume_a="pos")
             guess[:, drug] += cross @ weights
     return guess[problem.rows, problem.columns]
 
@@ -138,23 +139,14 @@ def gaussian_process(
 def expression_similarity(problem: Problem) -> np.ndarray:
     """(L, L) cosines as the drug model has them, components fitted on lines with training pairs."""
     known = problem.measured.any(1)
-    reader = CellLineProjector(fit_projector(problem.expression[known]))
-    similarity = np.eye(len(known))
-    vectors = np.zeros((len(known), reader.lines.shape[1]))
-    vectors[known] = reader.lines
-    if not known.all():  # read as bulk profiles with all genes are
-        vectors[~known] = _read_bulk(reader, problem.expression[~known])
+    whole = log_fractions(np.exp2(problem.expression) - 1, 1.0).astype(np.float64)
+    center, spread = whole[known].mean(0), np.maximum(whole[known].std(0), 1e-2)
+    unit = to_unit((whole - center) * spread**-0.5)
+    loadings = np.linalg.svd(unit[known], full_matrices=False)[2][:RANK].T
+    vectors = to_unit(unit @ loadings)
     similarity = np.clip(vectors @ vectors.T, -1, 1)
     np.fill_diagonal(similarity, 1)
     return similarity
-
-
-def _read_bulk(reader: CellLineProjector, log2_tpm: np.ndarray) -> np.ndarray:
-    """Unit vectors of bulk profiles."""
-    from scellm.drugs._profiles import DEPTHS, log_fractions, to_unit
-
-    logged = log_fractions(np.exp2(log2_tpm) - 1, 1.0)
-    return to_unit(reader._vectors(logged, len(DEPTHS))[0])
 
 
 def embedding_similarity(problem: Problem, model: CellLM) -> np.ndarray:
@@ -167,9 +159,9 @@ def embedding_similarity(problem: Problem, model: CellLM) -> np.ndarray:
 
 def line_cells(problem: Problem) -> ad.AnnData:
     """The lines as an AnnData of TPM."""
-    from _drug_data import expression
+    from _drug_data import ccle, expression
 
-    names = expression().columns
+    names = next(table.columns for table in (expression(), ccle()) if table.shape[1] == problem.expression.shape[1])
     return ad.AnnData(
         (np.exp2(problem.expression) - 1).astype(np.float32), var=pd.DataFrame(index=names.astype(str))
     )

@@ -29,6 +29,7 @@ from scellm.drugs._profiles import Platform
 from scellm.drugs._projection import CellLineProjector
 from scellm.drugs._solve import solve_response
 from scellm.drugs._structures import structures
+from scellm.drugs._targets import target_genes
 from scellm.models import CellLM
 
 SETS = (
@@ -42,9 +43,19 @@ SETS = (
     "benchmarks/pollen2014",
     "drug/single_cell/pc9_erlotinib_gse149383",
     "drug/single_cell/sciplex3_mini",
+    "drug/single_cell/breast_lines_gambardella",
 )
-SOURCES = ("sums of single cells", "single cells, averaged", "sums, read as thinned bulk", "bulk")
-"""What lines are predicted from; the third without what other lines say about the platform."""
+SOURCES = (
+    "bulk",
+    "sums of single cells",
+    "sums of ten cells",
+    "single cells, averaged",
+    "sums, read as thinned bulk",
+    "nearest line",
+    "expression of targets",
+)
+"""What lines are predicted from; the last but two without what other lines say about the platform. *Nearest line* is the measured
+response of the most similar known line, *expression of targets* its mean log expression, as of drug2cell."""
 REPEATS = {0.05: 10, 0.8: 3}
 """Draws for each share of labelled cells."""
 
@@ -79,97 +90,124 @@ def line_sets(data: Path) -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
                 yield Path(name).name, line, present, linear[types == cell_type]
 
 
-def transfer(data: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Lines left out of the fit, predicted from single cells and from bulk; per line, and summarised."""
-    found = list(line_sets(data))
-    out = {line for _, line, _, _ in found}
-    log2_tpm = source.expression(data)
-    names = GeneVocabulary.default().subset(log2_tpm.columns).symbols
-    log2_tpm = log2_tpm[names]
-    drugs = source.drugs(data)
-    table = source.gdsc2(data)
-    drugs = drugs.loc[sorted(table["drug"].unique())]
-    train = log2_tpm.index[~log2_tpm.index.isin(out)]
-    grid = ResponseGrid.from_table(table[table["line"].isin(train)], train, pd.Index(drugs.index))
-    bits, numbers, _, _ = structures(drugs["smiles"].tolist())
-    known = log2_tpm.loc[train].to_numpy(np.float64)
-    plainly = fit_projector(known)
-    reader = CellLineProjector(plainly)
-    structure = structure_kernel((bits, numbers), (bits, numbers))
-    action = shared_targets(drugs).astype(np.float64)
-    fit = solve_response(reader.kernel_similarity, grid, structure, action, DrugResponseConfig())
-    both_ways = differences(found, log2_tpm)
+class _Left:
+    """A model without the lines that exist as single cells, and readers without the study that is read."""
+
+    def __init__(self, data: Path) -> None:
+        log2_tpm = source.expression(data)
+        self.log2_tpm = log2_tpm[GeneVocabulary.default().subset(log2_tpm.columns).symbols]
+        self.found = [one for one in line_sets(data) if one[1] in self.log2_tpm.index]
+        out = {line for _, line, _, _ in self.found}
+        table, drugs = source.training_set(data)
+        drugs = drugs[drugs["screen"] == "GDSC2"].set_index("drug", drop=False)
+        table = table[table["drug"].isin(drugs.index)]
+        self.truth = table[table["line"].isin(out)].pivot(index="line", columns="drug", values="ln_ic50")
+        self.truth = self.truth.reindex(columns=drugs.index)
+        lines = self.log2_tpm.index[~self.log2_tpm.index.isin(out)]
+        self.grid = ResponseGrid.from_table(table[table["line"].isin(lines)], lines, pd.Index(drugs.index))
+        bits, numbers, _, _ = structures(drugs["smiles"].tolist())
+        self.known = self.log2_tpm.loc[lines].to_numpy(np.float64)
+        self.plainly = fit_projector(self.known)
+        self.fit = solve_response(
+            CellLineProjector(self.plainly).kernel_similarity,
+            self.grid,
+            structure_kernel((bits, numbers), (bits, numbers)),
+            shared_targets(drugs).astype(np.float64),
+            DrugResponseConfig(),
+        )
+        self.truth -= self.fit.mean
+        self.targets = [[g for g in target_genes(text) if g in self.log2_tpm] for text in drugs["target"]]
+        self.both_ways = differences(self.found, self.log2_tpm)
+        self._readers: dict[str, dict[str, np.ndarray]] = {}
+
+    def reader(self, name: str) -> dict[str, np.ndarray]:
+        """What other lines in other studies say about the platform."""
+        if study(name) not in self._readers:
+            here = {line for other, line, _, _ in self.found if study(other) == study(name)}
+            seen = platform(self.both_ways, but_lines=here, but_study=study(name))
+            seen = Platform(seen["factor"].to_numpy(), seen["spread"].to_numpy())
+            self._readers[study(name)] = fit_projector(self.known, platform=seen)
+        return self._readers[study(name)]
 
     def deviation(
-        linear: np.ndarray, present: np.ndarray | None, statistics: dict[str, np.ndarray]
-    ) -> np.ndarray:
-        """Predicted ln IC50 less the drug's mean, (B, D)."""
-        similarity = CellLineProjector(statistics, present).project(linear)[0]
-        return fit.scale * (cell_line_kernel(similarity).astype(np.float64) @ fit.response)
+        self, linear: np.ndarray, present: np.ndarray | None, statistics: dict[str, np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Predicted ln IC50 less the drug's mean, (B, D), and the similarity to the known lines (B, L)."""
+        is_bulk = np.full(len(linear), present is None)
+        similarity = CellLineProjector(statistics, present).project(linear, is_bulk)[0]
+        return self.fit.scale * (cell_line_kernel(similarity).astype(np.float64) @ self.fit.response), similarity
 
-    readers: dict[tuple[str, str], dict[str, np.ndarray]] = {}
-
-    def aware(line: str, name: str) -> dict[str, np.ndarray]:
-        """A reader that knows the platform from other lines, in other studies."""
-        if (line, study(name)) not in readers:
-            seen = platform(both_ways, but_line=line, but_study=study(name))
-            seen = Platform(seen["factor"].to_numpy(), seen["spread"].to_numpy())
-            readers[line, study(name)] = fit_projector(known, platform=seen)
-        return readers[line, study(name)]
-
-    measured = pd.read_parquet(data / "drug" / "response_long.parquet")
-    measured = measured[(measured["source"] == "GDSC2_oncoPredict") & measured["cell_line_id"].isin(out)]
-    truth = measured.pivot_table(index="cell_line_id", columns="drug_id", values="value", observed=True)
-    truth = truth.reindex(columns=drugs.index) - fit.mean
-    named = source.lines(pd.Index(sorted(out)), data).set_index("line")["name"]
-    rows, by_line = [], {name: {} for name in SOURCES}
-    for name, line, present, linear in found:
-        if line not in truth.index:
-            continue
-        sums = linear.sum(0, keepdims=True)
-        guesses = {
-            "sums of single cells": deviation(sums, present, aware(line, name))[0],
-            "single cells, averaged": np.nanmean(deviation(linear, present, aware(line, name)), axis=0),
-            "sums, read as thinned bulk": deviation(sums, present, plainly)[0],
+    def guesses(self, name: str, line: str, present: np.ndarray, linear: np.ndarray) -> dict[str, np.ndarray]:
+        """What each source says of a line, (D,) each."""
+        sums, reader = linear.sum(0, keepdims=True), self.reader(name)
+        of_sums, similarity = self.deviation(sums, present, reader)
+        nearest = int(similarity[0].argmax())
+        known = np.where(self.grid.measured[nearest], self.grid.values[nearest] - self.fit.mean, 0)
+        bulk = np.exp2(self.log2_tpm.loc[[line]].to_numpy()) - 1
+        logged = np.full(self.log2_tpm.shape[1], np.nan)
+        logged[present] = np.log1p(linear / np.maximum(linear.sum(1, keepdims=True), 1e-9) * 1e4).mean(0)
+        places = [self.log2_tpm.columns.get_indexer(genes) for genes in self.targets]
+        targets = [-np.nanmean(logged[p]) if np.isfinite(logged[p]).any() else 0.0 for p in places]
+        return {
+            "bulk": self.deviation(bulk, None, self.plainly)[0][0],
+            "sums of single cells": of_sums[0],
+            "sums of ten cells": self.deviation(linear[:10].sum(0, keepdims=True), present, reader)[0][0],
+            "single cells, averaged": np.nanmean(self.deviation(linear[:300], present, reader)[0], axis=0),
+            "sums, read as thinned bulk": self.deviation(sums, present, self.plainly)[0][0],
+            "nearest line": known,
+            "expression of targets": np.array(targets),
         }
-        if line in log2_tpm.index:
-            bulk = (np.exp2(log2_tpm.loc[[line]].to_numpy()) - 1) * 1e6
-            guesses["bulk"] = deviation(bulk, None, plainly)[0]
-        real = truth.loc[line].to_numpy()
-        row = {"set": name, "line": named[line], "cells": len(linear), "drugs": int(np.isfinite(real).sum())}
-        for what, guess in guesses.items():
-            row[what] = correlation(real, guess)
-            by_line[what].setdefault(line, []).append(guess)
+
+
+def transfer(data: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Lines left out of the fit, predicted from single cells and from bulk; per line, and summarised."""
+    left = _Left(data)
+    named = source.lines(left.log2_tpm.index, data).set_index("line")["name"]
+    rows, by_line = [], {}
+    for name, line, present, linear in left.found:
+        if line not in left.truth.index:
+            continue
+        real = left.truth.loc[line].to_numpy()
+        row = {"set": name, "line": named[line], "cells": len(linear), "counts": float(np.median(linear.sum(1)))}
+        for what, guess in left.guesses(name, line, present, linear).items():
+            row[what] = correlation(real, guess) if np.ptp(guess) else np.nan
+            by_line.setdefault((what, study(name) == "breast"), {}).setdefault(line, []).append(guess)
         rows.append(row)
-    lines = sorted(by_line["bulk"])  # only lines that have all
     summary = []
-    for what, guesses in by_line.items():
-        guess = np.array([np.mean(guesses[line], axis=0) for line in lines])
-        real = truth.loc[lines].to_numpy()
-        spearman = [
-            stats.spearmanr(real[seen, i], guess[seen, i]).statistic
-            for i in range(real.shape[1])
-            if (seen := np.isfinite(real[:, i])).sum() >= 5
-        ]
-        summary.append(
-            {
-                "predicted from": what,
-                "lines": len(lines),
-                "drugs": len(spearman),
-                "Spearman per drug": float(np.nanmean(spearman)),
-                "±": float(np.nanstd(spearman) / np.sqrt(len(spearman))),
-                "Pearson of deviations": correlation(real.ravel(), guess.ravel()),
-                "RMSE": float(np.sqrt(np.nanmean((real - guess) ** 2))),
-            }
-        )
-    real = truth.loc[lines].to_numpy()
-    nothing = {"predicted from": "drug mean", "lines": len(lines), "drugs": summary[0]["drugs"]}
-    nothing |= {
-        "Spearman per drug": 0.0,
-        "Pearson of deviations": 0.0,
-        "RMSE": float(np.sqrt(np.nanmean(real**2))),
+    for label, which in (("all", (True, False)), ("27 breast lines", (True,)), ("others", (False,))):
+        for what in SOURCES:
+            merged: dict[str, list[np.ndarray]] = {}
+            for is_breast in which:
+                for line, guesses in by_line[what, is_breast].items():
+                    merged.setdefault(line, []).extend(guesses)
+            lines = sorted(merged)
+            guess = np.array([np.mean(merged[line], axis=0) for line in lines])
+            summary.append({"lines": f"{label} ({len(lines)})", "predicted from": what} | _agree(left.truth.loc[lines].to_numpy(), guess))
+    return pd.DataFrame(rows), pd.DataFrame(summary)
+
+
+def _agree(real: np.ndarray, guess: np.ndarray) -> dict[str, float]:
+    """Spearman per drug over lines, its 90 % interval over lines drawn again, and Pearson over all pairs."""
+    generator, n = np.random.default_rng(0), len(real)
+    drawn = [_spearman(real[rows], guess[rows]) for rows in generator.integers(n, size=(100, n))]
+    low, high = np.nanquantile(drawn, [0.05, 0.95])
+    return {
+        "Spearman per drug": _spearman(real, guess),
+        "low": float(low),
+        "high": float(high),
+        "Pearson of deviations": correlation(real.ravel(), guess.ravel()),
     }
-    return pd.DataFrame(rows), pd.DataFrame([nothing, *summary])
+
+
+def _spearman(real: np.ndarray, guess: np.ndarray) -> float:
+    """Mean over drugs of the rank correlation over lines; a constant guess counts as 0."""
+    found = []
+    for i in range(real.shape[1]):
+        seen = np.isfinite(real[:, i])
+        if seen.sum() >= 5 and np.ptp(real[seen, i]):
+            ranks = [stats.rankdata(values[seen, i]) for values in (real, guess)]
+            found.append(np.corrcoef(*ranks)[0, 1] if np.ptp(guess[seen, i]) else 0.0)
+    return float(np.mean(found))
 
 
 def correlation(real: np.ndarray, guess: np.ndarray) -> float:
@@ -182,14 +220,15 @@ def applicability(data: Path) -> pd.DataFrame:
     """Applicability of cell types with 20 cells or more, each added up, and of single cells: above 1 is outside."""
     rows = []
     paths = [*sorted((data / "corpus").glob("*.h5ad")), *sorted((data / "benchmarks").glob("*.h5ad"))]
-    for path in [*paths, data / "drug" / "single_cell" / "pc9_erlotinib_gse149383.h5ad"]:
+    singles = data / "drug" / "single_cell"
+    for path in [*paths, singles / "pc9_erlotinib_gse149383.h5ad", singles / "breast_lines_gambardella.h5ad"]:
         cells = ad.read_h5ad(path)
         cells.raw = None
         label = cells.obs["malignant"].astype(str)
         for value, kind in (("True", "cancer"), ("False", "normal")):
             here = cells[(label == value).to_numpy()].copy()
             types = here.obs["cell_type"].astype(str)
-            here = here[types.map(types.value_counts()).to_numpy() >= 20].copy()
+            here = here[(types.map(types.value_counts()).to_numpy() >= 20) & (types != "NA").to_numpy()].copy()
             if not here.n_obs:
                 continue
             here.X = here.X.astype(np.float32)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import _drug_data as source
 import numpy as np
 import pandas as pd
 from scipy import stats
-from sklearn.model_selection import GroupKFold
+from sklearn.model_selection import GroupKFold, KFold
 
 from scellm.drugs import structure_kernel
 from scellm.drugs._names import shared_targets
@@ -44,15 +44,20 @@ class Problem:
     """(D,) name of the screen."""
 
 
-def problem(table: pd.DataFrame, is_test: np.ndarray, is_train: np.ndarray) -> Problem:
-    """The problem of a table of `line`, `drug`, `ln_ic50`.
+def problem(
+    table: pd.DataFrame,
+    is_test: np.ndarray,
+    is_train: np.ndarray,
+    expression: pd.DataFrame | None = None,
+) -> Problem:
+    """The problem of a table of `line`, `drug`, `ln_ic50`, lines read by `expression` (`None`: of the shipped model).
 
     Ids of one compound (first block of the InChIKey) are one drug, and a training pair of a line and compound that is
     tested goes.
     """
-    expression = source.expression()
+    expression = source.expression() if expression is None else expression
     catalogue = source.drugs()
-    key = catalogue["inchikey"].str[:14].where(catalogue["inchikey"] != "", catalogue["drug"])
+    key = source.compounds(catalogue)
     first = key.drop_duplicates().index
     compound = pd.Series(first, index=key[first].to_numpy())
     table = table.assign(drug=compound[key[table["drug"]].to_numpy()].to_numpy())
@@ -82,105 +87,50 @@ def problem(table: pd.DataFrame, is_test: np.ndarray, is_train: np.ndarray) -> P
     )
 
 
-def widened(task: Problem, data: Path = source.DATA) -> Problem:
-    """The same test pairs, and to learn from also the drugs of GDSC1 and GDSC2 that the table lacks.
-
-    As in the shipped model. Nothing is added of lines without training pairs, nor of a compound that the table has under
-    any id, name or synonym.
-    """
-    catalogue = source.drugs(data)
-    taken = set(task.drugs["drug"])
-    plain = _spellings(catalogue)
-    structure = catalogue["inchikey"].str[:14]
-    known_names = set().union(*plain[task.drugs["drug"]])
-    known_structures = set(structure[task.drugs["drug"]]) - {""}
-    lines, added = task.lines[task.measured.any(1)], []
-    for screen, name in (("GDSC2", "GDSC2_oncoPredict"), ("GDSC1", "GDSC1_v17_gdsctools")):
-        more = source.responses(name, data)
-        for drug, part in more.groupby("drug", observed=True):
-            if drug in taken or plain[drug] & known_names or structure[drug] in known_structures:
-                continue
-            known_names |= plain[drug]
-            known_structures |= {structure[drug]} - {""}
-            added.append((drug, screen, part[part["line"].isin(lines)]))
-    drugs = pd.concat([task.drugs, catalogue.loc[[drug for drug, _, _ in added]]], ignore_index=True)
-    values, measured = (np.zeros((len(task.lines), len(added)), dtype=kind) for kind in (float, bool))
-    for column, (_, _, part) in enumerate(added):
-        mean = part.groupby("line", observed=True)["ln_ic50"].mean()
-        rows = task.lines.get_indexer(mean.index)
-        values[rows, column], measured[rows, column] = mean, True
-    bits, numbers, _, _ = structures(drugs["smiles"].tolist())
-    return replace(
-        task,
-        drugs=drugs,
-        bits=bits,
-        structure=structure_kernel((bits, numbers), (bits, numbers)),
-        action=shared_targets(drugs).astype(np.float64),
-        values=np.hstack([task.values, values]),
-        measured=np.hstack([task.measured, measured]),
-        screens=np.array(["GDSC2"] * len(task.drugs) + [screen for _, screen, _ in added]),
-    )
+SMALL = "618 genes"
+"""Ends the names of splits whose lines are read by the genes of the model before this one."""
 
 
-def _spellings(catalogue: pd.DataFrame) -> pd.Series:
-    """Names and synonyms of each drug without case and punctuation, as sets."""
-    texts = catalogue["name"] + "," + catalogue["synonyms"]
-    return texts.map(
-        lambda text: {"".join(filter(str.isalnum, part.casefold())) for part in text.split(",")} - {""}
-    )
-
-
-def splits(data: Path = source.DATA, *, validation: bool = False) -> Iterator[tuple[str, list[Problem]]]:
+def splits(data: Path = source.DATA) -> Iterator[tuple[str, list[Problem]]]:
     """Name and problems (folds, whose predictions are pooled) of every split.
 
-    `validation` tests on the validation part of the published splits instead: for choices.
+    Responses of GDSC2 in its later release, one id a compound; the last two splits are also read by the 618 genes of CCLE.
     """
-    table = source.gdsc2(data)
-    part = "val" if validation else "test"
-    for name, column in (
-        ("random pairs", "split_random"),
-        ("unseen lines", "split_cell"),
-        ("unseen drugs", "split_drug"),
-    ):
-        where = table[column]
-        yield name, [problem(table, (where == part).to_numpy(), (where == "train").to_numpy())]
-    if validation:
-        return
-    new_line, new_drug = ((table[f"split_{what}"] == "test").to_numpy() for what in ("cell", "drug"))
-    yield "unseen lines and drugs", [problem(table, new_line & new_drug, ~new_line & ~new_drug)]
-    drug_folds = GroupKFold(5, shuffle=True, random_state=0).split(table, groups=table["drug"])
-    yield (
-        "unseen drugs, all in five folds",
-        [problem(table, _mask(len(table), test), _mask(len(table), train)) for train, test in drug_folds],
-    )
-    line_folds = GroupKFold(5, shuffle=True, random_state=0).split(table, groups=table["line"])
-    yield (
-        "unseen lines, all in five folds",
-        [problem(table, _mask(len(table), test), _mask(len(table), train)) for train, test in line_folds],
-    )
-    tissue = source.lines(pd.Index(table["line"].unique()), data).set_index("line")["tissue"]
-    groups = tissue[table["line"]].to_numpy()
-    folds = GroupKFold(5).split(table, groups=groups)
-    yield (
-        "unseen tissues",
-        [problem(table, _mask(len(table), test), _mask(len(table), train)) for train, test in folds],
-    )
-    for name, scheme in (
-        ("DeepCDR, fixed 95/5", "deepcdr_fixed_95_5"),
-        ("DeepCDR, unseen lines", "tuning_cell_out"),
-        ("DeepCDR, unseen drugs", "tuning_drug_out"),
-    ):
-        table = pd.read_parquet(data / "drug" / "splits_deepcdr.parquet")
-        table = table[(table["scheme"] == scheme) & table["cell_line_id"].isin(source.expression(data).index)]
-        table = table.rename(columns={"cell_line_id": "line", "drug_id": "drug"}).dropna(subset=["drug"])
-        table = table.reset_index(drop=True)
-        is_test = (table["split"] == "test").to_numpy()
-        if name.endswith("drugs"):  # the published split holds compounds on both sides under two ids
-            key = source.drugs(data)["inchikey"].str[:14]
-            leaking = table["drug"].map(key).isin(set(table["drug"][is_test].map(key)) - {""}).to_numpy()
-            yield name, [problem(table, is_test, (table["split"] == "train").to_numpy() & ~leaking)]
-        else:
-            yield name, [problem(table, is_test, (table["split"] == "train").to_numpy())]
+    measured = source.full(data)
+    table = measured[measured["screen"] == "GDSC2"].drop(columns="screen").reset_index(drop=True)
+    lines, drugs = table["line"].to_numpy(), table["drug"].to_numpy()
+    compound = source.compounds(source.drugs(data))[drugs].to_numpy()
+    tissue = source.lines(pd.Index(np.unique(lines)), data).set_index("line")["tissue"]
+    by_line = GroupKFold(5, shuffle=True, random_state=0)
+    yield "unseen lines", _folds(table, by_line, lines)
+    yield "unseen tissues", _folds(table, GroupKFold(5), tissue[lines].to_numpy())
+    yield "unseen drugs", _folds(table, GroupKFold(5, shuffle=True, random_state=0), compound)
+    yield "random pairs", _folds(table, KFold(10, shuffle=True, random_state=0), lines, only=1)
+    small = source.ccle(data)
+    both = table[table["line"].isin(small.index)].reset_index(drop=True)
+    lines = both["line"].to_numpy()
+    groups = {
+        "unseen lines, those of CCLE": (by_line, lines),
+        "unseen tissues, those of CCLE": (GroupKFold(5), tissue[lines].to_numpy()),
+    }
+    for name, (folds, of_lines) in groups.items():
+        yield name, _folds(both, folds, of_lines)
+        yield f"{name}, {SMALL}", _folds(both, folds, of_lines, expression=small)
+
+
+def _folds(
+    table: pd.DataFrame,
+    folds: GroupKFold | KFold,
+    groups: np.ndarray,
+    *,
+    only: int | None = None,
+    expression: pd.DataFrame | None = None,
+) -> list[Problem]:
+    """The problems of a division of a table, or of its first `only` parts."""
+    parts = list(folds.split(table, groups=groups))[:only]
+    return [
+        problem(table, _mask(len(table), test), _mask(len(table), train), expression) for train, test in parts
+    ]
 
 
 def _mask(n: int, where: np.ndarray) -> np.ndarray:

@@ -24,7 +24,8 @@ def model(screen):
 
 def predict(model, log2_tpm):
     values = (np.exp2(log2_tpm[model.vocabulary.symbols].to_numpy()) - 1) * 1e6
-    return model.predict(model.projector().project(values)[0], model.panel(np.arange(len(model.drugs))))
+    similarity, panel = model.projector().project(values)[0], model.panel(np.arange(len(model.drugs)))
+    return model.predict(similarity, panel), model.uncertainty(similarity)[:, None] * panel.std_unit
 
 
 def test_new_lines_are_predicted_better_than_by_the_mean(screen, model):
@@ -203,7 +204,7 @@ def test_a_platform_changes_what_cells_mean_and_not_bulk(screen, model):
     aware = fit_drug_response(log2_tpm, responses, drugs, config=CONFIG, platform=platform_of(log2_tpm))
     assert (aware.drugs["pearson"] > 0.4).all()
     np.testing.assert_array_equal(aware.tensors["response"], model.tensors["response"])
-    assert np.abs(aware.tensors["gram"].astype(float) - model.tensors["gram"]).max() > 1e-3
+    assert np.abs(aware.tensors["noise"] - model.tensors["noise"]).max() > 1e-3
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,19 @@ def test_grid_is_solved_as_the_dense_process(rng):
     assert (weights[~measured] == 0).all()
 
 
+def test_a_preconditioner_gives_the_same_weights_in_fewer_steps(rng):
+    parts = [(covariance(rng, 30), 20 * np.ones((12, 12))), (covariance(rng, 30), covariance(rng, 12))]
+    near = parts[1][0], parts[0][1] + parts[1][1]
+    measured = rng.random((30, 12)) < 0.8
+    values = rng.normal(size=(30, 12))
+    plain = kron_cg(values, measured, parts, noise=1.0, tolerance=1e-9)
+    found = kron_cg(values, measured, parts, noise=1.0, near=near, tolerance=1e-9)
+    np.testing.assert_allclose(found, plain, rtol=1e-4, atol=1e-4)
+    with pytest.raises(RuntimeError, match="not solved in 100 steps"):
+        kron_cg(values, measured, parts, noise=1.0, tolerance=1e-9, max_steps=100)
+    kron_cg(values, measured, parts, noise=1.0, near=near, tolerance=1e-9, max_steps=100)
+
+
 def test_values_that_were_not_measured_do_not_matter(rng):
     parts = [(covariance(rng, 4), covariance(rng, 3))]
     values = rng.normal(size=(4, 3))

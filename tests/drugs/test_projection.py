@@ -5,7 +5,7 @@ import pytest
 
 import scellm
 from scellm.drugs._fit_projection import fit_projector
-from scellm.drugs._profiles import DEEP, DEPTHS, Platform, downsample, pack_symmetric, unpack_symmetric
+from scellm.drugs._profiles import DEEP, DEPTHS, Platform, downsample
 from scellm.drugs._projection import CellLineProjector
 
 
@@ -25,11 +25,10 @@ def linear(log2_tpm: np.ndarray) -> np.ndarray:
 
 def test_a_bulk_profile_is_its_own_line(statistics, log2_tpm):
     reader = CellLineProjector(statistics)
-    similarity, _, depth = reader.project(linear(log2_tpm) * 1e6)
+    similarity, _, depth = reader.project(linear(log2_tpm), np.ones(48, dtype=bool))
     assert (similarity.argmax(1) == np.arange(48)).all()
-    is_bulk = depth >= DEEP  # others lack the barely expressed genes that tell bulk from counts
-    assert is_bulk.sum() > 10
-    np.testing.assert_allclose(similarity[is_bulk], reader.kernel_similarity[is_bulk], atol=2e-3)
+    np.testing.assert_allclose(similarity, reader.kernel_similarity, atol=2e-3)
+    assert (depth >= DEEP).any()  # others lack the barely expressed genes that tell bulk from counts
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4], ids="times{:g}".format)
@@ -124,14 +123,8 @@ def test_a_cell_without_counts_is_unknown(statistics, log2_tpm):
     assert depth[1] == 0
 
 
-def test_triangles_are_packed_without_loss():
-    matrix = np.arange(25.0).reshape(5, 5)
-    symmetric = matrix + matrix.T
-    np.testing.assert_array_equal(unpack_symmetric(pack_symmetric(symmetric), 5), symmetric)
-
-
 def test_the_statistics_hold_no_profiles(statistics):
     assert {
-        key: value.shape[0] for key, value in statistics.items() if value.ndim and value.shape[0] == 48
+        key: value.shape[0] for key, value in statistics.items() if value.ndim > 1 and value.shape[0] == 48
     } == {"line_vectors": 48}
-    assert statistics["gram"].shape == (len(DEPTHS), 200 * 201 // 2)
+    assert statistics["gain"].shape == statistics["noise"].shape == (len(DEPTHS), 200)

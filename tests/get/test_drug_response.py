@@ -13,11 +13,13 @@ def cells() -> AnnData:
     adata = AnnData(np.zeros((4, 1), dtype=np.float32))
     adata.obs["cluster"] = pd.Categorical(["a", "a", "b", None])
     adata.obsm["drug_response"] = np.arange(8, dtype=np.float32).reshape(4, 2)
-    adata.obsm["drug_response_std"] = np.ones((4, 2), dtype=np.float32)
+    adata.obs["drug_response_uncertainty"] = np.array([1, 3, 1, 1], dtype=np.float32)
     adata.obs["drug_response_applicability"] = np.array([0.2, 0.4, 0.6, 0.8], dtype=np.float32)
     names = np.array(["x", "y"])
     adata.uns["drug_response"] = {"drugs": names, "drug_class": names, "target": names, "groupby": ""} | {
-        "pearson": np.array([0.5, 0.6])
+        "pearson": np.array([0.5, 0.6]),
+        "std_unit": np.array([0.5, 2.0]),
+        "std_extra": np.array([0.0, 1.5]),
     }
     return adata
 
@@ -27,6 +29,7 @@ def test_a_row_for_each_cell_and_drug(cells):
     assert len(table) == 8
     assert table.loc[(table["cell"] == "2") & (table["drug"] == "y"), "ln_ic50"].item() == 5
     assert table["pearson"].tolist()[:2] == [0.5, 0.6]
+    assert table["std"].tolist()[:4] == [0.5, 2.5, 1.5, np.sqrt(38.25)]
 
 
 def test_groups_are_averaged_and_cells_without_one_left_out(cells):

@@ -27,7 +27,7 @@ def filled(values, std, applicability, *, drugs=DRUGS, classes=CLASSES, groupby=
     adata = ad.AnnData(obs=obs)
     adata.obsm["X_umap"] = np.random.default_rng(0).normal(size=(n_obs, 2)).astype(np.float32)
     adata.obsm[KEY] = np.asarray(values, dtype=np.float32)
-    adata.obsm[f"{KEY}_std"] = np.asarray(std, dtype=np.float32)
+    adata.obs[f"{KEY}_uncertainty"] = np.float32(1)
     adata.obs[f"{KEY}_applicability"] = np.asarray(applicability, dtype=np.float32)
     adata.uns[KEY] = {
         "scellm_version": "0",
@@ -36,6 +36,7 @@ def filled(values, std, applicability, *, drugs=DRUGS, classes=CLASSES, groupby=
         "drug_class": np.array(classes, dtype=object),
         "target": np.array([""] * len(drugs), dtype=object),
         "units": "ln uM",
+        "std_unit": np.nan_to_num(np.asarray(std, dtype=np.float32)).max(0),
         "groupby": groupby,
     }
     return adata
@@ -121,7 +122,7 @@ def test_heatmap_colours_are_those_of_group_means(adata):
 def test_less_certain_is_paler(adata):
     """A standard deviation twice the smallest leaves half of the colour, mixed with white."""
     before = colour_of(draw(adata, groupby="group"), "NK", "Lapatinib")  # std 1, the surest has 0.5
-    adata.obsm[f"{KEY}_std"][:] = 0.5
+    adata.uns[KEY]["std_unit"][:] = 0.5
     full = colour_of(draw(adata, groupby="group"), "NK", "Lapatinib")
     np.testing.assert_allclose(before, 1 - 0.5 * (1 - full), atol=1e-6)
 
@@ -395,7 +396,7 @@ def test_results_read_from_a_file_are_drawn_the_same(adata, tmp_path, suffix):
 
 def test_nothing_is_predictable(adata):
     adata.obsm[KEY][:] = np.nan
-    adata.obsm[f"{KEY}_std"][:] = np.nan
+    adata.obs[f"{KEY}_uncertainty"] = np.nan
     for kind in ("heatmap", "dotplot", "umap", "violin"):
         draw(adata, groupby="group", kind=kind)
 

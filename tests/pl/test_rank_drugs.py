@@ -38,7 +38,7 @@ def adata():
         "groupby": "group",
         "reference": "rest",
         "sample_key": "donor",
-        "resampled": "samples",
+        "replicates": "samples",
         "key": "drug_response",
     }
     return adata
@@ -97,7 +97,7 @@ def test_units_reference_and_what_the_interval_is(adata):
     assert "difference of ln IC50 from other cells, ln µM: lower = more sensitive" in text
     assert "95 % interval over samples, error of the model not included; * adjusted p < 0.05" in text
     record = adata.uns["rank_drugs"]
-    record |= {"reference": "NK", "resampled": "cells", "p_adjusted": np.full((2, 4), np.nan)}
+    record |= {"reference": "NK", "replicates": "cells", "p_adjusted": np.full((2, 4), np.nan)}
     (ax,) = draw(adata, groups="B/plasma")
     assert "from NK" in ax.get_xlabel()
     assert "interval over cells" in ax.get_xlabel()
