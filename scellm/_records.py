@@ -39,15 +39,14 @@ class Record:
         if not isinstance(stored, Mapping) or not needed <= set(stored):
             return None
         lists = {one.name for one in fields(cls) if str(one.type).startswith("list")}
-        return cls(
-            **{
-                one.name: [str(text) for text in np.atleast_1d(stored[one.name])]
-                if one.name in lists
-                else stored[one.name]
-                for one in fields(cls)
-                if one.name in stored
-            }
-        )
+        values: dict[str, Any] = {
+            one.name: [str(text) for text in np.atleast_1d(stored[one.name])]
+            if one.name in lists
+            else stored[one.name]
+            for one in fields(cls)
+            if one.name in stored
+        }
+        return cls(**values)
 
 
 @dataclass(frozen=True, kw_only=True)
