@@ -1,0 +1,29 @@
+"""Which cells are malignant: copy number along the genome, clones, and both kinds of evidence in one. Arrays in, arrays out."""
+
+from ._aneuploidy import Coherence, coherence
+from ._arms import arm_table
+from ._evidence import CALLS, Combination, call, combine
+from ._genome import Genome, Segments, load_genome, make_segments
+from ._infer import CopyNumber, infer_copy_number
+from ._panel import Panel, load_panel
+from ._profile import profile_windows, window_profile
+
+__all__ = [
+    "CALLS",
+    "Coherence",
+    "Combination",
+    "CopyNumber",
+    "Genome",
+    "Panel",
+    "Segments",
+    "arm_table",
+    "call",
+    "coherence",
+    "combine",
+    "infer_copy_number",
+    "load_genome",
+    "load_panel",
+    "make_segments",
+    "profile_windows",
+    "window_profile",
+]
