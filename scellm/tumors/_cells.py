@@ -74,9 +74,9 @@ def clone_share(scores: np.ndarray, information: np.ndarray, shift: np.ndarray) 
     return (centered * scores).sum(axis=1) / np.maximum(precision, 1e-9), precision
 
 
-SHARES = {True: np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.98]), False: np.array([0.002, 0.01, 0.03, 0.1, 0.2, 0.3])}
+SHARES = {True: np.array([0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.98]), False: np.array([0.002, 0.01, 0.03, 0.1, 0.2, 0.3])}
 """Shares of clonal cells that are tried in a group that is aneuploid, and in others."""
-PRIOR = {True: 4.0, False: -10.0}
+PRIOR = {True: 6.0, False: -10.0}
 """Slope of the log prior of these shares: most groups are of one kind."""
 
 

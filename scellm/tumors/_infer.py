@@ -17,13 +17,17 @@ FEWEST_GENES = 1_000
 FEWEST_SEGMENTS = 15
 FEWEST_NORMAL = 20
 """Normal cells of the sample from which they are the reference."""
+FEW_NORMAL = 100
+"""Normal cells of the sample below which the panel is asked as well."""
 LEAST_EXPRESSION = 0.1
 """Counts per 10,000, mean over cells, from which a gene is read."""
 PANEL_SHARE = 0.9
 """Share of the panel's profiles that must have measured a gene."""
 DROPPED = 10.0
 """Log likelihood ratio against the panel from which cells thought normal are not taken as reference."""
-SMALLEST_GROUP = 5
+LEAST_SHARE = 0.15
+"""Share of a group that must be thought normal for its normal cells to be taken as reference."""
+SMALLEST_GROUP = 8
 ROUNDS = 2
 LARGEST_LOG_ODDS = 20.0
 LEAST_NOISE = 1.5
@@ -128,25 +132,28 @@ class _Sample:
     def choose_reference(self, is_normal: np.ndarray, clusters: np.ndarray) -> tuple[np.ndarray, str]:
         """Normal cells of the sample that are not aneuploid against the panel, or none where these are too few."""
         chosen = is_normal & (self.totals > 0)
-        if chosen.sum() < FEWEST_NORMAL:
-            return np.zeros(len(chosen), dtype=bool), "panel"
         for cluster in np.unique(clusters):
             rows = (clusters == cluster) & chosen
-            if rows.sum() >= SMALLEST_GROUP and self.against_panel(rows).statistic > DROPPED:
+            if rows.sum() < LEAST_SHARE * (clusters == cluster).sum():  # a few odd cells of a tumor
+                chosen[rows] = False
+            elif rows.sum() >= SMALLEST_GROUP and self.against_panel(rows).statistic > DROPPED:
                 chosen[rows] = False
         if chosen.sum() < FEWEST_NORMAL:
             return np.zeros(len(chosen), dtype=bool), "panel"
         return chosen, "sample"
 
     def test(self, rows: np.ndarray, is_reference: np.ndarray, normal: np.ndarray | None) -> Coherence:
-        """A group against the reference; one made of reference cells must differ from the panel as well."""
+        """A group against the reference and, where that is small, the panel; one of reference cells must differ from both."""
         if normal is None:
             return self.against_panel(rows)
         found = coherence(self.pooled(rows), normal, self.segments, self.directions)
-        if found.statistic > THRESHOLD and is_reference[rows].mean() > 0.5:
-            other = self.against_panel(rows)
-            found = other if other.statistic < found.statistic else found
-        return found
+        if is_reference[rows].mean() > 0.5:
+            pick = min
+        elif is_reference.sum() < FEW_NORMAL:
+            pick = max
+        else:
+            return found
+        return pick(found, self.against_panel(rows), key=lambda test: test.statistic)
 
     def infer(self, clusters: np.ndarray, is_reference: np.ndarray, kind: str, rng: int) -> CopyNumber:
         """Test groups, score cells, and do so again with groups split by their scores."""
@@ -263,3 +270,23 @@ def _nothing(n: int, segments: Segments) -> CopyNumber:
         statistic=zeros.copy(),
         normal=np.zeros(len(segments.genes)),
     )
+
+
+def normal_fractions(counts: sp.csr_array, copies: CopyNumber, panel: Panel, genes: np.ndarray) -> np.ndarray:
+    """What the normal cells of a sample express of some genes, or where it has none those of the panel, (Q,).
+
+    Parameters
+    ----------
+    counts
+        (n, Q) linear expression of `genes`.
+    copies
+        What was found of the sample.
+    panel
+        Normal profiles.
+    genes
+        (Q,) positions in the genome.
+    """
+    totals = np.asarray(counts.sum(axis=1)).ravel()
+    if copies.is_reference.any():
+        return _pooled(counts, totals, copies.is_reference)
+    return panel.nearest(_pooled(counts, totals, totals > 0)[None], genes)[0]
