@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-STRONGEST = 0.4
+STRONGEST = 0.6
 """Log ratio at the ends of the colors: that of one copy more."""
 SMALLEST_GROUP = 0.012
 """Part of the height below which a group is not named."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-THRESHOLDS = (0.2, 0.8)
+THRESHOLDS = (0.35, 0.8)
 
 
 def malignancy(

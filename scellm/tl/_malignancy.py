@@ -110,7 +110,7 @@ def malignancy(
         Probability that the cell is malignant, calibrated for as many malignant cells as normal ones; NaN for cells
         that express no vocabulary gene.
     `adata.obs[f"{key_added}_call"]` : categorical
-        "malignant" from a probability of 0.8 (0.98 where copy number cannot be read), "normal" up to 0.2, else "undecided".
+        "malignant" from a probability of 0.8 (0.98 where copy number cannot be read), "normal" up to 0.35, else "undecided".
     `adata.obs[f"{key_added}_expression"]` : column of float32
         Probability from the head alone.
     `adata.obs[f"{key_added}_copy_number"]` : column of float32

@@ -10,7 +10,7 @@ from scipy.special import expit
 from ._infer import CopyNumber
 
 CALLS = ("malignant", "normal", "undecided")
-LEAST_MALIGNANT, MOST_NORMAL = 0.8, 0.2
+LEAST_MALIGNANT, MOST_NORMAL = 0.8, 0.35
 """Probabilities from which a cell is called; between them it is undecided."""
 ALONE_MALIGNANT = 0.98
 """The same where copy number cannot be read: the head alone calls too many normal cells malignant."""

@@ -251,8 +251,8 @@ def _split(groups: np.ndarray, is_clonal: np.ndarray) -> np.ndarray:
 
 def _pooled(counts: sp.csr_array, totals: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Fractions of the counts of some cells, each weighing as its believed counts."""
-    weights = np.where(rows & (totals > 0), effective_totals(totals) / np.maximum(totals, 1e-12), 0)
-    pooled = counts.T @ weights
+    chosen = np.flatnonzero(rows & (totals > 0))
+    pooled = counts[chosen].T @ (effective_totals(totals[chosen]) / totals[chosen])
     return pooled / max(pooled.sum(), 1e-12)
 
 

@@ -18,7 +18,7 @@ from scellm.tl._malignancy_samples import Cells as SampleCells
 from scellm.tl._malignancy_samples import _copies, is_normal_type, read_counts, read_types
 from scellm.tumors import CopyNumber, load_panel
 
-MOST = 2000
+MOST = 1200
 """Cells of one dataset."""
 MOST_TRAINING = 150
 """Cells of one study and class that the head is trained on."""
@@ -99,6 +99,8 @@ def classes(adata: ad.AnnData, name: str, types: np.ndarray, is_normal: np.ndarr
         truth[kinds == "Epithelial cells"] = 1  # of the tumor itself, T34
     if name == "melanoma_tirosh_mini":
         truth = np.where(kinds != "NA", 0, np.where(types == "melanocyte", 1, -1))
+    if name == "breast_lines_gambardella":
+        truth[kinds == "MCF12A"] = -1  # immortalized, with gains and losses, and no tumor: neither
     if name in HEAPS:
         from sklearn.cluster import KMeans
 

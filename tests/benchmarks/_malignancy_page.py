@@ -21,12 +21,13 @@ a study that it has not seen are malignant, and what does it call malignant in h
 
 Every dataset is judged by a head, a calibration and weights of the evidence that were fitted without its study, and
 without its cell lines; sets marked * were never trained on, by the head or the encoder. The encoder and the reference that
-names the normal cells have seen the other sets, without their classes. At most 2,000 cells of a set are used. The threshold of
+names the normal cells have seen the other sets, without their classes. At most 1,200 cells of a set are used. The threshold of
 the test for copy number, the share of normal cells and the bound of the panel were chosen while looking at these sets, so
 that the numbers of copy number are a little too good; it has no weights that were fitted to classes. Where a dataset
 has no labels, its classes are: `copykat_tnbc` and `thyroid_atc2_copykat`, two heaps by 2-means on the embedding, of which the one
 with fewer immune, stromal and endothelial cells counts as malignant; `luad_kim_mini`, the epithelial cells of
-the tumor; `melanoma_tirosh_mini`, unlabeled cells that the reference names melanocytes. `breast_tumour_chung_mini` holds
+the tumor; `melanoma_tirosh_mini`, unlabeled cells that the reference names melanocytes. `MCF12A` among the breast lines is immortalized, has gains and
+losses, and is no tumor: it counts as neither. `breast_tumour_chung_mini` holds
 stromal and immune cells only. All cells of a set are one sample.
 
 - **both**: `tl.malignancy`. **copy number**: its log odds alone. **head**: the head alone. **genes**: logistic regression on
@@ -133,7 +134,7 @@ def page(tables: dict[str, pd.DataFrame], facts: dict[str, Any]) -> Path:
         error=facts["calibration_error"],
         speed=speed_text(facts["speed"]),
         targets=targets(tables, facts),
-    ).replace("{{", "{").replace("}}", "}")
+    )
     shown = {heading: table.fillna("") for heading, table in tables.items()}
     return write("malignancy", "Malignant cells", text, shown, facts)
 
