@@ -49,8 +49,8 @@ def malignancy(
     Examples
     --------
     >>> adata = scellm.datasets.toy_cells(24, n_vars=1950)
-    >>> scellm.tl.malignancy(adata)
-    >>> int(scellm.get.malignancy(adata)["n_cells"].iloc[0])
+    >>> scellm.tl.malignancy(adata, sample_key="donor")
+    >>> int(scellm.get.malignancy(adata)["n_cells"].sum())
     24
     """
     record = adata.uns.get(key)

@@ -140,7 +140,7 @@ def malignancy(
     Examples
     --------
     >>> adata = scellm.datasets.toy_cells(24, n_vars=1950)
-    >>> scellm.tl.malignancy(adata)
+    >>> scellm.tl.malignancy(adata, sample_key="donor")
     >>> adata.obs["scellm_malignant_call"].cat.categories.tolist()
     ['malignant', 'normal', 'undecided']
     """
