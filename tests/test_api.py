@@ -204,11 +204,14 @@ ARGUMENTS = {
     "get.drug_response": lambda model: {"key": "predicted"},
     "get.embedding": lambda model: {"key": "X_pca"},
     "get.gene_importance": lambda model: {"key": "important"},
+    "get.malignancy": lambda model: {"key": "called"},
     "get.rank_drugs": lambda model: {"key": "ranked"},
     "pl.annotation": lambda model: ANNOTATED | {"basis": "X_pca"},
     "pl.confidence": lambda model: ANNOTATED,
     "pl.confusion_matrix": lambda model: ANNOTATED | {"truth": "cell_type"},
+    "pl.copy_number": lambda model: {"key": "called", "show": False},
     "pl.drug_response": lambda model: {"key": "predicted", "show": False},
+    "pl.malignancy": lambda model: {"key": "called", "basis": "X_pca", "show": False},
     "pl.markers_check": lambda model: ANNOTATED | {"markers": ["CD3D", "LYZ"]},
     "pl.rank_drugs": lambda model: {"key": "ranked", "show": False},
     "pl.reliability": lambda model: ANNOTATED | {"truth": "cell_type"},
@@ -240,7 +243,7 @@ ARGUMENTS = {
         "baseline": False,
         "calibrate": False,
     },
-    "tl.malignancy": lambda model: {"model": with_head(model)},
+    "tl.malignancy": lambda model: {"model": with_head(model), "sample_key": "donor"},
     "tl.gene_importance": lambda model: {"groupby": "donor", "model": model, "n_cells": 4, "n_steps": 2},
     "tl.rank_drugs": lambda model: {"groupby": "cell_type", "sample_key": "donor", "key": "predicted"},
 }
@@ -319,6 +322,16 @@ def cells() -> ad.AnnData:
         "groupby": "",
         "spread": np.ones(2),
         **{field: np.array(["EGFR", "MDM2"]) for field in ("drug_class", "target", "smiles", "pearson")},
+    }
+    adata.obs["called"] = adata.obs["called_expression"] = adata.obs["called_copy_number"] = np.linspace(0, 1, 12)
+    adata.obs["called_call"] = ["normal", "malignant"] * 6
+    adata.obs["called_label"] = adata.obs["called_clone"] = "1"
+    adata.obsm["called_profile"] = np.tile(np.linspace(-1, 1, 4, dtype=np.float32), (12, 1))
+    adata.uns["called"] = {
+        "samples": {"sample": np.array([""]), "n_cells": np.array([12])},
+        "arms": {"clone": np.array(["1"]), "arm": np.array(["1p"])},
+        "chromosome": np.array(["1", "1", "2", "2"]),
+        "start": np.arange(4),
     }
     pairs = ("effect", "low", "high", "effect_sd", "p_value", "p_adjusted", "target_expressed", "n_samples")
     adata.uns["ranked"] = {

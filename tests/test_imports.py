@@ -28,6 +28,7 @@ LAYER = {
     "datasets": 2,
     "models": 2,
     "drugs": 3,
+    "tumors": 1.5,
     "annotation": 2.5,
     "train": 3,
     "get": 4,
@@ -56,6 +57,7 @@ FORBIDDEN = {
         "scellm.annotation",
     },  # arrays in, arrays out
     "annotation": {"anndata", "scanpy", "scellm.drugs"},  # arrays in, arrays out
+    "tumors": {"anndata", "scanpy", "torch", "scellm._checks", "scellm._keys", "scellm.data"},  # arrays in, arrays out
     "_keys": {"torch", "anndata", "scanpy"},
 }
 

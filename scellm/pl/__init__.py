@@ -4,7 +4,9 @@ from ._annotation import annotation
 from ._compare import compare
 from ._confidence import confidence
 from ._confusion_matrix import confusion_matrix
+from ._copy_number import copy_number
 from ._drug_response import drug_response
+from ._malignancy import malignancy
 from ._markers_check import markers_check
 from ._rank_drugs import rank_drugs
 from ._reliability import reliability
@@ -15,7 +17,9 @@ __all__ = [
     "compare",
     "confidence",
     "confusion_matrix",
+    "copy_number",
     "drug_response",
+    "malignancy",
     "markers_check",
     "rank_drugs",
     "reliability",

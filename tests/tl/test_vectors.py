@@ -111,11 +111,11 @@ def test_empty_cells_are_refused_also_where_there_is_an_embedding(adata, bag_mod
 
 
 def test_malignancy_says_that_it_took_the_embedding(adata):
-    scellm.tl.malignancy(adata)
+    scellm.tl.malignancy(adata, sample_key="donor")
     assert not adata.uns["scellm_malignant"]["reused"]
     expected = adata.obs["scellm_malignant"].to_numpy()
     scellm.tl.embed(adata)
-    scellm.tl.malignancy(adata)
+    scellm.tl.malignancy(adata, sample_key="donor")
     assert adata.uns["scellm_malignant"]["reused"]
     np.testing.assert_array_equal(adata.obs["scellm_malignant"], expected)
 
