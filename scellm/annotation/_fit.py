@@ -19,6 +19,7 @@ from ..metrics._conformal import (
 from ..metrics._logistic import logistic_regression
 from ._annotator import Annotator, spread_of, unit
 from ._records import REPORTED_ERRORS
+from ._tree import Tree
 
 Method = Literal["auto", "linear", "prototype", "knn"]
 METHODS = ("linear", "prototype", "knn")
@@ -43,6 +44,7 @@ def fit_annotator(
     groups: np.ndarray | None = None,
     space: Literal["embedding", "genes"] = "embedding",
     genes: list[str] | None = None,
+    tree: Tree | None = None,
     rng: int = 0,
 ) -> Annotator:
     """Fit, choose and calibrate by cross-validation, then fit on all cells.
@@ -61,7 +63,7 @@ def fit_annotator(
     groups
         (n,) donors or studies; whole groups are held out, and each weighs the same in the calibration. `None` holds out
         cells.
-    space, genes
+    space, genes, tree
         As in `Annotator`.
     rng
         Seed of the folds and of what is drawn.
@@ -101,6 +103,7 @@ def fit_annotator(
     kept = np.flatnonzero(is_known)
     weights = balance(None if groups is None else groups[kept], len(kept))
     annotator = fit_one(best, vectors, codes, classes, space=space, rng=rng, genes=genes)
+    annotator.tree = tree
     report = calibrate(
         annotator, held_out[best][kept], codes[kept], strange[kept], weights, parts=fold_of[kept]
     )
@@ -154,6 +157,9 @@ def calibrate(
     annotator.temperature = max(least_temperature, fit_temperature(logits, codes, weights))
     probabilities = softmax(logits / annotator.temperature)
     annotator.nonconformity = score_quantiles(nonconformity(probabilities, codes), weights).astype(np.float32)
+    if annotator.tree is not None:
+        wrong = annotator.tree.first_wrong(probabilities, annotator.tree.node_of_class[codes])
+        annotator.path_errors = score_quantiles(wrong, weights).astype(np.float32)
     annotator.n_calibration = len(codes)
     annotator.novelty = score_quantiles(strange, weights).astype(np.float32)
     report: dict[str, Any] = {
