@@ -209,7 +209,7 @@ ARGUMENTS = {
     "pl.confidence": lambda model: ANNOTATED,
     "pl.confusion_matrix": lambda model: ANNOTATED | {"truth": "cell_type"},
     "pl.drug_response": lambda model: {"key": "predicted", "show": False},
-    "pl.markers_check": lambda model: ANNOTATED | {"markers": ["CD3D", "LYZ"]},
+    "pl.markers": lambda model: ANNOTATED | {"markers": ["CD3D", "LYZ"]},
     "pl.rank_drugs": lambda model: {"key": "ranked", "show": False},
     "pl.reliability": lambda model: ANNOTATED | {"truth": "cell_type"},
     "pp.check_input": lambda model: {},

@@ -5,7 +5,7 @@ from ._compare import compare
 from ._confidence import confidence
 from ._confusion_matrix import confusion_matrix
 from ._drug_response import drug_response
-from ._markers_check import markers_check
+from ._markers import markers
 from ._rank_drugs import rank_drugs
 from ._reliability import reliability
 from ._training_history import training_history
@@ -16,7 +16,7 @@ __all__ = [
     "confidence",
     "confusion_matrix",
     "drug_response",
-    "markers_check",
+    "markers",
     "rank_drugs",
     "reliability",
     "training_history",

@@ -127,22 +127,17 @@ def say(record: AnnotationRecord, result: Result, annotator: Annotator, mask: np
             "column, or pass reference= with labelled cells of the same kind."
         )
     elif record.n_novel > MANY_NOVEL * len(result.codes):
-        warn(_novel_text(record))
+        share = record.n_novel / len(result.codes)
+        warn(
+            f"{100 * share:.0f} % of the cells are novel: farther from the reference than its own cells are from each "
+            "other. Another tissue or organism, or a reference that is too uniform. "
+            f"{_closer(record.mode)} novelty_error=None labels them all the same."
+        )
     elif result.shift > LARGE_SHIFT:
         warn(
             f"The cells are {result.shift:.1f} times as far from the reference as its held-out cells: another protocol or "
             "tissue. What is novel was judged beyond that shift, and confidence may be too high. " + _closer(record.mode)
         )
-
-
-def _novel_text(record: AnnotationRecord) -> str:
-    n = max(1, record.n_novel)
-    share = record.summary.partition(" cells")[0].replace(",", "")
-    return (
-        f"{100 * n / int(share):.0f} % of the cells are novel: farther from the reference than its own cells are from each "
-        "other. Another tissue or organism, or a reference that is too uniform. "
-        f"{_closer(record.mode)} novelty_error=None labels them all the same."
-    )
 
 
 def _closer(mode: str) -> str:
