@@ -141,10 +141,9 @@ def calibrate_on_tree(
         "n_held_out": len(nodes),
         **{name: float(x) for name, x in tree_scores(tree, probabilities, nodes, weights).items()},
     }
-    above = tree.above
     for error, found in named.items():
         has = found >= 0
-        right = has & (above[nodes, found] | above[found, nodes])
+        right = has & tree.agrees(found, nodes)
         report[f"named_{error}"] = float(np.average(has, weights=weights))
         report[f"right_{error}"] = float(np.average(right[has], weights=weights[has])) if has.any() else 1.0
     return report

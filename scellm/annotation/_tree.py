@@ -116,7 +116,7 @@ class Tree:
     def first_wrong(self, probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:
         """(n,) probability of the first node on the way down that the truth is not in; 0 if there is none.
 
-        A node below the truth is not wrong: of a cell known as a T cell nobody knows that it is no CD4 T cell.
+        As in `agrees`.
 
         Parameters
         ----------
@@ -126,9 +126,18 @@ class Tree:
             (n,) true node.
         """
         nodes, values = self.chains(probabilities)
-        above = self.above
-        wrong = (nodes >= 0) & ~above[truth[:, None], nodes] & ~above[nodes, truth[:, None]]
+        wrong = (nodes >= 0) & ~self.agrees(nodes, truth[:, None])
         return np.where(wrong, values, 0).max(axis=1, initial=0)
+
+    def agrees(self, nodes: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        """Whether nodes are the truth or an ancestor of it.
+
+        A node below a truth that is no class agrees: of a cell known as a T cell nobody knows that it is no CD4 T cell.
+        """
+        above = self.above
+        is_class = np.zeros(len(self.names), dtype=bool)
+        is_class[self.node_of_class] = True
+        return above[truth, nodes] | (above[nodes, truth] & ~is_class[truth])
 
     def distance(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
         """(n,) edges between two nodes of each row; -1 is the root above all."""

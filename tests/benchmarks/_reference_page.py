@@ -61,12 +61,12 @@ def by_study(
 ) -> pd.DataFrame:
     """One row per study that was left out."""
     tree = annotator.tree
-    above, lineage = tree.above, tree.lineage
+    lineage = tree.lineage
     chain, _ = tree.chains(probabilities)
     hit = (chain == nodes[:, None]).any(axis=1)
     coarse = (chain == lineage[nodes][:, None]).any(axis=1)
     found_at = tree.deepest(probabilities, annotator.least_probability(0.05))
-    right = (found_at >= 0) & (above[nodes, found_at] | above[found_at, nodes])
+    right = (found_at >= 0) & tree.agrees(found_at, nodes)
     rows = []
     for study in np.unique(studies):
         here = studies == study

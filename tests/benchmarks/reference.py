@@ -137,6 +137,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--model", default="scellm-small")
     parser.add_argument("--out", type=Path, help="folder of the model; the shipped one by default")
+    parser.add_argument("--cache", type=Path, help="file that keeps what was left out, so that it is fitted once")
     parser.add_argument("--page", action="store_true", help="write the pages of the documentation too")
     options = parser.parse_args()
     folder = options.out or shipped_folder() / options.model
@@ -152,7 +153,12 @@ def main() -> None:
     nodes = np.array([tree.names.index(name) for name in cells["type"]])
     studies = cells["name"].to_numpy()
 
-    tested, logits, strange = left_out(vectors, nodes, cells, tree)
+    if options.cache and options.cache.exists():
+        tested, logits, strange = (np.load(options.cache)[name] for name in ("tested", "logits", "strange"))
+    else:
+        tested, logits, strange = left_out(vectors, nodes, cells, tree)
+    if options.cache:
+        np.savez(options.cache, tested=tested, logits=logits, strange=strange)
     annotator = fit_on_tree(vectors, nodes, tree, groups=studies, max_exemplars=N_EXEMPLARS)
     weights = balance(studies[tested], len(tested))
     report = calibrate_on_tree(annotator, logits, nodes[tested], strange, weights, studies[tested])
