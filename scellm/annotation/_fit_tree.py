@@ -119,7 +119,10 @@ def calibrate_on_tree(
         raise AssertionError
     allowed = allowed_classes(tree, nodes)
     annotator.temperature = fit_temperature(logits, allowed, weights)
-    wrong = tree.first_wrong(softmax(logits / annotator.temperature), nodes)
+    held_out = softmax(logits / annotator.temperature)
+    inside = (held_out * allowed).sum(axis=1)
+    annotator.nonconformity = score_quantiles(1 - inside, weights).astype(np.float32)
+    wrong = tree.first_wrong(held_out, nodes)
     annotator.path_errors = score_quantiles(wrong, weights).astype(np.float32)
     annotator.n_calibration = len(nodes)
     annotator.novelty = score_quantiles(strange, weights).astype(np.float32)

@@ -244,7 +244,7 @@ def annotate(
     if record and not record.get("reused") and X_SCELLM not in target.obsm:
         target.obsm[X_SCELLM] = embedding
         target.uns[X_SCELLM] = {name: value for name, value in record.items() if name != "reused"}
-    written = make_record(annotator, mode, model, result, thresholds)
+    written = make_record(annotator, mode, model, result, thresholds, embedding)
     written = dataclasses.replace(
         written,
         embedding_reused=bool(record.get("reused", False)),

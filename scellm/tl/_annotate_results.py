@@ -16,7 +16,7 @@ from ..annotation._annotator import Annotator
 from ..annotation._decide import AS_LIKELY_AS_NOT, NOVEL, UNASSIGNED, Result, Thresholds
 from ..annotation._records import AnnotationRecord, describe, plain_report
 from ..annotation._restrict import describe_excluded, guess_tissue
-from ..annotation._verdict import doubts_of
+from ..annotation._verdict import fit_of
 from ..models import CellLM
 from ._read_labels import RESERVED
 
@@ -76,13 +76,19 @@ def write_labels(adata: AnnData, key: str, annotator: Annotator, result: Result)
 
 
 def make_record(
-    annotator: Annotator, mode: str, model: CellLM, result: Result, limits: Thresholds
+    annotator: Annotator,
+    mode: str,
+    model: CellLM,
+    result: Result,
+    limits: Thresholds,
+    embedding: np.ndarray,
 ) -> AnnotationRecord:
-    """What goes to `uns`."""
+    """What goes to `uns`; `embedding` is that of the cells before any alignment."""
     method = "logistic" if annotator.space == "genes" else annotator.kind
     tree, types = annotator.tree, annotator.facts.get("types") or []
     guess = guess_tissue(annotator, result.unrestricted)
-    doubts = doubts_of(annotator, result) if mode == "pretrained" else []
+    fit = fit_of(annotator, embedding[~result.is_empty], result.unrestricted) if mode == "pretrained" else None
+    doubts = fit.doubts if fit is not None else []
     return AnnotationRecord(
         mode=mode,
         method=method,
