@@ -86,9 +86,9 @@ def make_record(
     """What goes to `uns`; `embedding` is that of the cells before any alignment."""
     method = "logistic" if annotator.space == "genes" else annotator.kind
     tree, types = annotator.tree, annotator.facts.get("types") or []
-    guess = guess_tissue(annotator, result.unrestricted)
     fit = fit_of(annotator, embedding[~result.is_empty], result.unrestricted) if mode == "pretrained" else None
     doubts = fit.doubts if fit is not None else []
+    guess = "" if doubts else guess_tissue(annotator, result.unrestricted)
     return AnnotationRecord(
         mode=mode,
         method=method,
