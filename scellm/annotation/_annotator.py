@@ -259,8 +259,8 @@ class Annotator:
         """(B, K) logarithm of the share of votes; the nearer, the heavier."""
         similarity = self.place(vectors) @ self.exemplars.T
         k = min(self.n_neighbors, len(self.exemplars))
-        nearest = np.argpartition(similarity, -k, axis=1)[:, -k:]
-        distance = 1 - np.take_along_axis(similarity, nearest, axis=1)
+        close, nearest = largest(similarity, k)
+        distance = 1 - close
         weight = 1 / np.maximum(distance, 1e-3)
         rows = np.repeat(np.arange(len(vectors)), k)
         votes = np.zeros((len(vectors), len(self.classes)))
@@ -286,11 +286,17 @@ def nearest(
     k = min(N_NEAREST + skip, len(exemplars))
     skip = min(skip, k - 1)
     similarity = vectors @ exemplars.T
-    index = np.argpartition(similarity, -k, axis=1)[:, -k:]
-    close = np.take_along_axis(similarity, index, axis=1)
-    order = np.argsort(-close, axis=1)[:, skip:]
-    distance = 1 - np.take_along_axis(close, order, axis=1).mean(axis=1)
-    return np.maximum(distance, 0), values[np.take_along_axis(index, order, axis=1)].mean(axis=1)
+    close, index = largest(similarity, k)
+    distance = 1 - close[:, skip:].mean(axis=1)
+    return np.maximum(distance, 0), values[index[:, skip:]].mean(axis=1)
+
+
+def largest(values: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """(n, k) largest values of each row, falling, and their columns; by torch, which is many times faster than numpy."""
+    import torch
+
+    found, index = torch.topk(torch.from_numpy(np.ascontiguousarray(values)), k, dim=1)
+    return found.numpy(), index.numpy()
 
 
 def spread_of(exemplars: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
+from tqdm.auto import tqdm
 
 from ..metrics._calibration import expected_calibration_error, fit_temperature, softmax
 from ..metrics._conformal import (
@@ -31,6 +32,8 @@ MAX_CELLS = 10_000
 """Cells a classifier is fitted on, drawn evenly over classes: more change little and take long (ours)."""
 N_FOLDS = 5
 """Folds of the cross-validation, fewer where there are fewer groups."""
+PROGRESS_FROM = 3_000
+"""Cells from which fitting is shown."""
 MAX_EXEMPLARS = 5_000
 """Cells kept to measure distances to."""
 
@@ -85,13 +88,18 @@ def fit_annotator(
     held_out = {name: np.full((len(codes), len(classes)), -np.inf) for name in candidates}
     strange, fold_of = np.zeros(len(codes)), np.full(len(codes), -1)
     is_known = np.zeros(len(codes), dtype=bool)
-    for number, (train, test) in enumerate(folds(codes, groups, N_FOLDS, rng)):
+    splits = tqdm(
+        list(folds(codes, groups, N_FOLDS, rng)), desc="fit", unit="fold", disable=len(codes) < PROGRESS_FROM
+    )
+    for number, (train, test) in enumerate(splits):
         known = np.isin(codes[test], codes[train])
         is_known[test], fold_of[test] = known, number
+        fitted = None
         for name in candidates:
-            fitted = fit_one(name, vectors[train], codes[train], classes, space=space)
+            fitted = fit_one(name, vectors[train], codes[train], classes, space=space, like=fitted)
             held_out[name][test] = fitted.logits(vectors[test])
-        strange[test] = fitted.outlier_score(vectors[test])
+        if fitted is not None:
+            strange[test] = fitted.outlier_score(vectors[test])
     if not is_known.any():
         msg = "Every class is in one group alone, so none can be held out: leave val_by out, or name a finer column."
         raise ValueError(msg)
@@ -217,8 +225,12 @@ def fit_one(
     genes: list[str] | None = None,
     max_exemplars: int = MAX_EXEMPLARS,
     rng: int = 0,
+    like: Annotator | None = None,
 ) -> Annotator:
-    """One classifier, not calibrated. Classes without cells have the score -inf (linear, prototype)."""
+    """One classifier, not calibrated. Classes without cells have the score -inf (linear, prototype).
+
+    `like` is one of another kind that was fitted to the same cells: its exemplars are taken.
+    """
     n_classes, n_features = len(classes), vectors.shape[1]
     annotator = Annotator(
         classes=list(classes),
@@ -241,6 +253,10 @@ def fit_one(
         annotator.weight, annotator.bias = logistic_regression(standard, codes, n_classes)
     elif kind == "prototype":
         annotator.weight = _prototypes(standard, codes, n_classes)
+    if like is not None:
+        for name in ("projection", "exemplars", "exemplar_labels", "exemplar_spread"):
+            setattr(annotator, name, getattr(like, name))
+        return annotator
     if space == "genes":
         annotator.projection = _principal_axes(standard, rng)
     keep_exemplars(annotator, vectors, codes, max_exemplars, rng)

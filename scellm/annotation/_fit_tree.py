@@ -36,7 +36,9 @@ def balanced(nodes: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """(n,) weights with mean 1: each label the same, but for rare ones, and within a label each study the same."""
     _, codes, sizes = np.unique(nodes, return_inverse=True, return_counts=True)
     _, study = np.unique(groups, return_inverse=True)
-    pairs, pair, pair_sizes = np.unique(codes * (study.max() + 1) + study, return_inverse=True, return_counts=True)
+    pairs, pair, pair_sizes = np.unique(
+        codes * (study.max() + 1) + study, return_inverse=True, return_counts=True
+    )
     n_studies = np.bincount(pairs // (study.max() + 1))
     weights = sizes[codes] / np.maximum(sizes, FEWEST)[codes] / (n_studies[codes] * pair_sizes[pair])
     return weights / weights.mean()

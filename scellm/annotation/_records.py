@@ -49,7 +49,7 @@ class AnnotationRecord:
     tissue_guess: str = ""
     fits: bool = True
     doubts: str = ""
-    excluded_share: float = 0.0
+    seen_share: float = 0.0
     scellm_version: str = __version__
 
     def to_uns(self) -> dict[str, Any]:

@@ -43,7 +43,9 @@ def class_mask(
     if mask.sum() < 2:
         left = [name for name, kept in zip(annotator.classes, mask, strict=True) if kept]
         msg = (
-            f"tissue=, classes= and exclude= leave {left[0]!r} alone" if left else "tissue=, classes= and exclude= leave no type"
+            f"tissue=, classes= and exclude= leave {left[0]!r} alone"
+            if left
+            else "tissue=, classes= and exclude= leave no type"
         ) + "; two are needed to tell apart. Loosen one of them."
         raise ValueError(msg)
     return mask
@@ -104,7 +106,11 @@ def _any_of(annotator: Annotator, wanted: list[str], option: str) -> np.ndarray:
         found = find_nodes(annotator, text)
         if not found:
             names = list(annotator.tree.names if annotator.tree is not None else annotator.classes)
-            synonyms = {x: names[i] for i, fact in enumerate(annotator.facts.get("types") or []) for x in fact["synonyms"]}
+            synonyms = {
+                x: names[i]
+                for i, fact in enumerate(annotator.facts.get("types") or [])
+                for x in fact["synonyms"]
+            }
             near = _nearest(text, [*names, *synonyms])
             msg = f"{option}= names {text!r}, which this reference does not have. {_offer([synonyms.get(x, x) for x in near], names)}"
             raise ValueError(msg)
@@ -122,7 +128,9 @@ def _of_tissues(annotator: Annotator, wanted: list[str]) -> np.ndarray:
     if not known:
         msg = "tissue= needs to know where types live, and this reference does not say. Pass classes= or exclude= with its types."
         raise ValueError(msg)
-    by_text = {name.casefold(): name for name in known} | {i.casefold(): name for name, i in known.items() if i}
+    by_text = {name.casefold(): name for name in known} | {
+        i.casefold(): name for name, i in known.items() if i
+    }
     mask = np.zeros(len(annotator.classes), dtype=bool)
     for text in wanted:
         name = by_text.get(text.casefold().strip())

@@ -109,16 +109,12 @@ def _row(
     }
 
 
-def _next_class(
-    adata: AnnData, key: str, record: Mapping[str, Any], label: str, cells: np.ndarray
-) -> str:
+def _next_class(adata: AnnData, key: str, record: Mapping[str, Any], label: str, cells: np.ndarray) -> str:
     """The class with the highest mean probability that is not the label or below it."""
     mean = np.nan_to_num(np.asarray(adata.obsm[f"{key}_probabilities"])[cells]).mean(axis=0)
     classes = [str(name) for name in record["classes"]]
     paths = dict(zip(map(str, record.get("nodes", ())), map(str, record.get("paths", ())), strict=True))
-    outside = [
-        i for i, name in enumerate(classes) if label not in paths.get(name, name).split(" > ")
-    ]
+    outside = [i for i, name in enumerate(classes) if label not in paths.get(name, name).split(" > ")]
     return classes[max(outside, key=lambda i: mean[i])] if outside else ""
 
 
@@ -165,4 +161,3 @@ class _Markers:
             "markers_expressed": ", ".join(g for g, x in zip(genes, has, strict=True) if x),
             "markers_lacking": ", ".join(g for g, x in zip(genes, has, strict=True) if not x),
         }
-

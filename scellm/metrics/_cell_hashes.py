@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from collections.abc import Sequence
 from hashlib import blake2b
@@ -42,7 +43,7 @@ def cell_hashes(X: sp.csr_array, genes: Sequence[str]) -> np.ndarray:
         columns, values = taken.indices[start:end], taken.data[start:end].astype(np.float32)
         columns, values = columns[values > 0], values[values > 0]
         edges = np.searchsorted(part[columns], np.arange(N_USED + 1))
-        for i, (low, high) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+        for i, (low, high) in enumerate(itertools.pairwise(edges)):
             if high - low >= FEWEST:
                 _, ranks = np.unique(values[low:high], return_inverse=True)
                 text = codes[columns[low:high]].tobytes() + ranks.astype(np.int16).tobytes()

@@ -113,14 +113,18 @@ def find_leakage(
             if both:
                 samples[key] = sorted(both)
     n_same, n_near = int((same >= 0).sum()), int((near >= 0).sum())
-    return Leakage(same, near, n_same, n_near, barcodes, samples, _words(len(same), n_same, n_near, barcodes, samples))
+    return Leakage(
+        same, near, n_same, n_near, barcodes, samples, _words(len(same), n_same, n_near, barcodes, samples)
+    )
 
 
 def _words(n: int, n_same: int, n_near: int, barcodes: float, samples: dict[str, list[str]]) -> str:
     parts = [f"{n_same} of {n} cells are the same measurement as one of the reference"]
     parts += [f"{n_near} are near duplicates"] if n_near else []
     parts += [f"{barcodes:.0%} of the cell names are in both"] if barcodes else []
-    parts += [f"{key} has {len(found)} entries in both ({', '.join(found[:3])})" for key, found in samples.items()]
+    parts += [
+        f"{key} has {len(found)} entries in both ({', '.join(found[:3])})" for key, found in samples.items()
+    ]
     return "; ".join(parts) + "."
 
 

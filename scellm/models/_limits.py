@@ -99,7 +99,10 @@ def _tree_problem(tree: Any, n_classes: int) -> str | None:
     if not isinstance(tree, dict) or not all(isinstance(tree.get(field), list) for field in fields):
         return f"its tree lacks one of {', '.join(fields)}"
     n_nodes = len(tree["names"])
-    if any(len(tree[field]) != n_nodes for field in ("parents", "is_lineage")) or len(tree["ids"]) not in (0, n_nodes):
+    if any(len(tree[field]) != n_nodes for field in ("parents", "is_lineage")) or len(tree["ids"]) not in (
+        0,
+        n_nodes,
+    ):
         return "the fields of its tree have different lengths"
     nodes, parents = tree["node_of_class"], tree["parents"]
     if len(nodes) != n_classes or not all(isinstance(x, int) and 0 <= x < n_nodes for x in nodes):

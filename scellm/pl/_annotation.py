@@ -202,9 +202,7 @@ def _number(ax: Axes, xy: np.ndarray, labels: pd.Series, names: list[str]) -> No
     for name in sorted(names, key=lambda name: -counts[name]):
         cells = xy[(labels == name).to_numpy()]
         order = np.argsort(((cells - np.median(cells, axis=0)) ** 2).sum(1))
-        free = [
-            i for i in order[:: max(1, len(order) // 200)] if _is_free(cells[i], taken, room)
-        ]
+        free = [i for i in order[:: max(1, len(order) // 200)] if _is_free(cells[i], taken, room)]
         middle = cells[free[0] if free else order[0]]
         taken = np.vstack([taken, middle])
         ax.annotate(

@@ -22,7 +22,7 @@ from ..annotation._restrict import class_mask
 from ..annotation._vote import over_cluster
 from ..models import CellLM, load
 from ._annotate_results import Limits, make_record, say, write_labels
-from ._annotate_sources import Reference, of_genes, of_model, on_embedding, on_genes
+from ._annotate_sources import Reference, of_genes, of_model, on_embedding, on_genes, seen_before
 from ._vectors import cell_vectors
 
 if TYPE_CHECKING:
@@ -250,6 +250,7 @@ def annotate(
         embedding_reused=bool(record.get("reused", False)),
         majority_vote=clusters is not None,
         batch_shift=batch_shift,
+        seen_share=seen_before(adata, model, query) if mode == "pretrained" else 0.0,
     )
     target.uns[key_added] = written.to_uns()
     logger.info(written.message)

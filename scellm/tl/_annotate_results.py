@@ -26,6 +26,8 @@ MANY_NOVEL = 0.5
 """Share of novel cells from which the warning says that reference and data do not belong together."""
 MANY_EXCLUDED = 0.1
 """Share of cells that look most like a type that was left out, from which it is worth a word (ours)."""
+MANY_SEEN = 0.02
+"""Share of cells that the shipped reference has, from which it is worth a word (ours)."""
 UNSURE = 0.5
 
 
@@ -86,7 +88,9 @@ def make_record(
     """What goes to `uns`; `embedding` is that of the cells before any alignment."""
     method = "logistic" if annotator.space == "genes" else annotator.kind
     tree, types = annotator.tree, annotator.facts.get("types") or []
-    fit = fit_of(annotator, embedding[~result.is_empty], result.unrestricted) if mode == "pretrained" else None
+    fit = (
+        fit_of(annotator, embedding[~result.is_empty], result.unrestricted) if mode == "pretrained" else None
+    )
     doubts = fit.doubts if fit is not None else []
     guess = "" if doubts else guess_tissue(annotator, result.unrestricted)
     return AnnotationRecord(
@@ -119,6 +123,11 @@ def make_record(
 def say(record: AnnotationRecord, result: Result, annotator: Annotator, mask: np.ndarray | None) -> None:
     """One line about these cells, and what the user would otherwise find out too late."""
     tqdm.write(record.summary, file=sys.stderr)
+    if record.seen_share > MANY_SEEN:
+        warn(
+            f"{100 * record.seen_share:.0f} % of the cells looked at are in the shipped reference itself: each finds itself, and a "
+            "score of these labels says nothing about new cells. Test on a study that is not on the page of the reference."
+        )
     if mask is not None:
         share, names = describe_excluded(annotator, result.unrestricted, mask)
         if share > MANY_EXCLUDED:
@@ -142,7 +151,8 @@ def say(record: AnnotationRecord, result: Result, annotator: Annotator, mask: np
     elif result.shift > LARGE_SHIFT:
         warn(
             f"The cells are {result.shift:.1f} times as far from the reference as its held-out cells: another protocol or "
-            "tissue. What is novel was judged beyond that shift, and confidence may be too high. " + _closer(record.mode)
+            "tissue. What is novel was judged beyond that shift, and confidence may be too high. "
+            + _closer(record.mode)
         )
 
 

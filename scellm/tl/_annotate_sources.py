@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +18,15 @@ from ..annotation._annotator import Annotator
 from ..annotation._fit import fit_annotator
 from ..annotation._levels import tree_of_ids, tree_of_levels
 from ..annotation._tree import Tree
+from ..metrics._cell_hashes import cell_hashes, match_hashes
 from ..models import CellLM
 from ._read_labels import Labels, group_columns, read_groups, read_labels
 from ._vectors import cell_vectors, log_expression, variable_genes
 
 FEW_GENES, MANY_GENES = 0.5, 0.9
 """Share of the genes of a head on genes below which it is refused, and below which that is worth a word (ours)."""
+CELLS_LOOKED_AT = 200
+"""Cells that are compared with those of the shipped reference."""
 logger = logging.getLogger("scellm.tl._annotate")
 
 
@@ -55,7 +59,9 @@ class Reference:
             tree, replaced = tree_of_ids({name: ids[name] for name in classes})
             if replaced:
                 listed = ", ".join(f"{old} by {new}" for old, new in replaced.items())
-                warn(f"{len(replaced)} ids of reference.obs[{columns[0]!r}] are obsolete and were replaced: {listed}.")
+                warn(
+                    f"{len(replaced)} ids of reference.obs[{columns[0]!r}] are obsolete and were replaced: {listed}."
+                )
             return tree
         return tree_of_levels(labels[has], {name: text[has] for name, text in texts.items()}, classes)
 
@@ -77,6 +83,22 @@ def of_model(model: CellLM) -> tuple[Annotator, str]:
         "reference= with labelled cells and labels= with their column, or a model from scellm.tl.fine_tune."
     )
     raise ValueError(msg)
+
+
+def seen_before(adata: AnnData, model: CellLM, query: Mapping[str, Any]) -> float:
+    """Share of some cells that are cells of the shipped reference themselves."""
+    part = model.parts["reference"] if "reference" in model.parts else None
+    marks = part.tensors.get("cell_hashes") if part is not None else None
+    if marks is None or adata.isbacked:
+        return 0.0
+    rows = np.arange(adata.n_obs)
+    if len(rows) > CELLS_LOOKED_AT:
+        rows = np.sort(np.random.default_rng(0).choice(adata.n_obs, CELLS_LOOKED_AT, replace=False))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what is to be said of these values was said when they were embedded
+        logged, _ = log_expression(adata[rows], model, query)
+    found = match_hashes(cell_hashes(logged, list(model.vocabulary.symbols)), marks)
+    return float((found >= 0).mean()) if len(found) else 0.0
 
 
 def of_genes(adata: AnnData, annotator: Annotator, model: CellLM, query: dict[str, Any]) -> np.ndarray:

@@ -34,12 +34,20 @@ def test_contradictions_are_named():
     broad[4] = "stroma"
     with pytest.raises(ValueError, match="'monocyte' is under 'myeloid' in some cells and under 'stroma'"):
         tree_of_levels(FINE, {"broad": broad}, CLASSES)
-    with pytest.raises(ValueError, match="name 'CD4' twice on one path, with others between: CD4 > T cell > CD4"):
+    with pytest.raises(
+        ValueError, match="name 'CD4' twice on one path, with others between: CD4 > T cell > CD4"
+    ):
         tree_of_levels(FINE[:1], {"a": FINE[:1], "b": BROAD[:1]}, ["CD4"])
 
 
 def test_ids_make_the_tree_of_the_ontology():
-    ids = {"Bs": "CL:0000236", "CD4": "CL:0000624", "CD8": "CL:0000625", "beta": "CL:0000169", "alpha": "CL:0000171"}
+    ids = {
+        "Bs": "CL:0000236",
+        "CD4": "CL:0000624",
+        "CD8": "CL:0000625",
+        "beta": "CL:0000169",
+        "alpha": "CL:0000171",
+    }
     tree, replaced = tree_of_ids(ids)
     assert replaced == {}
     path = tree.path(tree.names.index("CD4"))

@@ -105,6 +105,7 @@ def reference_cells(model: CellLM) -> tuple[sp.csr_matrix, np.ndarray, list[str]
     """
     import _reference_cells as source
     import anndata as ad
+
     from scellm.annotation._annotator import Annotator
 
     rng = np.random.default_rng(0)

@@ -150,8 +150,7 @@ def measured(data: Path, rows: pd.DataFrame, rng: np.random.Generator) -> list[a
             if path.stem not in FROM_TUMOUR:
                 label[adata.obs["malignant"].astype(str) == "True"] = None
             kept = [
-                rng.permutation(np.flatnonzero(label == name))[:PER_TYPE]
-                for name in label.dropna().unique()
+                rng.permutation(np.flatnonzero(label == name))[:PER_TYPE] for name in label.dropna().unique()
             ]
             if not kept:
                 continue

@@ -20,7 +20,10 @@ def main() -> None:
     from cellxgene_ontology_guide.ontology_parser import OntologyParser
 
     parser = OntologyParser()
-    lines = ["# Cell Ontology, CC BY 4.0, http://obofoundry.org/ontology/cl", "id\tname\tparents\treplaced_by"]
+    lines = [
+        "# Cell Ontology, CC BY 4.0, http://obofoundry.org/ontology/cl",
+        "id\tname\tparents\treplaced_by",
+    ]
     for name, term in sorted(parser.get_term_label_to_id_map("CL").items(), key=lambda item: item[1]):
         if not term.startswith("CL:"):
             continue

@@ -21,8 +21,8 @@ import _reference_cells as source
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from _report import write
 from _reference_page import by_study, page_of_types, text_of
+from _report import write
 
 import scellm
 from scellm.annotation._fit_tree import calibrate_on_tree, fit_on_tree
@@ -36,7 +36,12 @@ N_EXEMPLARS = 3_500
 N_MARKERS = 8
 LEAST_DETECTED = 0.25
 """Share of a type's cells that express a gene for it to be a marker."""
-SYNONYMS = {"B cell": "B lymphocyte", "OPC": "oligodendrocyte progenitor", "regulatory T cell": "Treg", "NK cell": "natural killer"}
+SYNONYMS = {
+    "B cell": "B lymphocyte",
+    "OPC": "oligodendrocyte progenitor",
+    "regulatory T cell": "Treg",
+    "NK cell": "natural killer",
+}
 
 
 def ontology(rows: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
@@ -62,17 +67,23 @@ def uberon(names: list[str]) -> dict[str, str]:
     from cellxgene_ontology_guide.ontology_parser import OntologyParser
 
     parser = OntologyParser()
-    return {name: parser.get_term_id_by_label(source.UBERON.get(name, name), "UBERON") or "" for name in names}
+    return {
+        name: parser.get_term_id_by_label(source.UBERON.get(name, name), "UBERON") or "" for name in names
+    }
 
 
-def marker_genes(tree: Tree, nodes: np.ndarray, cells: pd.DataFrame, logged: sp.csr_array, symbols: np.ndarray) -> list[list[str]]:
+def marker_genes(
+    tree: Tree, nodes: np.ndarray, cells: pd.DataFrame, logged: sp.csr_array, symbols: np.ndarray
+) -> list[list[str]]:
     """Genes that set a node apart: highest in it over the 90th percentile of the classes outside, widely detected."""
-    holds, above = tree.holds, tree.above
-    inside = above[nodes]
+    holds = tree.holds
     means, detected = [], []
     for node in tree.node_of_class:
         rows = np.flatnonzero(nodes == node)
-        by_study = [logged[rows[part]].mean(axis=0) for part in cells["name"].iloc[rows].groupby(cells["name"].iloc[rows].to_numpy()).indices.values()]
+        by_study = [
+            logged[rows[part]].mean(axis=0)
+            for part in cells["name"].iloc[rows].groupby(cells["name"].iloc[rows].to_numpy()).indices.values()
+        ]
         means.append(np.mean(by_study, axis=0))
         detected.append((logged[rows] > 0).mean(axis=0))
     means, detected = np.array(means), np.array(detected)
@@ -83,13 +94,17 @@ def marker_genes(tree: Tree, nodes: np.ndarray, cells: pd.DataFrame, logged: sp.
             found.append([])
             continue
         outside = np.quantile(means[~mine], 0.95, axis=0)
-        gain = np.where(np.median(detected[mine], axis=0) >= LEAST_DETECTED, np.median(means[mine], axis=0) - outside, -1)
+        gain = np.where(
+            np.median(detected[mine], axis=0) >= LEAST_DETECTED, np.median(means[mine], axis=0) - outside, -1
+        )
         best = np.argsort(-gain)[:N_MARKERS]
         found.append([str(symbols[i]) for i in best if gain[i] > 0])
     return found
 
 
-def left_out(vectors: np.ndarray, nodes: np.ndarray, cells: pd.DataFrame, tree: Tree) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def left_out(
+    vectors: np.ndarray, nodes: np.ndarray, cells: pd.DataFrame, tree: Tree
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rows of measured human studies that could be tested, their logits and outlier scores by what was fitted without."""
     names, above = cells["name"].to_numpy(), tree.above
     tested, logits, strange = [], [], []
@@ -100,7 +115,9 @@ def left_out(vectors: np.ndarray, nodes: np.ndarray, cells: pd.DataFrame, tree: 
         test = test[covered[nodes[test]]]
         if not len(test):
             continue
-        fitted = fit_on_tree(vectors[train], nodes[train], tree, groups=names[train], max_exemplars=N_EXEMPLARS)
+        fitted = fit_on_tree(
+            vectors[train], nodes[train], tree, groups=names[train], max_exemplars=N_EXEMPLARS
+        )
         tested.append(test)
         logits.append(fitted.logits(vectors[test]))
         strange.append(fitted.outlier_score(vectors[test]))
@@ -108,7 +125,14 @@ def left_out(vectors: np.ndarray, nodes: np.ndarray, cells: pd.DataFrame, tree: 
     return np.concatenate(tested), np.concatenate(logits), np.concatenate(strange)
 
 
-def facts_of_types(rows: pd.DataFrame, tree: Tree, nodes: np.ndarray, cells: pd.DataFrame, tested: np.ndarray, right: np.ndarray) -> list[dict[str, Any]]:
+def facts_of_types(
+    rows: pd.DataFrame,
+    tree: Tree,
+    nodes: np.ndarray,
+    cells: pd.DataFrame,
+    tested: np.ndarray,
+    right: np.ndarray,
+) -> list[dict[str, Any]]:
     """What is known of each node."""
     above = tree.above
     found = []
@@ -137,7 +161,9 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--model", default="scellm-small")
     parser.add_argument("--out", type=Path, help="folder of the model; the shipped one by default")
-    parser.add_argument("--cache", type=Path, help="file that keeps what was left out, so that it is fitted once")
+    parser.add_argument(
+        "--cache", type=Path, help="file that keeps what was left out, so that it is fitted once"
+    )
     parser.add_argument("--page", action="store_true", help="write the pages of the documentation too")
     options = parser.parse_args()
     folder = options.out or shipped_folder() / options.model
@@ -169,7 +195,15 @@ def main() -> None:
     for i, fact in enumerate(types):
         fact |= {"markers": markers[i], "synonyms": synonyms[i], "term": rows["term"].iloc[i]}
     is_real = cells["is_real"].to_numpy()
-    annotator.report = {**report, "method": "linear", "macro_f1_by_method": {}, "held_out": "studies", "n_groups": len(np.unique(studies[tested])), "n_cells": len(nodes), "n_fitted": len(nodes)}
+    annotator.report = {
+        **report,
+        "method": "linear",
+        "macro_f1_by_method": {},
+        "held_out": "studies",
+        "n_groups": len(np.unique(studies[tested])),
+        "n_cells": len(nodes),
+        "n_fitted": len(nodes),
+    }
     listed = sorted({x.strip() for text in rows["tissues"] for x in text.split(";")} - {"any", "solid"})
     annotator.facts = {
         "ontology": "Cell Ontology (CC BY 4.0); the tree is curated",

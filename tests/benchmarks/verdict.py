@@ -67,7 +67,9 @@ def main() -> None:
         "alarms": int(((test["fits"] == "yes") & (test["warned"] == "yes")).sum()),
     }
     facts = {"model": model.name, "sha256": model.sha256, **counts}
-    print(write("verdict", "Do the cells fit the reference?", TEXT.format(**counts), {"Datasets": table}, facts))
+    print(
+        write("verdict", "Do the cells fit the reference?", TEXT.format(**counts), {"Datasets": table}, facts)
+    )
 
 
 if __name__ == "__main__":
