@@ -45,7 +45,6 @@ def fit_annotator(
     *,
     method: Method = "auto",
     groups: np.ndarray | None = None,
-    space: Literal["embedding", "genes"] = "embedding",
     genes: list[str] | None = None,
     tree: Tree | None = None,
     rng: int = 0,
@@ -66,8 +65,8 @@ def fit_annotator(
     groups
         (n,) donors or studies; whole groups are held out, and each weighs the same in the calibration. `None` holds out
         cells.
-    space, genes, tree
-        As in `Annotator`.
+    genes, tree
+        As in `Annotator`; with `genes` the vectors are their expression.
     rng
         Seed of the folds and of what is drawn.
 
@@ -96,7 +95,7 @@ def fit_annotator(
         is_known[test], fold_of[test] = known, number
         fitted = None
         for name in candidates:
-            fitted = fit_one(name, vectors[train], codes[train], classes, space=space, like=fitted)
+            fitted = fit_one(name, vectors[train], codes[train], classes, genes=genes, like=fitted)
             held_out[name][test] = fitted.logits(vectors[test])
         if fitted is not None:
             strange[test] = fitted.outlier_score(vectors[test])
@@ -110,7 +109,7 @@ def fit_annotator(
     best = max(candidates, key=lambda name: scores[name] - (MARGIN if name != candidates[0] else 0))
     kept = np.flatnonzero(is_known)
     weights = balance(None if groups is None else groups[kept], len(kept))
-    annotator = fit_one(best, vectors, codes, classes, space=space, rng=rng, genes=genes)
+    annotator = fit_one(best, vectors, codes, classes, rng=rng, genes=genes)
     annotator.tree = tree
     report = calibrate(
         annotator, held_out[best][kept], codes[kept], strange[kept], weights, parts=fold_of[kept]
@@ -221,7 +220,6 @@ def fit_one(
     codes: np.ndarray,
     classes: list[str],
     *,
-    space: Literal["embedding", "genes"] = "embedding",
     genes: list[str] | None = None,
     max_exemplars: int = MAX_EXEMPLARS,
     rng: int = 0,
@@ -232,6 +230,7 @@ def fit_one(
     `like` is one of another kind that was fitted to the same cells: its exemplars are taken.
     """
     n_classes, n_features = len(classes), vectors.shape[1]
+    space: Literal["embedding", "genes"] = "embedding" if genes is None else "genes"
     annotator = Annotator(
         classes=list(classes),
         kind=kind,

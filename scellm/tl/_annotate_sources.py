@@ -161,7 +161,6 @@ def on_genes(
         tree=asked.tree(read, classes),
         method="linear",
         groups=groups,
-        space="genes",
         genes=[str(symbol) for symbol in model.vocabulary.symbols[genes]],
         rng=asked.rng,
     )
