@@ -202,6 +202,7 @@ def with_head(model: scellm.models.CellLM) -> scellm.models.CellLM:
 
 ARGUMENTS = {
     "get.drug_response": lambda model: {"key": "predicted"},
+    "get.annotation": lambda model: {"key": ANNOTATED["key"]},
     "get.embedding": lambda model: {"key": "X_pca"},
     "get.gene_importance": lambda model: {"key": "important"},
     "get.rank_drugs": lambda model: {"key": "ranked"},
