@@ -253,7 +253,30 @@ def _models(_: argparse.Namespace) -> int:
     print()
     for name, description in zip(table["name"], table["description"], strict=True):
         print(f"{name}: {description}")
+        if types := _types_of(name):
+            print(types)
     return 0
+
+
+def _types_of(name: str) -> str:
+    """The types and tissues that a shipped model knows, in short; "" for one without a reference."""
+    import json
+
+    from .models._hub import shipped_folder
+
+    path = shipped_folder() / name / "reference.json"
+    if not path.exists():
+        return ""
+    meta = json.loads(path.read_text(encoding="utf-8"))["meta"]
+    tissues, tree = meta["facts"].get("tissues", {}), meta.get("tree")
+    if tree is None:
+        return f"  {len(meta['classes'])} cell types"
+    lineages = [x for x, is_one in zip(tree["names"], tree["is_lineage"], strict=True) if is_one]
+    return (
+        f"  {len(meta['classes'])} cell types of human cells in {len(lineages)} lineages: {', '.join(lineages)}.\n"
+        f"  Tissues: {', '.join(tissues)}.\n"
+        "  All types by tissue: the page 'All cell types' of the documentation."
+    )
 
 
 def _check_exists(path: Path) -> None:

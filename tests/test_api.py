@@ -202,6 +202,7 @@ def with_head(model: scellm.models.CellLM) -> scellm.models.CellLM:
 
 ARGUMENTS = {
     "get.drug_response": lambda model: {"key": "predicted"},
+    "get.annotation": lambda model: {"key": ANNOTATED["key"]},
     "get.embedding": lambda model: {"key": "X_pca"},
     "get.gene_importance": lambda model: {"key": "important"},
     "get.malignancy": lambda model: {"key": "called"},
@@ -212,7 +213,7 @@ ARGUMENTS = {
     "pl.copy_number": lambda model: {"key": "called", "show": False},
     "pl.drug_response": lambda model: {"key": "predicted", "show": False},
     "pl.malignancy": lambda model: {"key": "called", "basis": "X_pca", "show": False},
-    "pl.markers_check": lambda model: ANNOTATED | {"markers": ["CD3D", "LYZ"]},
+    "pl.markers": lambda model: ANNOTATED | {"markers": ["CD3D", "LYZ"]},
     "pl.rank_drugs": lambda model: {"key": "ranked", "show": False},
     "pl.reliability": lambda model: ANNOTATED | {"truth": "cell_type"},
     "pp.check_input": lambda model: {},

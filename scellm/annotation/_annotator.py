@@ -15,6 +15,7 @@ import numpy as np
 from ..metrics._calibration import softmax
 from ..metrics._conformal import LEVELS, conformal_threshold, prediction_sets
 from ..models._parts import Part
+from ._tree import Tree
 
 KINDS = ("linear", "knn", "prototype")
 SPACES = ("embedding", "genes")
@@ -74,6 +75,10 @@ class Annotator:
         What was measured on held-out cells.
     facts
         What it was made from.
+    tree
+        Over the classes; `None` for flat ones.
+    path_errors
+        (1001,) quantiles over held-out cells of the probability of the first wrong node on the way down the tree.
     """
 
     classes: list[str]
@@ -95,6 +100,8 @@ class Annotator:
     genes: list[str] = field(default_factory=list)
     report: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+    tree: Tree | None = None
+    path_errors: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS or self.space not in SPACES:
@@ -186,11 +193,17 @@ class Annotator:
         """(B, K) bool, classes that cannot be excluded at this error."""
         return prediction_sets(probabilities, self.threshold(target_error))
 
+    def least_probability(self, target_error: float) -> float:
+        """What a node of the tree must reach to be named at this error."""
+        return conformal_threshold(self.path_errors, self.n_calibration, target_error) + 2e-6
+
     def to_part(self) -> Part:
         """Arrays and facts, for a model folder; exemplars at half precision."""
         tensors = {name: np.asarray(getattr(self, name)) for name in _ARRAYS}
         tensors = {name: x.astype(np.float32) if x.dtype.kind == "f" else x for name, x in tensors.items()}
         tensors["exemplars"] = tensors["exemplars"].astype(np.float16)
+        if self.tree is not None:
+            tensors["path_errors"] = np.asarray(self.path_errors, dtype=np.float32)
         meta = {
             "classes": list(self.classes),
             "kind": self.kind,
@@ -202,6 +215,8 @@ class Annotator:
             "report": self.report,
             "facts": self.facts,
         }
+        if self.tree is not None:
+            meta["tree"] = self.tree.to_meta()
         return Part(tensors=tensors, meta=meta)
 
     @classmethod
@@ -234,14 +249,18 @@ class Annotator:
             for name in _ARRAYS
         }
         tensors["exemplars"] = unit(tensors["exemplars"])
-        return cls(**tensors, **{name: part.meta[name] for name in meta_fields})
+        found = cls(**tensors, **{name: part.meta[name] for name in meta_fields})
+        if "tree" in part.meta:  # heads of before had none
+            found.tree = Tree.from_meta(part.meta["tree"])
+            found.path_errors = part.tensors.get("path_errors", found.path_errors)
+        return found
 
     def _votes(self, vectors: np.ndarray) -> np.ndarray:
         """(B, K) logarithm of the share of votes; the nearer, the heavier."""
         similarity = self.place(vectors) @ self.exemplars.T
         k = min(self.n_neighbors, len(self.exemplars))
-        nearest = np.argpartition(similarity, -k, axis=1)[:, -k:]
-        distance = 1 - np.take_along_axis(similarity, nearest, axis=1)
+        close, nearest = largest(similarity, k)
+        distance = 1 - close
         weight = 1 / np.maximum(distance, 1e-3)
         rows = np.repeat(np.arange(len(vectors)), k)
         votes = np.zeros((len(vectors), len(self.classes)))
@@ -267,11 +286,17 @@ def nearest(
     k = min(N_NEAREST + skip, len(exemplars))
     skip = min(skip, k - 1)
     similarity = vectors @ exemplars.T
-    index = np.argpartition(similarity, -k, axis=1)[:, -k:]
-    close = np.take_along_axis(similarity, index, axis=1)
-    order = np.argsort(-close, axis=1)[:, skip:]
-    distance = 1 - np.take_along_axis(close, order, axis=1).mean(axis=1)
-    return np.maximum(distance, 0), values[np.take_along_axis(index, order, axis=1)].mean(axis=1)
+    close, index = largest(similarity, k)
+    distance = 1 - close[:, skip:].mean(axis=1)
+    return np.maximum(distance, 0), values[index[:, skip:]].mean(axis=1)
+
+
+def largest(values: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """(n, k) largest values of each row, falling, and their columns; by torch, which is many times faster than numpy."""
+    import torch
+
+    found, index = torch.topk(torch.from_numpy(np.ascontiguousarray(values)), k, dim=1)
+    return found.numpy(), index.numpy()
 
 
 def spread_of(exemplars: np.ndarray) -> np.ndarray:

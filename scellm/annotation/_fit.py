@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
+from tqdm.auto import tqdm
 
 from ..metrics._calibration import expected_calibration_error, fit_temperature, softmax
 from ..metrics._conformal import (
@@ -19,6 +20,7 @@ from ..metrics._conformal import (
 from ..metrics._logistic import logistic_regression
 from ._annotator import Annotator, spread_of, unit
 from ._records import REPORTED_ERRORS
+from ._tree import Tree
 
 Method = Literal["auto", "linear", "prototype", "knn"]
 METHODS = ("linear", "prototype", "knn")
@@ -30,6 +32,8 @@ MAX_CELLS = 10_000
 """Cells a classifier is fitted on, drawn evenly over classes: more change little and take long (ours)."""
 N_FOLDS = 5
 """Folds of the cross-validation, fewer where there are fewer groups."""
+PROGRESS_FROM = 3_000
+"""Cells from which fitting is shown."""
 MAX_EXEMPLARS = 5_000
 """Cells kept to measure distances to."""
 
@@ -41,8 +45,8 @@ def fit_annotator(
     *,
     method: Method = "auto",
     groups: np.ndarray | None = None,
-    space: Literal["embedding", "genes"] = "embedding",
     genes: list[str] | None = None,
+    tree: Tree | None = None,
     rng: int = 0,
 ) -> Annotator:
     """Fit, choose and calibrate by cross-validation, then fit on all cells.
@@ -61,8 +65,8 @@ def fit_annotator(
     groups
         (n,) donors or studies; whole groups are held out, and each weighs the same in the calibration. `None` holds out
         cells.
-    space, genes
-        As in `Annotator`.
+    genes, tree
+        As in `Annotator`; with `genes` the vectors are their expression.
     rng
         Seed of the folds and of what is drawn.
 
@@ -83,13 +87,18 @@ def fit_annotator(
     held_out = {name: np.full((len(codes), len(classes)), -np.inf) for name in candidates}
     strange, fold_of = np.zeros(len(codes)), np.full(len(codes), -1)
     is_known = np.zeros(len(codes), dtype=bool)
-    for number, (train, test) in enumerate(folds(codes, groups, N_FOLDS, rng)):
+    splits = tqdm(
+        list(folds(codes, groups, N_FOLDS, rng)), desc="fit", unit="fold", disable=len(codes) < PROGRESS_FROM
+    )
+    for number, (train, test) in enumerate(splits):
         known = np.isin(codes[test], codes[train])
         is_known[test], fold_of[test] = known, number
+        fitted = None
         for name in candidates:
-            fitted = fit_one(name, vectors[train], codes[train], classes, space=space)
+            fitted = fit_one(name, vectors[train], codes[train], classes, genes=genes, like=fitted)
             held_out[name][test] = fitted.logits(vectors[test])
-        strange[test] = fitted.outlier_score(vectors[test])
+        if fitted is not None:
+            strange[test] = fitted.outlier_score(vectors[test])
     if not is_known.any():
         msg = "Every class is in one group alone, so none can be held out: leave val_by out, or name a finer column."
         raise ValueError(msg)
@@ -100,7 +109,8 @@ def fit_annotator(
     best = max(candidates, key=lambda name: scores[name] - (MARGIN if name != candidates[0] else 0))
     kept = np.flatnonzero(is_known)
     weights = balance(None if groups is None else groups[kept], len(kept))
-    annotator = fit_one(best, vectors, codes, classes, space=space, rng=rng, genes=genes)
+    annotator = fit_one(best, vectors, codes, classes, rng=rng, genes=genes)
+    annotator.tree = tree
     report = calibrate(
         annotator, held_out[best][kept], codes[kept], strange[kept], weights, parts=fold_of[kept]
     )
@@ -154,6 +164,9 @@ def calibrate(
     annotator.temperature = max(least_temperature, fit_temperature(logits, codes, weights))
     probabilities = softmax(logits / annotator.temperature)
     annotator.nonconformity = score_quantiles(nonconformity(probabilities, codes), weights).astype(np.float32)
+    if annotator.tree is not None:
+        wrong = annotator.tree.first_wrong(probabilities, annotator.tree.node_of_class[codes])
+        annotator.path_errors = score_quantiles(wrong, weights).astype(np.float32)
     annotator.n_calibration = len(codes)
     annotator.novelty = score_quantiles(strange, weights).astype(np.float32)
     report: dict[str, Any] = {
@@ -207,13 +220,17 @@ def fit_one(
     codes: np.ndarray,
     classes: list[str],
     *,
-    space: Literal["embedding", "genes"] = "embedding",
     genes: list[str] | None = None,
     max_exemplars: int = MAX_EXEMPLARS,
     rng: int = 0,
+    like: Annotator | None = None,
 ) -> Annotator:
-    """One classifier, not calibrated. Classes without cells have the score -inf (linear, prototype)."""
+    """One classifier, not calibrated. Classes without cells have the score -inf (linear, prototype).
+
+    `like` is one of another kind that was fitted to the same cells: its exemplars are taken.
+    """
     n_classes, n_features = len(classes), vectors.shape[1]
+    space: Literal["embedding", "genes"] = "embedding" if genes is None else "genes"
     annotator = Annotator(
         classes=list(classes),
         kind=kind,
@@ -235,6 +252,10 @@ def fit_one(
         annotator.weight, annotator.bias = logistic_regression(standard, codes, n_classes)
     elif kind == "prototype":
         annotator.weight = _prototypes(standard, codes, n_classes)
+    if like is not None:
+        for name in ("projection", "exemplars", "exemplar_labels", "exemplar_spread"):
+            setattr(annotator, name, getattr(like, name))
+        return annotator
     if space == "genes":
         annotator.projection = _principal_axes(standard, rng)
     keep_exemplars(annotator, vectors, codes, max_exemplars, rng)

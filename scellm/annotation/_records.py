@@ -14,6 +14,10 @@ REPORTED_ERRORS = (0.05, 0.1, 0.2)
 """Target errors whose coverage is reported."""
 
 
+LISTS = ("ontology_ids", "nodes", "paths", "markers")
+"""Fields with one text per class or node."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class AnnotationRecord:
     """What `tl.annotate` leaves in `uns`: text, numbers and arrays, so that any names of types survive a file."""
@@ -37,13 +41,24 @@ class AnnotationRecord:
     min_confidence: float | None = None
     novelty_error: float | None = None
     ontology_ids: list[str] = field(default_factory=list)
+    nodes: list[str] = field(default_factory=list)
+    """Of the tree, where there is one."""
+    paths: list[str] = field(default_factory=list)
+    markers: list[str] = field(default_factory=list)
+    summary: str = ""
+    tissue_guess: str = ""
+    fits: bool = True
+    doubts: str = ""
+    seen_share: float = 0.0
     scellm_version: str = __version__
 
     def to_uns(self) -> dict[str, Any]:
         """What is stored; fields without a value are left out."""
         stored = {x.name: getattr(self, x.name) for x in fields(self)}
         stored["classes"] = np.array(self.classes, dtype=object)
-        stored["ontology_ids"] = np.array(self.ontology_ids, dtype=object) if self.ontology_ids else None
+        for name in LISTS:
+            listed = getattr(self, name)
+            stored[name] = np.array(listed, dtype=object) if listed else None
         return {name: value for name, value in stored.items() if value is not None}
 
     @classmethod
@@ -54,7 +69,7 @@ class AnnotationRecord:
             return None
         known = {x.name for x in fields(cls)}
         found = {name: value for name, value in stored.items() if name in known}
-        for name in ("classes", "ontology_ids"):
+        for name in ("classes", *LISTS):
             found[name] = [str(value) for value in stored.get(name, ())]
         return cls(**found)
 

@@ -80,13 +80,34 @@ def _annotator_problem(tensors: Mapping[str, np.ndarray], meta: Mapping[str, Any
         value = meta.get(field, least)
         if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 2**31:
             return f"{field} is {value!r}; it must be a whole number of at least {least}"
+    if "tree" in meta and (problem := _tree_problem(meta["tree"], len(classes))):
+        return problem
     return _array_problem(tensors, len(classes), calibrated=bool(meta.get("n_calibration", 0)))
+
+
+def _tree_problem(tree: Any, n_classes: int) -> str | None:
+    """What does not fit together in a tree of types; `None` if all does."""
+    fields = ("names", "parents", "node_of_class", "is_lineage", "ids")
+    if not isinstance(tree, dict) or not all(isinstance(tree.get(field), list) for field in fields):
+        return f"its tree lacks one of {', '.join(fields)}"
+    n_nodes = len(tree["names"])
+    if any(len(tree[field]) != n_nodes for field in ("parents", "is_lineage")) or len(tree["ids"]) not in (
+        0,
+        n_nodes,
+    ):
+        return "the fields of its tree have different lengths"
+    nodes, parents = tree["node_of_class"], tree["parents"]
+    if len(nodes) != n_classes or not all(isinstance(x, int) and 0 <= x < n_nodes for x in nodes):
+        return f"its tree has {len(nodes)} classes among {n_nodes} nodes, its list of classes {n_classes}"
+    if not all(isinstance(x, int) and -1 <= x < i for i, x in enumerate(parents)):
+        return "its tree has a node before its parent"
+    return None
 
 
 def _array_problem(tensors: Mapping[str, np.ndarray], n_classes: int, *, calibrated: bool) -> str | None:
     """Which array of an annotator has another shape or type than the others need."""
     for name, array in tensors.items():
-        if (array.dtype.kind == "f") == (name == "exemplar_labels"):
+        if (array.dtype.kind == "f") == (name in ("exemplar_labels", "cell_hashes")):
             return f"{name} is {array.dtype}"
     shapes = {name: array.shape for name, array in tensors.items()}
     if len(shapes.get("centre", ())) != 1 or len(shapes["exemplars"]) != 2 or not shapes["exemplars"][0]:

@@ -7,7 +7,7 @@ from ._confusion_matrix import confusion_matrix
 from ._copy_number import copy_number
 from ._drug_response import drug_response
 from ._malignancy import malignancy
-from ._markers_check import markers_check
+from ._markers import markers
 from ._rank_drugs import rank_drugs
 from ._reliability import reliability
 from ._training_history import training_history
@@ -20,7 +20,7 @@ __all__ = [
     "copy_number",
     "drug_response",
     "malignancy",
-    "markers_check",
+    "markers",
     "rank_drugs",
     "reliability",
     "training_history",

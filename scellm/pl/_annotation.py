@@ -11,7 +11,7 @@ import pandas as pd
 from .._keys import CELL_TYPE, X_SCELLM
 from ._colours import CONFIDENCE, colours_of, palette
 from ._figure import color_bar, dot, finish, plain, short
-from ._results import REFUSALS, names_of, read_confidence, read_labels
+from ._results import REFUSALS, read_confidence, read_labels
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -22,6 +22,9 @@ NAMED_ALONE = 7
 """Most classes that color alone tells apart; with more, classes are numbered in the figure."""
 LEGEND_ROWS = 22
 """Classes in one column of the legend."""
+MOST_SHOWN, RARE = 18, 0.005
+"""From so many classes on, those with a smaller share of the cells are drawn as one."""
+GATHERED = "rare types"
 
 
 def annotation(
@@ -38,7 +41,8 @@ def annotation(
 
     Cells are drawn in random order on the left, so that no type hides another, and the least sure ones last on the
     right. Nothing is computed: the coordinates must be there. More than seven types are numbered where most of their
-    cells lie, as no set of so many colors can be told apart by all readers.
+    cells lie, as no set of so many colors can be told apart by all readers. Where more than 18 types were found, those with
+    less than 0.5 % of the cells are drawn in one gray, and the legend says how many they are.
 
     Parameters
     ----------
@@ -79,7 +83,9 @@ def annotation(
     if ax is not None and np.size(ax) != 2:
         msg = f"ax= takes two axes, one for labels and one for confidence; found {np.size(ax)}."
         raise ValueError(msg)
-    names = names_of(labels)
+    labels, n_gathered = _gather(labels)
+    names = [name for name in labels.cat.categories if name not in (*REFUSALS, GATHERED)]
+    names += [name for name in (GATHERED, *REFUSALS) if name in labels.cat.categories]
     is_ours = ax is None
     left, right = _two_axes(len(names), max(map(len, map(short, names)))) if is_ours else np.ravel(ax)
     size = size or float(np.clip(60_000 / len(labels), 1.0, 40.0))
@@ -87,12 +93,14 @@ def annotation(
     colours = (
         colours_of(adata, key) if isinstance(adata.obs[key].dtype, pd.CategoricalDtype) else palette(names)
     )
+    colours |= {GATHERED: "#A8A8A8"} if n_gathered else {}
     shuffled = np.random.default_rng(0).permutation(len(labels))
     colour_of_cell = labels.astype(object).map(colours).fillna("#EEEEEE").to_numpy()  # no label: nearly white
     _scatter(left, xy[shuffled], colour_of_cell[shuffled], size)
-    _legend(left, names, colours, labels.value_counts())
+    shown = {GATHERED: f"{n_gathered} rare types"}
+    _legend(left, names, colours, labels.value_counts(), shown)
     if len(names) > NAMED_ALONE:
-        _number(left, xy, labels, [name for name in names if name not in REFUSALS])
+        _number(left, xy, labels, [name for name in names if name not in (*REFUSALS, GATHERED)])
 
     is_known = ~np.isnan(confidence)
     order = np.argsort(-np.where(is_known, confidence, 2.0))
@@ -136,12 +144,27 @@ def _scatter(ax: Axes, xy: np.ndarray, colours: object, size: float, **options: 
     return ax.scatter(xy[:, 0], xy[:, 1], c=colours, s=size, linewidths=0, rasterized=True, **options)
 
 
-def _legend(ax: Axes, names: list[str], colours: dict[str, str], counts: pd.Series) -> None:
+def _gather(labels: pd.Series) -> tuple[pd.Series, int]:
+    """Labels with rare types as one where there are many, and how many those are."""
+    counts = labels.value_counts()
+    types = [name for name in labels.cat.categories if name not in REFUSALS]
+    rare = [name for name in types if counts[name] < RARE * len(labels)]
+    if len(types) <= MOST_SHOWN or len(rare) < 2:
+        return labels, 0
+    kept = [name for name in labels.cat.categories if name not in rare]
+    gathered = labels.astype(object).where(~labels.isin(rare), GATHERED)
+    return pd.Series(pd.Categorical(gathered, categories=[*kept, GATHERED]), index=labels.index), len(rare)
+
+
+def _legend(
+    ax: Axes, names: list[str], colours: dict[str, str], counts: pd.Series, shown: dict[str, str]
+) -> None:
     """Names, numbered where color alone does not do, with their numbers of cells."""
     many = len(names) > NAMED_ALONE
-    numbers = {name: f"{i} " for i, name in enumerate(names, 1) if many and name not in REFUSALS}
+    numbers = {name: f"{i} " for i, name in enumerate(names, 1) if many and name not in (*REFUSALS, GATHERED)}
     handles = [
-        dot(f"{numbers.get(name, '')}{short(name)} ({counts[name]:,})", colours[name]) for name in names
+        dot(f"{numbers.get(name, '')}{shown.get(name) or short(name)} ({counts[name]:,})", colours[name])
+        for name in names
     ]
     ax.legend(
         handles=handles,
@@ -156,14 +179,19 @@ def _legend(ax: Axes, names: list[str], colours: dict[str, str], counts: pd.Seri
 
 
 def _number(ax: Axes, xy: np.ndarray, labels: pd.Series, names: list[str]) -> None:
-    """The number of each class at its most central cell."""
+    """The number of each class at its most central cell, moved off those of larger classes that it would hide."""
     from matplotlib.patheffects import withStroke
 
-    for i, name in enumerate(names, 1):
+    counts, taken = labels.value_counts(), np.zeros((0, 2))
+    room = np.ptp(xy, axis=0) * (0.032, 0.05)
+    for name in sorted(names, key=lambda name: -counts[name]):
         cells = xy[(labels == name).to_numpy()]
-        middle = cells[np.argmin(((cells - np.median(cells, axis=0)) ** 2).sum(1))]
+        order = np.argsort(((cells - np.median(cells, axis=0)) ** 2).sum(1))
+        free = [i for i in order[:: max(1, len(order) // 200)] if _is_free(cells[i], taken, room)]
+        middle = cells[free[0] if free else order[0]]
+        taken = np.vstack([taken, middle])
         ax.annotate(
-            str(i),
+            str(names.index(name) + 1),
             middle,
             ha="center",
             va="center",
@@ -171,3 +199,8 @@ def _number(ax: Axes, xy: np.ndarray, labels: pd.Series, names: list[str]) -> No
             weight="bold",
             path_effects=[withStroke(linewidth=2.2, foreground="white")],
         )
+
+
+def _is_free(point: np.ndarray, taken: np.ndarray, room: np.ndarray) -> bool:
+    """Whether no number stands within the room of a point."""
+    return not (np.abs(taken - point) < room).all(axis=1).any()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,7 +10,7 @@ import pandas as pd
 
 from .._keys import CELL_TYPE
 from ._figure import color_bar, finish, new_axes, plain, short
-from ._results import REFUSALS, read_labels, read_truth
+from ._results import REFUSALS, read_labels, read_truth, renamed
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -25,6 +26,7 @@ def confusion_matrix(
     truth: str,
     *,
     key: str = CELL_TYPE,
+    mapping: Mapping[str, str] | None = None,
     normalize: bool = True,
     ax: Axes | None = None,
     show: bool | None = None,
@@ -33,7 +35,8 @@ def confusion_matrix(
     """Draw which known types were predicted as which.
 
     A row is a known type. Types that are known and predicted stand in the same order on both sides, so that the
-    diagonal is what agrees; predicted ones that are not known, "unassigned" and "novel" come last. Cells without a
+    diagonal is what agrees; of the others each known type stands at the predicted one that most of its cells got, as far
+    as these are free; what is left, "unassigned" and "novel" come last. Cells without a
     known type are left out, and the title says how many.
 
     Parameters
@@ -44,6 +47,9 @@ def confusion_matrix(
         Column of `adata.obs` with the known types.
     key
         Key of the predicted labels in `adata.obs`.
+    mapping
+        Predicted name of each known type, as in `{"Beta": "beta cell"}`; types that are not in it keep their names, and
+        several may have one.
     normalize
         Draw shares of each row; `False` draws numbers of cells.
     ax
@@ -64,9 +70,10 @@ def confusion_matrix(
     TypeError
         `adata` is not an AnnData.
     ValueError
-        No cell has both a known type and a label.
+        No cell has both a known type and a label, or `mapping` names types that are not there.
     """
-    counts, n_left_out = table_of(read_truth(adata, truth), read_labels(adata, key))
+    known = renamed(read_truth(adata, truth), truth, mapping)
+    counts, n_left_out = table_of(known, read_labels(adata, key))
     if counts.empty:
         msg = f"No cell has both a known type in `adata.obs[{truth!r}]` and a label in `adata.obs[{key!r}]`."
         raise ValueError(msg)
@@ -100,11 +107,30 @@ def table_of(truth: pd.Series, labels: pd.Series) -> tuple[pd.DataFrame, int]:
     predicted = [name for name in labels.cat.categories if name in counts.columns]
     known = [name for name in truth.cat.categories if name in counts.index]
     shared = [name for name in known if name in predicted]
-    rows = shared + [name for name in known if name not in shared]
-    others = [name for name in predicted if name not in shared]
-    refused = [name for name in REFUSALS if name in others]
-    columns = shared + [name for name in others if name not in refused] + refused
+    others = [name for name in predicted if name not in (*shared, *REFUSALS)]
+    rest = [name for name in known if name not in shared]
+    rows, columns = _best_match(counts, rest, others)
+    refused = [name for name in REFUSALS if name in predicted]
+    rows, columns = shared + rows, shared + columns + refused
     return counts.reindex(index=rows, columns=columns), int((~is_known).sum())
+
+
+def _best_match(counts: pd.DataFrame, rows: list[str], columns: list[str]) -> tuple[list[str], list[str]]:
+    """Rows and columns in an order that puts as many cells on the diagonal as can be; what has no partner is last."""
+    from scipy.optimize import linear_sum_assignment
+
+    if not rows or not columns:
+        return rows, columns
+    table = counts.loc[rows, columns].to_numpy()
+    pairs = sorted(
+        (pair for pair in zip(*linear_sum_assignment(-table), strict=True) if table[pair] > 0),
+        key=lambda pair: -table[pair],
+    )
+    of_rows, of_columns = [rows[i] for i, _ in pairs], [columns[j] for _, j in pairs]
+    return (
+        of_rows + [name for name in rows if name not in of_rows],
+        of_columns + [name for name in columns if name not in of_columns],
+    )
 
 
 def _separate(ax: Axes, counts: pd.DataFrame) -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from .._keys import CELL_TYPE
 from ._figure import finish, new_axes, plain
-from ._results import read_confidence, read_labels, read_truth
+from ._results import read_confidence, read_labels, read_truth, renamed
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -74,7 +74,7 @@ def reliability(
     if n_bins < 2:
         msg = f"n_bins={n_bins!r} must be at least 2."
         raise ValueError(msg)
-    known = _renamed(read_truth(adata, truth), truth, mapping)
+    known = renamed(read_truth(adata, truth), truth, mapping)
     confidence, predicted = _most_probable(adata, key)
     is_used = known.notna().to_numpy() & ~np.isnan(confidence)
     if not is_used.any():
@@ -113,18 +113,6 @@ def _draw(ax: Axes, bins: pd.DataFrame, error: float, n_bins: int) -> None:
     ax.tick_params(labelsize=9)
     ax.legend(frameon=False, loc="upper left", fontsize=8)
     ax.spines[["top", "right"]].set_visible(False)
-
-
-def _renamed(known: pd.Series, truth: str, mapping: Mapping[str, str] | None) -> pd.Series:
-    """The known types under the names of the annotation."""
-    if mapping is None:
-        return known
-    if unknown := [name for name in mapping if name not in known.cat.categories]:
-        msg = f"mapping has {unknown}, which are not types of `adata.obs[{truth!r}]`; it has {list(known.cat.categories)}."
-        raise ValueError(msg)
-    return (
-        known.astype(object).map(lambda name: mapping.get(name, name), na_action="ignore").astype("category")
-    )
 
 
 def _check_names(known: pd.Series, predicted: np.ndarray, truth: str) -> None:

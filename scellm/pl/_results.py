@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 from anndata import AnnData
@@ -57,3 +59,24 @@ def names_of(labels: pd.Series) -> list[str]:
 def as_categories(adata: AnnData, key: str) -> pd.Series:
     """A column as categorical of text, its categories in their order, those without cells left out."""
     return pd.Series(read_groups(adata, key), index=adata.obs_names)
+
+
+def reference_markers(adata: AnnData, key: str) -> dict[str, list[str]]:
+    """Genes of each node, as the reference learned them; nothing for labels without."""
+    stored = adata.uns.get(key)
+    if not isinstance(stored, Mapping) or "markers" not in stored or "nodes" not in stored:
+        return {}
+    pairs = zip(stored["nodes"], stored["markers"], strict=True)
+    return {str(name): str(genes).split(", ") for name, genes in pairs if genes}
+
+
+def renamed(known: pd.Series, truth: str, mapping: Mapping[str, str] | None) -> pd.Series:
+    """The known types under the names of the annotation."""
+    if mapping is None:
+        return known
+    if unknown := [name for name in mapping if name not in known.cat.categories]:
+        msg = f"mapping has {unknown}, which are no types of `adata.obs[{truth!r}]`; it has {list(known.cat.categories)}."
+        raise ValueError(msg)
+    return (
+        known.astype(object).map(lambda name: mapping.get(name, name), na_action="ignore").astype("category")
+    )

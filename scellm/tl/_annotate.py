@@ -5,34 +5,29 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import pandas as pd
 from anndata import AnnData
 
 from .._checks import check_anndata, check_backed, check_free, check_key
-from .._keys import CELL_TYPE
+from .._keys import CELL_TYPE, X_SCELLM
 from .._obs import read_text
 from .._warn import warn
 from ..annotation._align import align_cells, check_align
-from ..annotation._annotator import Annotator
-from ..annotation._decide import NOVEL, UNASSIGNED, Result, Thresholds, decide, vote_clusters
+from ..annotation._decide import decide, vote_clusters
 from ..annotation._fit import METHODS
-from ..annotation._records import AnnotationRecord, describe, plain_report
+from ..annotation._restrict import class_mask
 from ..annotation._vote import over_cluster
 from ..models import CellLM, load
-from ._annotate_sources import Reference, of_genes, of_model, on_embedding, on_genes
-from ._read_labels import RESERVED
+from ._annotate_results import Limits, make_record, say, write_labels
+from ._annotate_sources import Reference, of_genes, of_model, on_embedding, on_genes, seen_before
 from ._vectors import cell_vectors
 
 if TYPE_CHECKING:
     import torch
 
-LARGE_SHIFT = 1.5
-"""Shift that is worth a word."""
-MANY_NOVEL = 0.5
-"""Share of novel cells from which the warning says that reference and data do not belong together."""
 logger = logging.getLogger(__name__)
 
 
@@ -42,10 +37,14 @@ def annotate(
     *,
     reference: AnnData | None = None,
     labels: str | None = None,
+    levels: str | Sequence[str] | None = None,
     method: Literal["auto", "linear", "prototype", "knn", "logistic"] = "auto",
     val_by: str | None = None,
+    tissue: str | Sequence[str] | None = None,
+    classes: str | Sequence[str] | None = None,
+    exclude: str | Sequence[str] | None = None,
     target_error: float | None = None,
-    min_confidence: float | None = None,
+    min_confidence: float | Literal["auto"] | None = "auto",
     novelty_error: float | None = 0.05,
     align: bool | Literal["auto"] = "auto",
     groupby: str | Literal["auto"] | None = None,
@@ -68,15 +67,23 @@ def annotate(
       neighbours on held-out parts of the reference: on groups such as donors with `val_by=`, else on cells.
     - *fine-tuned*: `model=` is what `tl.fine_tune` returned. Its own head is used, on the embedding or, as for drug
       response, on genes.
-    - *pretrained*: nothing else. The reference that comes with the model is used: broad types of many tissues.
+    - *pretrained*: nothing else. The reference that comes with the model is used: types of many tissues on a tree, from
+      lineages such as lymphocytes down to regulatory T cells.
 
     In all of them the probabilities are scaled by a temperature fitted on held-out cells :cite:p:`Guo2017`.
 
-    A cell is `"novel"` if it is farther from the reference cells than all but `novelty_error` of the held-out ones:
-    nothing like it was seen. It is `"unassigned"` if it is near, but between types: the confidence is below
-    `min_confidence`, or, with `target_error`, more than one type cannot be excluded. These two are different answers.
+    Where types stand on a tree, as in the shipped reference and with `levels=`, probabilities add up along it, and a cell
+    gets the deepest node that is sure enough: one that is surely a T cell, but CD4 or CD8, is a "T cell". With
+    `target_error=0.05` the threshold is set by split conformal prediction on nested sets :cite:p:`Gupta2022`: the way
+    down the tree is fixed, the nodes on it hold ever fewer types, and for cells exchangeable with the held-out ones the
+    named node is the true type or an ancestor of it at least 95 % of the time.
 
-    With `target_error=0.05` each cell gets a set of types by split conformal prediction :cite:p:`Sadinle2019`. For cells
+    A cell is `"novel"` if it is farther from the reference cells than all but `novelty_error` of the held-out ones:
+    nothing like it was seen. It is `"unassigned"` if it is near, but between types: no node of the tree reaches
+    `min_confidence`, or, without a tree and with `target_error`, more than one type cannot be excluded. These two are
+    different answers. A warning says if the cells as a whole do not fit the shipped reference.
+
+    Without a tree and with `target_error=0.05` each cell gets a set of types by split conformal prediction :cite:p:`Sadinle2019`. For cells
     exchangeable with the held-out ones the true type is outside the set at most 5 % of the time, over all cells
     together, not within each type. Cells of another study or tissue are not exchangeable, and types that the reference
     lacks are never in the set: look at what is novel first.
@@ -92,6 +99,9 @@ def annotate(
         Labelled cells of the same kind of sample.
     labels
         Column of `reference.obs` with their types.
+    levels
+        Columns of `reference.obs` with broader types, from coarse to fine, or one column with ids of the Cell Ontology, for
+        instance `"cell_type_ontology_term_id"`; the tree over the types. `None` leaves them flat.
     method
         Classifier on the reference: `"linear"` (multinomial logistic regression), `"prototype"` (cosine to the mean of
         each type), `"knn"` (vote of the nearest cells), all on the embedding; `"auto"` takes the one that wins on
@@ -100,10 +110,18 @@ def annotate(
     val_by
         Column of `reference.obs` with donors or studies. Whole groups are held out to choose and to calibrate, each
         weighs the same. Without it confidence is that for more cells of the same donors.
+    tissue
+        Tissues the cells are from, by name or Uberon id: types that live in none of them are left out. Of the shipped
+        reference; {doc}`the page of types </guide/cell_types>` lists them.
+    classes
+        Types that may be answered, by name, synonym or id of the Cell Ontology, each with all types below it.
+    exclude
+        Types that may not be answered, as for `classes`. The others share the probability, and a warning says if many cells
+        look most like what was left out.
     target_error
-        Greatest share of cells whose set of types may miss the true one, between 0 and 1; `None` makes no sets.
+        Greatest share of cells whose label, or set of types, may miss the true one, between 0 and 1; `None` asks for none.
     min_confidence
-        Cells whose confidence is lower are "unassigned".
+        What a label must reach; `"auto"` is 0.5 on a tree and nothing for flat types, `None` names the finest type always.
     novelty_error
         Share of held-out reference cells that would be called novel; `None` calls none novel.
     align
@@ -138,23 +156,32 @@ def annotate(
 
     `adata.obs[key_added]` : categorical
         Type of each cell, "unassigned" or "novel"; its categories are those that some cell has.
+    `adata.obs[f"{key_added}_coarse"]` : categorical
+        On a tree: the lineage of each cell, "unassigned" or "novel".
+    `adata.obs[f"{key_added}_ontology_id"]` : categorical
+        On a tree with ids: the Cell Ontology id of the label, or of the nearest ancestor that has one; missing for others.
     `adata.obs[f"{key_added}_confidence"]` : float32
-        Calibrated probability of the most probable type, also of cells that are unassigned or novel; after a vote that
+        Calibrated probability of the label, of unassigned and novel cells that of the most probable type; after a vote that
         of the type voted for. 0 for cells without genes.
     `adata.obs[f"{key_added}_novelty"]` : float32
         Distance from the reference cells, without the shift; above 1 is novel. NaN for cells without genes or `novelty_error=None`.
     `adata.obsm[f"{key_added}_probabilities"]` : array of shape (n_obs, n_classes), float32
         Calibrated probabilities, columns in the order of `uns[key_added]["classes"]`; NaN for cells without genes.
     `adata.obsm[f"{key_added}_set"]` : array of shape (n_obs, n_classes), bool
-        With `target_error`: the types that cannot be excluded.
+        With `target_error`: the types that cannot be excluded; on a tree those of the label.
     `adata.obs[f"{key_added}_set_size"]` : int32
         With `target_error`: how many these are, at least 1.
     `adata.uns[key_added]` : dict
-        `classes`, `ontology_ids` (Cell Ontology ids of the classes, where the reference has them), `mode` ("reference",
+        `classes`, `ontology_ids` (Cell Ontology ids of the classes, where the reference has them), on a tree `nodes` and
+        `paths` (each node with its ancestors, " > " between), `markers` (genes of each node, comma between), `summary`
+        (one line about these cells), `tissue_guess`, `fits` and `doubts` (whether the cells fit the shipped reference, and
+        why not), `mode` ("reference",
         "fine-tuned" or "pretrained"), `method`, `model`, `sha256`, thresholds, `majority_vote`, `batch_shift` (length of
         the shift that was removed, 0 if none), numbers of cells without a type, `message` in words, and
         under `held_out` what was measured on held-out reference cells: macro-F1 of each classifier, calibration
         error before and after, coverage of the sets overall and by class (-1 where a class could not be held out).
+    `adata.obsm["X_scellm"]`, `adata.uns["X_scellm"]`
+        The embedding, as by `tl.embed`, if it was computed and there was none.
 
     Raises
     ------
@@ -163,7 +190,8 @@ def annotate(
     TypeError
         `reference` or `adata` is no AnnData; labels are measurements.
     ValueError
-        A model without types and no reference; an option about a reference without one; fewer than two types; names that differ only by case; one group in
+        A model without types and no reference; an unknown tissue or type, or fewer than two types left; levels that
+        contradict each other; an option about a reference without one; fewer than two types; names that differ only by case; one group in
         `val_by`; an error outside (0, 1); sets asked of a head without calibration; genes or values that
         `tl.embed` would refuse; a key that holds something else.
 
@@ -175,12 +203,12 @@ def annotate(
     >>> bool((adata.obs["scellm_cell_type"].astype(str) == adata.obs["cell_type"].astype(str)).mean() > 0.9)
     True
     """
-    limits = Thresholds(target_error=target_error, min_confidence=min_confidence, novelty_error=novelty_error)
     check_key(key_added)
     check_align(align)
     _check_options(adata, reference, labels, method, copy=copy)
     if reference is None:
-        _check_no_reference(labels, method, val_by, reference_layer)
+        _check_no_reference(labels, method, val_by, reference_layer, levels)
+    limits = Limits(target_error, min_confidence, novelty_error)
     check_free(adata, key_added, ("obs", key_added), of="tl.annotate", field="classes")
     clusters = None if groupby in (None, "auto") else read_text(adata, groupby)
     model = model if isinstance(model, CellLM) else load(model)
@@ -190,102 +218,44 @@ def annotate(
         annotator, mode = of_model(model)
     else:
         annotator, mode = None, "reference"
-        asked = Reference(reference, labels, method, val_by, rng)
+        asked = Reference(reference, labels, method, val_by, rng, levels)
         options |= {"layer": reference_layer}
     vectors, record = None, {}
     if method == "logistic":
         annotator, vectors = on_genes(adata, asked, model, query, options)
     elif annotator is None:
         annotator = on_embedding(asked, model, options)
+    mask = class_mask(annotator, tissue=tissue, classes=classes, exclude=exclude)
     if vectors is None and annotator.space == "genes":
         vectors = of_genes(adata, annotator, model, query)
     elif vectors is None:
         vectors, record = cell_vectors(adata, model, query)
+    embedding = vectors
     vectors, batch_shift = align_cells(annotator, vectors, align)
-    result = decide(annotator, vectors, limits, is_shifted=align is not False)
+    thresholds = limits.of(annotator)
+    result = decide(annotator, vectors, thresholds, is_shifted=align is not False, allowed=mask)
     if groupby == "auto":
         clusters = np.full(adata.n_obs, "", dtype=object)
         clusters[~result.is_empty] = over_cluster(vectors[~result.is_empty], rng)
     if clusters is not None:
         vote_clusters(result, clusters)
     target = adata.copy() if copy else adata
-    _write(target, key_added, annotator, result)
-    written = _record(annotator, mode, model, result, limits)
+    write_labels(target, key_added, annotator, result)
+    if record and not record.get("reused") and X_SCELLM not in target.obsm:
+        target.obsm[X_SCELLM] = embedding
+        target.uns[X_SCELLM] = {name: value for name, value in record.items() if name != "reused"}
+    written = make_record(annotator, mode, model, result, thresholds, embedding)
     written = dataclasses.replace(
         written,
         embedding_reused=bool(record.get("reused", False)),
         majority_vote=clusters is not None,
         batch_shift=batch_shift,
+        seen_share=seen_before(adata, model, query) if mode == "pretrained" else 0.0,
     )
     target.uns[key_added] = written.to_uns()
     logger.info(written.message)
-    _warn(result, mode)
+    say(written, result, annotator, mask)
     return target if copy else None
-
-
-def _write(adata: AnnData, key: str, annotator: Annotator, result: Result) -> None:
-    """Put the results where `Returns` says, and take away what an earlier call left there."""
-    names = np.array([*annotator.classes, *RESERVED[::-1]], dtype=object)  # -1 and -2 count from the end
-    found = names[result.codes]
-    categories = names[np.isin(np.arange(len(names)), result.codes % len(names))]  # those of some cell
-    adata.obs[key] = pd.Categorical(found, categories=categories)
-    adata.obs[f"{key}_confidence"] = result.confidence.astype(np.float32)
-    adata.obs[f"{key}_novelty"] = result.novelty
-    adata.obsm[f"{key}_probabilities"] = result.probabilities
-    if result.sets is not None:
-        adata.obsm[f"{key}_set"] = result.sets
-        adata.obs[f"{key}_set_size"] = result.sets.sum(axis=1).astype(np.int32)
-        return
-    if f"{key}_set" in adata.obsm:
-        del adata.obsm[f"{key}_set"]
-    if f"{key}_set_size" in adata.obs:
-        del adata.obs[f"{key}_set_size"]
-
-
-def _record(
-    annotator: Annotator, mode: str, model: CellLM, result: Result, limits: Thresholds
-) -> AnnotationRecord:
-    """What goes to `uns`."""
-    method = "logistic" if annotator.space == "genes" else annotator.kind
-    return AnnotationRecord(
-        mode=mode,
-        method=method,
-        classes=annotator.classes,
-        model=model.name,
-        sha256=model.sha256,
-        embedding_reused=False,
-        majority_vote=False,
-        batch_shift=0.0,
-        n_unassigned=int((result.codes == UNASSIGNED).sum()),
-        n_novel=int((result.codes == NOVEL).sum()),
-        novelty_shift=result.shift,
-        n_empty=int(result.is_empty.sum()),
-        held_out=plain_report(annotator.report),
-        message=describe(annotator.report, len(annotator.classes), mode, model.name, method),
-        ontology_ids=list(annotator.facts.get("ontology_ids") or []),
-        **{name: float(value) for name, value in vars(limits).items() if value is not None},
-    )
-
-
-def _warn(result: Result, mode: str) -> None:
-    """Say what the user would otherwise find out too late."""
-    share = float((result.codes == NOVEL).mean())
-    closer = (
-        "If it has several donors or studies, pass val_by= with their column, so that the distance between them counts."
-        if mode == "reference"
-        else "Pass reference= with labelled cells of the same tissue."
-    )
-    if share > MANY_NOVEL:
-        warn(
-            f"{100 * share:.0f} % of the cells are novel: farther from the reference than its own cells are from each "
-            f"other. Another tissue or organism, or a reference that is too uniform. {closer} novelty_error=None labels "
-            "them all the same."
-        )
-    elif result.shift > LARGE_SHIFT:
-        warn(
-            f"The cells are {result.shift:.1f} times as far from the reference as its held-out cells: another protocol or "
-            "tissue. What is novel was judged beyond that shift, and confidence may be too high. " + closer
-        )
 
 
 def _check_options(
@@ -321,10 +291,14 @@ def _check_options(
 
 
 def _check_no_reference(
-    labels: str | None, method: str, val_by: str | None, reference_layer: str | None
+    labels: str | None,
+    method: str,
+    val_by: str | None,
+    reference_layer: str | None,
+    levels: str | Sequence[str] | None,
 ) -> None:
     """Refuse options about a reference where there is none: they would do nothing."""
-    given = {"labels": labels, "val_by": val_by, "reference_layer": reference_layer}
+    given = {"labels": labels, "levels": levels, "val_by": val_by, "reference_layer": reference_layer}
     named = [f"{name}={value!r}" for name, value in given.items() if value is not None]
     named += [f"method={method!r}"] if method != "auto" else []
     if named:

@@ -98,18 +98,24 @@ def compared(celltypist: str) -> dict[str, Callable]:
 # -- no labels ----------------------------------------------------------------------------------------------------
 
 
-def reference_cells() -> tuple[sp.csr_matrix, np.ndarray, list[str]]:
-    """log1p CP10k and types of cells that the shipped reference is made of, at most 60 of a type; and their genes."""
+def reference_cells(model: CellLM) -> tuple[sp.csr_matrix, np.ndarray, list[str]]:
+    """log1p CP10k and types of cells that the shipped reference is made of, at most 60 of a type; and their genes.
+
+    The baseline takes one type per cell, so that cells known less deeply are left out.
+    """
+    import _reference_cells as source
     import anndata as ad
-    import reference
+
+    from scellm.annotation._annotator import Annotator
 
     rng = np.random.default_rng(0)
-    names = reference.types()
-    parts = reference.measured(data.DATA, names, rng) + reference.around_profiles(data.DATA, names, rng)
-    joined = ad.concat(parts, join="outer", fill_value=0)
+    rows = source.table()
+    parts = source.measured(data.DATA, rows, rng) + source.around_profiles(data.DATA, rows, rng)
+    joined = ad.concat([part for part in parts if part.n_vars > 900], join="outer", fill_value=0)
     labels = joined.obs["type"].astype(str).to_numpy()
+    known = Annotator.from_part(model.parts["reference"]).classes
     rows = np.concatenate(
-        [rng.permutation(np.flatnonzero(labels == name))[:60] for name in np.unique(labels)]
+        [rng.permutation(np.flatnonzero(labels == name))[:60] for name in np.unique(labels) if name in known]
     )
     joined = joined[rows]
     return logged(joined), labels[rows], list(joined.var_names)
@@ -145,52 +151,83 @@ def genes_of_reference(
 
 
 def zero_shot(model: CellLM, celltypist: str = "", before: Sequence[Row] = ()) -> Iterator[Row]:
-    """`tl.annotate` with nothing but the model, and logistic regression on the same reference cells."""
+    """`tl.annotate` with nothing but the model, with the tissue, and logistic regression on the same reference cells."""
+    from scellm.annotation._annotator import Annotator
+
     if "reference" not in model.parts:
         return
-    by_genes = None
+    by_genes, tree = None, Annotator.from_part(model.parts["reference"]).tree
     for name in data.HELD_OUT:
         adata = data.read_for_ontology(name)
         truth = adata.obs["cell_type"].astype(str).to_numpy()
-        right = {new: old for old in np.unique(truth) for new in data.ONTOLOGY[old]}
-
-        def common(names: np.ndarray, right: dict[str, str] = right) -> np.ndarray:
-            return np.array([right.get(str(found), f"other: {found}") for found in names])
-
-        scellm.tl.annotate(adata, model=model, target_error=0.1, min_overlap=0.02)
+        nodes = np.array([tree.names.index(data.ONTOLOGY[old][0]) for old in truth])
         old = known(before, {"set": data.short(name), "types": len(np.unique(truth))})
         if "logistic regression" not in old:
-            by_genes = by_genes or genes_of_reference(reference_cells())
-            old["logistic regression"] = macro_f1(truth, common(by_genes(adata)))
-        record, p = adata.uns["scellm_cell_type"], adata.obsm["scellm_cell_type_probabilities"]
-        guess = common(best(np.nan_to_num(p), record["classes"]))
-        labels = adata.obs["scellm_cell_type"].astype(str).to_numpy()
-        named = ~np.isin(labels, ["unassigned", "novel"])
-        yield {
-            "set": data.short(name),
-            "types": len(np.unique(truth)),
-            "cells": adata.n_obs,
-            "scellm": macro_f1(truth, guess),
+            by_genes = by_genes or genes_of_reference(reference_cells(model))
+            found = np.array([tree.names.index(x) for x in by_genes(adata)])
+            old["logistic regression"] = macro_f1(truth, _common(tree, found, truth, nodes))
+        row = {"set": data.short(name), "types": len(np.unique(truth)), "cells": adata.n_obs}
+        scellm.tl.annotate(adata, model=model, min_overlap=0.02, min_confidence=None, novelty_error=None)
+        guess = _common(tree, _nodes(adata, tree), truth, nodes)
+        p = np.nan_to_num(adata.obsm["scellm_cell_type_probabilities"])
+        row |= {"scellm": macro_f1(truth, guess)}
+        tissue = data.TISSUE[name]
+        scellm.tl.annotate(
+            adata, model=model, min_overlap=0.02, min_confidence=None, novelty_error=None, tissue=tissue
+        )
+        with_tissue = _common(tree, _nodes(adata, tree), truth, nodes)
+        row |= {
+            "scellm, tissue=": macro_f1(truth, with_tissue),
             "logistic regression": old["logistic regression"],
             "accuracy": accuracy(truth, guess),
-            "novel": float((labels == "novel").mean()),
-            "unassigned": float((labels == "unassigned").mean()),
-            "accuracy of the named": accuracy(truth[named], guess[named]) if named.any() else float("nan"),
-            "ECE": scellm.metrics.expected_calibration_error(
-                np.nan_to_num(p), _columns(record["classes"], truth, p)
-            ),
         }
+        yield row | _at_five_percent(adata, model, tree, nodes) | {"ECE": _ece(tree, p, nodes)}
 
 
-def _columns(classes: np.ndarray, truth: np.ndarray, p: np.ndarray) -> np.ndarray:
-    """Column of the true class; of several that are right, the likelier."""
-    place = {str(name): i for i, name in enumerate(classes)}
-    found = np.full(len(truth), -1)
-    for row, name in enumerate(truth):
-        columns = [place[new] for new in data.ONTOLOGY[name] if new in place]
-        if columns:
-            found[row] = columns[int(np.argmax(np.nan_to_num(p[row, columns])))]
-    return found
+def _at_five_percent(adata, model: CellLM, tree, nodes: np.ndarray) -> Row:
+    """What is named at an asked error of 5 %, how much of it is right, and how deep."""
+    scellm.tl.annotate(adata, model=model, target_error=0.05, min_overlap=0.02)
+    found = _nodes(adata, tree)
+    named = found >= 0
+    lineage = tree.lineage
+    coarse = adata.obs["scellm_cell_type_coarse"].astype(str).to_numpy()
+    is_coarse = ~np.isin(coarse, ["unassigned", "novel"])
+    right = tree.agrees(found, nodes) & named
+    wanted = np.array([tree.names[lineage[node]] for node in nodes])
+    fine = named & tree.above[np.maximum(found, 0), nodes]
+    return {
+        "novel": float((adata.obs["scellm_cell_type"].astype(str) == "novel").mean()),
+        "named": float(named.mean()),
+        "right of the named": float(right[named].mean()) if named.any() else float("nan"),
+        "at the authors' level": float(fine.mean()),
+        "lineage named": float(is_coarse.mean()),
+        "lineage right": float((coarse == wanted)[is_coarse].mean()) if is_coarse.any() else float("nan"),
+    }
+
+
+def _nodes(adata, tree) -> np.ndarray:
+    """Node of each label, -1 for refusals."""
+    place = {name: i for i, name in enumerate(tree.names)}
+    return np.array([place.get(name, -1) for name in adata.obs["scellm_cell_type"].astype(str)])
+
+
+def _common(tree, found: np.ndarray, truth: np.ndarray, nodes: np.ndarray) -> np.ndarray:
+    """Names of the set for nodes found: that of the true type a node is in, else another."""
+    above = tree.above
+    types = {name: nodes[truth == name][0] for name in np.unique(truth)}
+    guess = []
+    for node in found:
+        inside = [name for name, of in types.items() if node >= 0 and above[node, of]]
+        inside.sort(key=lambda name: -above[types[name]].sum())
+        guess.append(inside[0] if inside else f"other: {node}")
+    return np.array(guess)
+
+
+def _ece(tree, p: np.ndarray, nodes: np.ndarray) -> float:
+    """Calibration error at the depth of the authors' labels."""
+    from scellm.annotation._fit_tree import tree_scores
+
+    return tree_scores(tree, p, nodes, np.ones(len(nodes)))["ece_after"]
 
 
 # -- across studies -----------------------------------------------------------------------------------------------

@@ -2,135 +2,157 @@
 
     python tests/benchmarks/reference.py DATA [--model scellm-small] [--out FOLDER] [--page]
 
-DATA has the folders `corpus`, `corpus_wide`, `profiles` and `knowledge`. Cells are measured ones of the labelled human
-studies, and cells drawn around the mean profiles of others; labels become names of the Cell Ontology by
-`reference_types.tsv`, and those not listed there are left out: broad ("Myeloid cells"), of cell lines, of tumours. Nothing
-of `benchmarks` is read. The part `reference` is written into the model's folder, beside its weights. `--page` also writes
-`docs/benchmarks/reference.md`. Run it again whenever the weights change.
+DATA has the folders `corpus`, `corpus_wide`, `corpus_more` and `profiles`. Cells are measured ones of the labelled studies,
+and cells drawn around the mean profiles of others; `reference_types.tsv` is the tree: its types, their terms in the Cell
+Ontology, the tissues they live in and the labels of the sources that mean them. Labels not listed are left out: of cell
+lines, of tumours, of doublets. Types without human cells take mouse ones through one-to-one orthologs. Nothing of
+`benchmarks` is read. Needs cellxgene-ontology-guide. The part `reference` is written into the model's folder. `--page` also
+writes `docs/benchmarks/reference.md` and `docs/guide/cell_types.md`. Run it again whenever the weights change.
 """
 
 from __future__ import annotations
 
 import argparse
 import warnings
-from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
-import anndata as ad
+import _reference_cells as source
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
+from _reference_page import by_study, page_of_types, text_of
 from _report import write
-from training_corpus import drawn
 
 import scellm
-from scellm.annotation._fit import METHODS, calibrate, draw_evenly, fit_one, macro_f1
+from scellm.annotation._fit_tree import calibrate_on_tree, fit_on_tree
+from scellm.annotation._tree import Tree
+from scellm.metrics._calibration import softmax
 from scellm.metrics._conformal import balance
 from scellm.models._hub import shipped_folder
 from scellm.models._parts import write_part
 
-TYPES = Path(__file__).with_name("reference_types.tsv")
-PER_PROFILE = 12
-PER_TYPE = 60
-"""Measured cells of one type in one study, at most."""
-N_FITTED = 5_000
-N_EXEMPLARS = 2_500
-MIN_OVERLAP = 0.05
-TEXT = """
-`scellm.tl.annotate(adata)` without a reference uses the one inside `{model}`: {n_types} types with names of the Cell
-Ontology, from {n_real} measured cells of {n_studies} human studies and {n_drawn} cells drawn around the mean profiles of
-{n_profiled} others. Types that the sources give only broadly (epithelium of most organs, kidney, "T cells", "myeloid cells")
-are missing, as are tumours and cell lines; CD4 T cells include regulatory ones. Mouse cells were not used.
-
-Each of the studies below was left out in turn, the reference built from all others, and its cells annotated; the
-temperature and the distances that count as novel come from the other studies of the table. Macro-F1 is over the types of
-the study, among all {n_types}. None of them is of the benchmark.
-The encoder itself was trained on these studies, with their labels (see its recipe): the numbers, the temperature and the
-distances are too good for a new study, by how much is not known here. The
-benchmark of cell types is on sets that no part of the model has seen.
-
-{verdict}
-"""
+N_EXEMPLARS = 3_500
+N_MARKERS = 8
+LEAST_DETECTED = 0.25
+"""Share of a type's cells that express a gene for it to be a marker."""
+SYNONYMS = {
+    "B cell": "B lymphocyte",
+    "OPC": "oligodendrocyte progenitor",
+    "regulatory T cell": "Treg",
+    "NK cell": "natural killer",
+}
 
 
-def types() -> dict[str, str]:
-    """Label of a source -> name in the Cell Ontology."""
-    table = pd.read_csv(TYPES, sep="\t")
-    return {
-        label.strip(): name
-        for name, labels in zip(table["type"], table["labels"], strict=True)
-        for label in labels.split(";")
-    }
-
-
-def ontology_ids(names: list[str]) -> list[str]:
-    """Ids of the Cell Ontology, "" for a name it does not have (now)."""
+def ontology(rows: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Ids and synonyms of the terms; curated nodes have none."""
     from cellxgene_ontology_guide.ontology_parser import OntologyParser
 
     parser = OntologyParser()
-    found = [parser.get_term_id_by_label(name, "CL") or "" for name in names]
-    return found
+    ids, synonyms = [], []
+    for name, term in zip(rows["type"], rows["term"], strict=True):
+        found = (parser.get_term_id_by_label(term, "CL") or "") if term else ""
+        if term and not found:
+            msg = f"{term!r} is no term of the Cell Ontology."
+            raise ValueError(msg)
+        ids.append(found)
+        more = [term, *(parser.get_term_synonyms(found) if found else [])]
+        more += [SYNONYMS[name]] if name in SYNONYMS else []
+        synonyms.append(sorted({x for x in more if x and x.lower() != name.lower()})[:12])
+    return ids, synonyms
 
 
-def is_human(path: Path) -> bool:
-    """By name: mouse sets are called so."""
-    return "mouse" not in path.stem and "tabula_muris" not in path.stem
+def uberon(names: list[str]) -> dict[str, str]:
+    """Ids of tissues."""
+    from cellxgene_ontology_guide.ontology_parser import OntologyParser
+
+    parser = OntologyParser()
+    return {
+        name: parser.get_term_id_by_label(source.UBERON.get(name, name), "UBERON") or "" for name in names
+    }
 
 
-def measured(data: Path, names: dict[str, str], rng: np.random.Generator) -> list[ad.AnnData]:
-    """Labelled human cells of the corpus, at most `PER_TYPE` of a type and study, tumours and cell lines left out."""
+def marker_genes(
+    tree: Tree, nodes: np.ndarray, cells: pd.DataFrame, logged: sp.csr_array, symbols: np.ndarray
+) -> list[list[str]]:
+    """Genes that set a node apart: highest in it over the 90th percentile of the classes outside, widely detected."""
+    holds = tree.holds
+    means, detected = [], []
+    for node in tree.node_of_class:
+        rows = np.flatnonzero(nodes == node)
+        by_study = [
+            logged[rows[part]].mean(axis=0)
+            for part in cells["name"].iloc[rows].groupby(cells["name"].iloc[rows].to_numpy()).indices.values()
+        ]
+        means.append(np.mean(by_study, axis=0))
+        detected.append((logged[rows] > 0).mean(axis=0))
+    means, detected = np.array(means), np.array(detected)
     found = []
-    for folder in ("corpus", "corpus_wide"):
-        for path in filter(is_human, sorted((data / folder).glob("*.h5ad"))):
-            adata = ad.read_h5ad(path)
-            label = adata.obs["cell_type"].astype(str).map(names)
-            label[adata.obs["malignant"].astype(str) == "True"] = np.nan
-            if path.stem == "pdac_moncada":  # from a tumour; the types it names are not of the tumour
-                label = adata.obs["cell_type"].astype(str).map(names)
-            rows = np.concatenate(
-                [
-                    rng.permutation(np.flatnonzero(label == name))[:PER_TYPE]
-                    for name in label.dropna().unique()
-                ]
-                or [np.zeros(0, int)]
-            )
-            if not len(rows):
-                continue
-            part = adata[np.sort(rows)].copy()
-            part.X = part.X.astype(np.float32)
-            part.obs = pd.DataFrame({"type": label.iloc[np.sort(rows)].astype(str)})
-            part.uns = {"name": path.stem, "is_real": True}
-            found.append(part)
+    for node in range(len(tree.names)):
+        mine = holds[:, node]
+        if not mine.any() or mine.all():
+            found.append([])
+            continue
+        outside = np.quantile(means[~mine], 0.95, axis=0)
+        gain = np.where(
+            np.median(detected[mine], axis=0) >= LEAST_DETECTED, np.median(means[mine], axis=0) - outside, -1
+        )
+        best = np.argsort(-gain)[:N_MARKERS]
+        found.append([str(symbols[i]) for i in best if gain[i] > 0])
     return found
 
 
-def around_profiles(data: Path, names: dict[str, str], rng: np.random.Generator) -> list[ad.AnnData]:
-    """Cells drawn around the mean profiles of the listed types, a dataset per study."""
+def left_out(
+    vectors: np.ndarray, nodes: np.ndarray, cells: pd.DataFrame, tree: Tree
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows of measured human studies that could be tested, their logits and outlier scores by what was fitted without."""
+    names, above = cells["name"].to_numpy(), tree.above
+    tested, logits, strange = [], [], []
+    for study in cells["name"][cells["is_real"] & ~cells["is_mouse"]].unique():
+        out = np.isin(names, [study, *source.SAME_STUDY.get(study, ())])
+        train, test = np.flatnonzero(~out), np.flatnonzero(names == study)
+        covered = above[np.unique(nodes[train])].any(axis=0)  # nodes that other studies have cells of
+        test = test[covered[nodes[test]]]
+        if not len(test):
+            continue
+        fitted = fit_on_tree(
+            vectors[train], nodes[train], tree, groups=names[train], max_exemplars=N_EXEMPLARS
+        )
+        tested.append(test)
+        logits.append(fitted.logits(vectors[test]))
+        strange.append(fitted.outlier_score(vectors[test]))
+        print(study, len(test), flush=True)
+    return np.concatenate(tested), np.concatenate(logits), np.concatenate(strange)
+
+
+def facts_of_types(
+    rows: pd.DataFrame,
+    tree: Tree,
+    nodes: np.ndarray,
+    cells: pd.DataFrame,
+    tested: np.ndarray,
+    right: np.ndarray,
+) -> list[dict[str, Any]]:
+    """What is known of each node."""
+    above = tree.above
     found = []
-    for name, adata in drawn(data / "profiles" / "human_celltypes.h5ad", PER_PROFILE, rng).items():
-        label = adata.obs["cell_type"].map(names)
-        label[adata.obs["malignant"] == "True"] = np.nan
-        if label.notna().any():
-            part = adata[label.notna().to_numpy()].copy()
-            part.obs = pd.DataFrame({"type": label.dropna().astype(str)})
-            part.uns = {"name": name, "is_real": False}
-            found.append(part)
+    for i in range(len(rows)):
+        mine = above[nodes, i]
+        part, at = cells[mine], above[nodes[tested], i]
+        listed = [x.strip() for x in rows["tissues"].iloc[i].split(";")]
+        found.append(
+            {
+                "tissues": [] if listed == ["any"] else listed,
+                "seen_in": sorted({x for x in part["tissue"] if x}),
+                "n_measured": int((part["is_real"] & ~part["is_mouse"]).sum()),
+                "n_drawn": int((~part["is_real"] & ~part["is_mouse"]).sum()),
+                "n_mouse": int(part["is_mouse"].sum()),
+                "n_studies": int(part["name"].nunique()),
+                "recall": float(right[at].mean()) if at.any() else -1.0,
+                "n_tested": int(at.sum()),
+            }
+        )
     return found
-
-
-def embed_all(
-    datasets: list[ad.AnnData], model: scellm.models.CellLM
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Vectors, types, datasets, and which cells were measured."""
-    vectors, labels, origin, is_real = [], [], [], []
-    for adata in datasets:
-        scellm.tl.embed(adata, model, min_overlap=MIN_OVERLAP, show_progress=False)
-        found = adata.obsm["X_scellm"]
-        good = np.isfinite(found).all(axis=1)
-        vectors.append(found[good])
-        labels.append(adata.obs["type"].to_numpy(dtype=object)[good])
-        origin.append(np.full(good.sum(), adata.uns["name"], dtype=object))
-        is_real.append(np.full(good.sum(), adata.uns["is_real"]))
-    return tuple(np.concatenate(x) for x in (vectors, labels, origin, is_real))
 
 
 def main() -> None:
@@ -139,123 +161,71 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--model", default="scellm-small")
     parser.add_argument("--out", type=Path, help="folder of the model; the shipped one by default")
-    parser.add_argument("--page", action="store_true", help="write the page of the documentation too")
+    parser.add_argument(
+        "--cache", type=Path, help="file that keeps what was left out, so that it is fitted once"
+    )
+    parser.add_argument("--page", action="store_true", help="write the pages of the documentation too")
     options = parser.parse_args()
     folder = options.out or shipped_folder() / options.model
     model = scellm.models.load(folder)
     rng = np.random.default_rng(0)
-    names = types()
+    rows = source.table()
+    ids, synonyms = ontology(rows)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # estimated counts of some sources
-        datasets = measured(options.data, names, rng) + around_profiles(options.data, names, rng)
-        vectors, labels, origin, is_real = embed_all(datasets, model)
-    classes, codes = np.unique(labels.astype(str), return_inverse=True)
-    classes = [str(name) for name in classes]
+        datasets = source.measured(options.data, rows, rng) + source.around_profiles(options.data, rows, rng)
+        vectors, cells, logged, marks, _ = source.embedded(datasets, model)
+    tree = source.tree_of(rows, set(cells["type"]), ids)
+    nodes = np.array([tree.names.index(name) for name in cells["type"]])
+    studies = cells["name"].to_numpy()
 
-    logits = defaultdict(lambda: np.full((len(codes), len(classes)), -np.inf))
-    strange, tested = np.zeros(len(codes)), np.zeros(len(codes), dtype=bool)
-    for study in np.unique(origin[is_real]):
-        train = np.flatnonzero(origin != study)
-        train = train[draw_evenly(codes[train], N_FITTED, 0)]
-        test = np.flatnonzero((origin == study) & np.isin(codes, codes[train]))
-        for method in METHODS:
-            fitted = fit_one(method, vectors[train], codes[train], classes, max_exemplars=N_EXEMPLARS)
-            logits[method][test] = fitted.logits(vectors[test])
-        strange[test], tested[test] = fitted.outlier_score(vectors[test]), True
-        print(study, len(test), flush=True)
-    rows = np.flatnonzero(tested)
-    by_method = {
-        method: float(
-            np.mean(
-                [
-                    macro_f1(
-                        codes[rows][origin[rows] == s], found[rows].argmax(1)[origin[rows] == s], len(classes)
-                    )
-                    for s in np.unique(origin[rows])
-                ]
-            )
-        )
-        for method, found in logits.items()
-    }
-    best = max(METHODS, key=by_method.__getitem__)
-    everything = draw_evenly(codes, N_FITTED, 0)
-    annotator = fit_one(best, vectors[everything], codes[everything], classes, max_exemplars=N_EXEMPLARS)
-    report = calibrate(
-        annotator,
-        logits[best][rows],
-        codes[rows],
-        strange[rows],
-        balance(origin[rows], len(rows)),
-        parts=np.unique(origin[rows], return_inverse=True)[1],
-    )
+    if options.cache and options.cache.exists():
+        tested, logits, strange = (np.load(options.cache)[name] for name in ("tested", "logits", "strange"))
+    else:
+        tested, logits, strange = left_out(vectors, nodes, cells, tree)
+    if options.cache:
+        np.savez(options.cache, tested=tested, logits=logits, strange=strange)
+    annotator = fit_on_tree(vectors, nodes, tree, groups=studies, max_exemplars=N_EXEMPLARS)
+    weights = balance(studies[tested], len(tested))
+    report = calibrate_on_tree(annotator, logits, nodes[tested], strange, weights, studies[tested])
+    probabilities = softmax(logits / annotator.temperature)
+    right = (tree.chains(probabilities)[0] == nodes[tested][:, None]).any(axis=1)
+    types = facts_of_types(rows, tree, nodes, cells, tested, right)
+    markers = marker_genes(tree, nodes, cells, logged, model.vocabulary.symbols)
+    for i, fact in enumerate(types):
+        fact |= {"markers": markers[i], "synonyms": synonyms[i], "term": rows["term"].iloc[i]}
+    is_real = cells["is_real"].to_numpy()
     annotator.report = {
         **report,
-        "method": best,
-        "macro_f1_by_method": by_method,
+        "method": "linear",
+        "macro_f1_by_method": {},
         "held_out": "studies",
-        "n_groups": len(np.unique(origin[rows])),
-        "n_cells": len(codes),
-        "n_fitted": len(everything),
-        "never_held_out": [name for code, name in enumerate(classes) if code not in codes[rows]],
+        "n_groups": len(np.unique(studies[tested])),
+        "n_cells": len(nodes),
+        "n_fitted": len(nodes),
     }
+    listed = sorted({x.strip() for text in rows["tissues"] for x in text.split(";")} - {"any", "solid"})
     annotator.facts = {
-        "ontology": "Cell Ontology (CC BY 4.0)",
-        "ontology_ids": ontology_ids(classes),
-        "studies": sorted({str(name) for name in origin[is_real]}),
-        "profiles": sorted({str(name).removeprefix("drawn_") for name in origin[~is_real]}),
+        "ontology": "Cell Ontology (CC BY 4.0); the tree is curated",
+        "ontology_ids": [ids[node] for node in tree.node_of_class],
+        "types": types,
+        "tissues": uberon(listed),
+        "studies": sorted(set(studies[is_real])),
+        "profiles": sorted({name.removeprefix("drawn_") for name in studies[~is_real]}),
         "made_by": "tests/benchmarks/reference.py",
     }
-    write_part(folder, "reference", annotator.to_part())
-    table = by_study(annotator, logits[best][rows], codes[rows], origin[rows], strange[rows])
+    part = annotator.to_part()
+    part.tensors["cell_hashes"] = marks[is_real]
+    part.meta["hashed_studies"] = [str(x) for x in studies[is_real]]
+    write_part(folder, "reference", part)
     size = sum((folder / f"reference.{kind}").stat().st_size for kind in ("safetensors", "json"))
-    verdict = (
-        f"Best of {', '.join(f'{name} {score:.3f}' for name, score in by_method.items())} (mean macro-F1 over studies): "
-        f"{best}. Calibration error {report['ece_after']:.3f} (before scaling {report['ece_before']:.3f}); sets at a target "
-        f"error of 10 % hold the true type for {100 * report['coverage']['0.1']:.1f} % of the cells, with "
-        f"{report['set_size']['0.1']:.1f} types on average. {len(annotator.report['never_held_out'])} types are in one study "
-        f"only or in drawn cells only, so nothing here says how well they are found. The part is {size / 1e6:.1f} MB."
-    )
-    print(table.to_string(), verdict, sep="\n")
+    table = by_study(annotator, probabilities, nodes[tested], studies[tested], strange)
+    print(table.to_string(), report, size, sep="\n")
     if options.page:
-        text = TEXT.format(
-            model=model.name,
-            n_types=len(classes),
-            n_real=int(is_real.sum()),
-            n_studies=len(np.unique(origin[is_real])),
-            n_drawn=int((~is_real).sum()),
-            n_profiled=len(np.unique(origin[~is_real])),
-            verdict=verdict,
-        )
+        text = text_of(annotator, cells, size, model.name)
         facts = {"model": model.name, "sha256": model.sha256, "report": annotator.report}
         print(write("reference", "The reference of cell types", text, {"Studies left out": table}, facts))
-
-
-def by_study(
-    annotator, logits: np.ndarray, codes: np.ndarray, origin: np.ndarray, strange: np.ndarray
-) -> pd.DataFrame:
-    """One row per study that was left out."""
-    from scellm.metrics._calibration import softmax
-
-    probabilities = softmax(logits / annotator.temperature)
-    found = []
-    for study in np.unique(origin):
-        rows = origin == study
-        right = probabilities[rows].argmax(1) == codes[rows]
-        found.append(
-            {
-                "study": study,
-                "cells": int(rows.sum()),
-                "types": len(np.unique(codes[rows])),
-                "macro-F1": macro_f1(codes[rows], probabilities[rows].argmax(1), probabilities.shape[1]),
-                "accuracy": float(right.mean()),
-                "confidence": float(probabilities[rows].max(1).mean()),
-                "novel": float((annotator.novelty_scores(strange[rows], 0.05) > 1).mean()),
-                "set holds the type (90 %)": float(
-                    annotator.sets(probabilities[rows], 0.1)[np.arange(rows.sum()), codes[rows]].mean()
-                ),
-            }
-        )
-    return pd.DataFrame(found)
+        print(page_of_types(annotator))
 
 
 if __name__ == "__main__":

@@ -62,13 +62,14 @@ def test_views_stay_views(cells):
 
 
 def test_many_types_are_numbered_and_named(many):
+    many.obs["scellm_cell_type"] = many.obs["truth"]
     left, _ = scellm.pl.annotation(many, show=False)
     names = [
         name for name in many.obs["scellm_cell_type"].cat.categories if name not in ("unassigned", "novel")
     ]
     assert len(names) == 40
     numbers = [text.get_text() for text in left.texts]
-    assert numbers == [str(i) for i in range(1, 41)]
+    assert sorted(map(int, numbers)) == list(range(1, 41))
     assert [entry.rpartition(" (")[0] for entry in legend(left)[:40]] == [
         f"{i} {name}" for i, name in enumerate(names, 1)
     ]
@@ -80,6 +81,28 @@ def test_many_types_are_numbered_and_named(many):
         assert box.x1 <= figure.bbox.x1
         assert 0 <= box.y0
         assert box.y1 <= figure.bbox.y1
+
+
+def test_rare_types_are_drawn_as_one_where_there_are_many(many):
+    labels = many.obs["truth"].astype(str).to_numpy()
+    rare = {f"type number {i}" for i in range(30, 40)}
+    is_rare = np.isin(labels, list(rare))
+    labels[is_rare & (np.arange(len(labels)) >= 200)] = "type number 0"  # five cells are left of each
+    many.obs["scellm_cell_type"] = pd.Categorical(labels)
+    left, _ = scellm.pl.annotation(many, show=False)
+    assert "10 rare types (50)" in legend(left)
+    assert not any(f"{name} (" in entry for name in rare for entry in legend(left))
+    assert len(left.texts) == 30
+
+
+def test_numbers_do_not_collide(many):
+    many.obs["scellm_cell_type"] = many.obs["truth"]
+    many.obsm["X_umap"] = np.random.default_rng(1).normal(size=(many.n_obs, 2))  # all on one heap
+    left, _ = scellm.pl.annotation(many, show=False)
+    places = np.array([text.xy for text in left.texts])
+    room = np.ptp(many.obsm["X_umap"], axis=0) * (0.032, 0.05)
+    near = (np.abs(places[:, None] - places[None]) < room).all(axis=2)
+    assert near.sum() - len(places) <= 0.1 * len(places) ** 2 / 40
 
 
 def test_few_types_are_not_numbered(cells):

@@ -12,7 +12,7 @@ import pytest
 import scellm
 from scellm.annotation import _fit as fit_file
 from scellm.models import load, save
-from scellm.tl import _annotate as annotate_file
+from scellm.tl import _annotate_results as results_file
 from scellm.tl import _annotate_sources as source_file
 from scellm.tl import _vectors as vectors_file
 from scellm.tl import annotate
@@ -200,7 +200,7 @@ def test_cells_that_are_all_farther_off(adata, reference, run):
 
 
 def test_shift_is_said(adata, reference, run, monkeypatch):
-    monkeypatch.setattr(annotate_file, "LARGE_SHIFT", 0.5)
+    monkeypatch.setattr(results_file, "LARGE_SHIFT", 0.5)
     with pytest.warns(UserWarning, match=r"The cells are .* times as far from the reference .* pass val_by="):
         run(adata, reference)
 
@@ -253,7 +253,7 @@ def test_embedding_is_reused_only_if_it_is_of_this_model_and_matrix(
     assert not run(adata, reference, model=unsaved)["embedding_reused"]
 
 
-def test_embedding_is_neither_written_nor_computed_twice(adata, reference, run, monkeypatch):
+def test_embedding_is_kept_and_not_computed_twice(adata, reference, run, monkeypatch):
     calls = []
     embedding_of = vectors_file.embedding_of
     monkeypatch.setattr(
@@ -261,8 +261,13 @@ def test_embedding_is_neither_written_nor_computed_twice(adata, reference, run, 
     )
     run(adata, reference)
     assert len(calls) == 2
-    assert list(adata.obsm) == [f"{KEY}_probabilities"]
+    assert list(adata.obsm) == [f"{KEY}_probabilities", "X_scellm"]
     assert list(reference.obsm) == []
+    assert run(adata, reference)["embedding_reused"]
+    assert len(calls) == 3  # the reference's
+    adata.obsm["X_scellm"] = np.zeros((adata.n_obs, 2))
+    run(adata, reference)
+    assert not adata.obsm["X_scellm"].any()  # another embedding is the user's
 
 
 def test_layers_and_gene_names(adata, reference, run):

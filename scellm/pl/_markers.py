@@ -1,4 +1,4 @@
-"""markers_check: do predicted types express the genes they should?"""
+"""markers: do predicted types express the genes they should?"""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .._keys import CELL_TYPE
 from .._warn import warn
 from ..data.cells._expression import judge_values
 from ._figure import color_bar, dot, finish, new_axes, plain, short
-from ._results import REFUSALS, names_of, read_labels
+from ._results import REFUSALS, names_of, read_labels, reference_markers
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -29,7 +29,7 @@ LARGEST_DOT = 110.0
 """Square points of a gene that all cells of a type express."""
 
 
-def markers_check(
+def markers(
     adata: AnnData,
     markers: Mapping[str, Sequence[str]] | Sequence[str] | None = None,
     *,
@@ -52,9 +52,10 @@ def markers_check(
     adata
         Cells that `tl.annotate` has labeled.
     markers
-        Genes to look at, as a list or by type, as in `{"B cell": ["MS4A1", "CD79A"]}`. `None` takes the `n_genes` that
-        are highest in each type from `uns["rank_genes_groups"]`, which
-        `scanpy.tl.rank_genes_groups(adata, key)` writes. Those were found in the same cells and say what tells the
+        Genes to look at, as a list or by type, as in `{"B cell": ["MS4A1", "CD79A"]}`. `None` takes `n_genes` of each
+        label that the shipped reference learned from its own cells and the data has: evidence for the names. Where the
+        labels are not of that reference, it takes those that are highest in each type from `uns["rank_genes_groups"]`,
+        which `scanpy.tl.rank_genes_groups(adata, key)` writes; these were found in the same cells and say what tells the
         predicted types apart, not that the names are right.
     key
         Key of the labels in `adata.obs`, or any other column of types.
@@ -87,7 +88,7 @@ def markers_check(
     """
     labels = read_labels(adata, key)
     X, var, where = get_matrix(adata, layer, use_raw)
-    wanted = _ranked(adata, key, n_genes) if markers is None else markers
+    wanted = _default(adata, labels, key, var.index, n_genes) if markers is None else markers
     found = _present(wanted, var.index, where)
     genes = [gene for part in found.values() for gene in part]
     values = _expression(X, var.index.get_indexer(genes), where)  # (n_obs, n_columns)
@@ -166,6 +167,20 @@ def _keys(ax: Axes, dots: Any) -> None:
     )
     place = {"fraction": 0.05, "pad": 0.02, "shrink": 0.5, "anchor": (0.0, 0.0), "aspect": 12}
     color_bar(dots, ax, "mean / highest", **place)
+
+
+def _default(
+    adata: AnnData, labels: pd.Series, key: str, columns: pd.Index, n_genes: int
+) -> dict[str, list[str]]:
+    """Genes that the reference knows of the labels, of those in the data; else those that scanpy ranked."""
+    known = reference_markers(adata, key)
+    if not known:
+        return _ranked(adata, key, n_genes)
+    found = {
+        name: [gene for gene in known.get(name, []) if gene in columns][:n_genes]
+        for name in labels.cat.categories
+    }
+    return {name: genes for name, genes in found.items() if genes} or known
 
 
 def _ranked(adata: AnnData, key: str, n_genes: int) -> dict[str, list[str]]:

@@ -28,7 +28,7 @@ def typed(cells):
 
 
 def test_size_is_the_share_and_colour_the_mean(typed):
-    ax = scellm.pl.markers_check(typed, {"B cell": ["MS4A1", "CD79A"], "monocyte": ["LYZ"]}, show=False)
+    ax = scellm.pl.markers(typed, {"B cell": ["MS4A1", "CD79A"], "monocyte": ["LYZ"]}, show=False)
     found = drawn(ax)
     X = typed.X.toarray()
     logged = np.log1p(X / X.sum(1, keepdims=True) * 1e4)
@@ -48,12 +48,12 @@ def test_size_is_the_share_and_colour_the_mean(typed):
 
 
 def test_logarithms_are_drawn_as_they_are_in_any_storage(typed):
-    expected = drawn(scellm.pl.markers_check(typed, ["LYZ", "CD3E"], show=False))
+    expected = drawn(scellm.pl.markers(typed, ["LYZ", "CD3E"], show=False))
     sc.pp.normalize_total(typed, target_sum=1e4)
     sc.pp.log1p(typed)
     typed.layers["dense"] = typed.X.toarray()
     for layer in (None, "dense"):
-        found = drawn(scellm.pl.markers_check(typed, ["LYZ", "CD3E"], layer=layer, show=False))
+        found = drawn(scellm.pl.markers(typed, ["LYZ", "CD3E"], layer=layer, show=False))
         assert found.keys() == expected.keys()
         assert all(np.allclose(found[dot], expected[dot], atol=1e-5) for dot in found)
 
@@ -64,33 +64,33 @@ def test_ranked_genes_of_scanpy(typed):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         sc.tl.rank_genes_groups(typed, KEY)
-    ax = scellm.pl.markers_check(typed, n_genes=2, show=False)
+    ax = scellm.pl.markers(typed, n_genes=2, show=False)
     genes = [text.get_text() for text in ax.get_xticklabels()]
     names = typed.uns["rank_genes_groups"]["names"]
     assert genes == [gene for group in names.dtype.names for gene in names[group][:2]]
     with pytest.raises(KeyError, match="the one that is there was made for 'scellm_cell_type'"):
-        scellm.pl.markers_check(typed, key="donor")
+        scellm.pl.markers(typed, key="donor")
 
 
 def test_unknown_markers_are_named(typed):
     with pytest.warns(UserWarning, match="1 markers are not in `adata.X` and are not drawn: NOGENE"):
-        ax = scellm.pl.markers_check(typed, {"B cell": ["MS4A1", "NOGENE"], "x": ["NOGENE"]}, show=False)
+        ax = scellm.pl.markers(typed, {"B cell": ["MS4A1", "NOGENE"], "x": ["NOGENE"]}, show=False)
     assert [text.get_text() for text in ax.get_xticklabels()] == ["MS4A1"]
     with pytest.raises(KeyError, match=r"None of the markers \['NOGENE'\]"):
-        scellm.pl.markers_check(typed, ["NOGENE"])
+        scellm.pl.markers(typed, ["NOGENE"])
     with pytest.raises(KeyError, match="is needed for 'scellm_cell_type', and there is none"):
-        scellm.pl.markers_check(typed)
+        scellm.pl.markers(typed)
 
 
 def test_scaled_values_are_refused(typed):
     sc.pp.log1p(typed)
     typed.layers["scaled"] = typed.X.toarray() - 1
     with pytest.raises(ValueError, match=r"`adata.layers\['scaled'\]` cannot be read as expression"):
-        scellm.pl.markers_check(typed, ["LYZ"], layer="scaled")
+        scellm.pl.markers(typed, ["LYZ"], layer="scaled")
 
 
 def test_nothing_is_changed(typed):
     before = typed.copy()
-    scellm.pl.markers_check(typed, ["LYZ"], show=False)
+    scellm.pl.markers(typed, ["LYZ"], show=False)
     assert (typed.X != before.X).nnz == 0
     assert set(typed.uns) == set(before.uns)
