@@ -21,7 +21,7 @@ import _reference_cells as source
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from _reference_page import by_study, page_of_types, text_of
+from _reference_page import by_study, by_type, page_of_types, text_of
 from _report import write
 
 import scellm
@@ -224,8 +224,14 @@ def main() -> None:
     print(table.to_string(), report, size, sep="\n")
     if options.page:
         text = text_of(annotator, cells, size, model.name)
+        tables = {
+            "Studies left out": table,
+            "Types in the studies left out": by_type(
+                annotator, probabilities, nodes[tested], studies[tested]
+            ),
+        }
         facts = {"model": model.name, "sha256": model.sha256, "report": annotator.report}
-        print(write("reference", "The reference of cell types", text, {"Studies left out": table}, facts))
+        print(write("reference", "The reference of cell types", text, tables, facts))
         print(page_of_types(annotator))
 
 
