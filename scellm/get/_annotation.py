@@ -111,6 +111,8 @@ def _row(
 
 def _next_class(adata: AnnData, key: str, record: Mapping[str, Any], label: str, cells: np.ndarray) -> str:
     """The class with the highest mean probability that is not the label or below it."""
+    if f"{key}_probabilities" not in adata.obsm:
+        return ""
     mean = np.nan_to_num(np.asarray(adata.obsm[f"{key}_probabilities"])[cells]).mean(axis=0)
     classes = [str(name) for name in record["classes"]]
     paths = dict(zip(map(str, record.get("nodes", ())), map(str, record.get("paths", ())), strict=True))

@@ -59,7 +59,7 @@ HEADINGS = {
     "calibration": "Calibration and prediction sets",
     "novelty": "Types that the reference lacks",
     "genes": "Genes that matter, and the trial of it",
-    "speed": "Time for 20,000 cells",
+    "speed": "Time",
     "memory": "Memory for 200,000 cells in a file",
 }
 
@@ -104,7 +104,7 @@ def best_on_average(table: pd.DataFrame) -> tuple[str, float]:
 
 def targets(frames: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """Each target of the issue, what was measured, and whether it was met."""
-    rows: list[tuple[str, str, bool | None]] = []
+    rows: list[tuple[str, str, bool | None]] = zero_shot_targets(frames.get("zero_shot"))
     if "cross_study" in frames:
         table = frames["cross_study"]
         name, value = best_on_average(table)
@@ -179,7 +179,17 @@ def targets(frames: dict[str, pd.DataFrame]) -> pd.DataFrame:
         shipped = table[table["what"].str.contains("shipped")]
         if len(shipped):
             most = shipped["times embedding"].max()
-            rows.append(("20,000 cells: within 3 times embedding", f"{most:.2f} times", most <= 3))
+            rows.append(("shipped reference: within 1.3 times embedding", f"{most:.2f} times", most <= 1.3))
+        own = table[table["what"].str.startswith("own reference")]
+        if len(own):
+            seconds = own["processor seconds"].iloc[0]
+            rows.append(
+                (
+                    "own reference, 12,000 cells x 60 types: at most 20 s",
+                    f"{seconds:.1f} s of the processor",
+                    seconds <= 20,
+                )
+            )
     if "memory" in frames:
         peak = frames["memory"]["peak memory, GiB"].iloc[0]
         rows.append(("200,000 backed cells: below 4 GB", f"{peak:.2f} GiB", peak * 1.0737 < 4))
@@ -196,6 +206,38 @@ def targets(frames: dict[str, pd.DataFrame]) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=["target", "measured", "met"])
     table["met"] = table["met"].map({True: "met", False: "**missed**"})
     return table
+
+
+def zero_shot_targets(table: pd.DataFrame | None) -> list[tuple[str, str, bool | None]]:
+    """What was asked of labels without any labels of the set."""
+    if table is None or "scellm, tissue=" not in table:
+        return []
+    mean = table.mean(numeric_only=True)
+    level = mean["at the authors' level"]
+    ours, tissue, rival = mean["scellm"], mean["scellm, tissue="], mean["logistic regression"]
+    return [
+        (
+            "no labels: macro-F1 of at least 0.78, and above logistic regression",
+            f"{ours:.3f}, logistic regression {rival:.3f}",
+            ours >= 0.78 and ours > rival,
+        ),
+        ("the same with tissue=: at least 0.83", f"{tissue:.3f}", tissue >= 0.83),
+        (
+            "no labels, 5 % asked error: at least 95 % named, 95 % of these right, 70 % at the authors' level",
+            f"{mean['named']:.1%} named, {mean['right of the named']:.1%} right, {level:.1%} at the level",
+            bool(
+                mean["named"] >= 0.95
+                and mean["right of the named"] >= 0.95
+                and mean["at the authors' level"] >= 0.7
+            ),
+        ),
+        (
+            "no labels: lineage of at least 97 % right",
+            f"{mean['lineage right']:.1%} of those named",
+            mean["lineage right"] >= 0.97,
+        ),
+        ("no labels: calibration error of at most 0.06", f"{mean['ECE']:.3f}", mean["ECE"] <= 0.06),
+    ]
 
 
 def verdicts(frames: dict[str, pd.DataFrame]) -> list[str]:
