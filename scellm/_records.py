@@ -17,7 +17,7 @@ from ._version import __version__
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """Base of the records: lists of text are stored as arrays, and what is `None` is left out."""
+    """Base of the records: lists of text are stored as arrays; what is `None` is left out."""
 
     scellm_version: str = __version__
 

@@ -2,41 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from .._version import __version__
+from .._records import Record
 
 REPORTED_ERRORS = (0.05, 0.1, 0.2)
 """Target errors whose coverage is reported."""
 
 
-LISTS = ("ontology_ids", "nodes", "paths", "markers")
-"""Fields with one text per class or node."""
-
-
 @dataclass(frozen=True, kw_only=True)
-class AnnotationRecord:
+class AnnotationRecord(Record):
     """What `tl.annotate` leaves in `uns`: text, numbers and arrays, so that any names of types survive a file."""
 
-    mode: str
-    """"reference", "fine-tuned" or "pretrained"."""
-    method: str
     classes: list[str]
-    model: str
-    sha256: str
-    embedding_reused: bool
-    majority_vote: bool
-    batch_shift: float
-    n_unassigned: int
-    n_novel: int
-    novelty_shift: float
-    n_empty: int
-    held_out: dict[str, Any]
-    message: str
+    method: str = ""
+    mode: str = ""
+    """"reference", "fine-tuned" or "pretrained"."""
+    model: str = ""
+    sha256: str = ""
+    embedding_reused: bool = False
+    majority_vote: bool = False
+    batch_shift: float = 0.0
+    n_unassigned: int = 0
+    n_novel: int = 0
+    novelty_shift: float = 0.0
+    n_empty: int = 0
+    held_out: dict[str, Any] = field(default_factory=dict)
+    message: str = ""
     target_error: float | None = None
     min_confidence: float | None = None
     novelty_error: float | None = None
@@ -50,28 +45,16 @@ class AnnotationRecord:
     fits: bool = True
     doubts: str = ""
     seen_share: float = 0.0
-    scellm_version: str = __version__
 
     def to_uns(self) -> dict[str, Any]:
-        """What is stored; fields without a value are left out."""
-        stored = {x.name: getattr(self, x.name) for x in fields(self)}
-        stored["classes"] = np.array(self.classes, dtype=object)
-        for name in LISTS:
-            listed = getattr(self, name)
-            stored[name] = np.array(listed, dtype=object) if listed else None
-        return {name: value for name, value in stored.items() if value is not None}
+        """What is stored; empty lists are left out."""
+        stored = super().to_uns()
+        return {name: value for name, value in stored.items() if np.size(value)}
 
-    @classmethod
-    def from_uns(cls, stored: Any) -> AnnotationRecord | None:
-        """The record, or `None` if this is none of `tl.annotate`, such as labels of another tool."""
-        needed = {"mode", "method", "classes", "scellm_version"}
-        if not isinstance(stored, Mapping) or not needed <= set(stored):
-            return None
-        known = {x.name for x in fields(cls)}
-        found = {name: value for name, value in stored.items() if name in known}
-        for name in ("classes", *LISTS):
-            found[name] = [str(value) for value in stored.get(name, ())]
-        return cls(**found)
+    def markers_of(self) -> dict[str, list[str]]:
+        """Genes of each node, as the reference learned them."""
+        pairs = zip(self.nodes, self.markers, strict=False)
+        return {name: genes.split(", ") for name, genes in pairs if genes}
 
 
 def plain_report(report: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,9 +9,10 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from .._checks import get_matrix
+from .._checks import check_anndata, get_matrix
 from .._keys import CELL_TYPE
 from .._obs import read_groups
+from ..annotation._records import AnnotationRecord
 
 REFUSALS = ("unassigned", "novel")
 EXPRESSED = 0.1
@@ -59,7 +59,7 @@ def annotation(
     KeyError
         No labels under `key`, or no such column.
     TypeError
-        `groupby` of measurements.
+        `adata` is not an AnnData; `groupby` of measurements.
 
     Examples
     --------
@@ -71,8 +71,9 @@ def annotation(
     >>> scellm.get.annotation(adata, groupby="cell_type")["n_cells"].sum()
     np.int64(60)
     """
-    record = adata.uns.get(key)
-    if key not in adata.obs or not isinstance(record, Mapping) or "classes" not in record:
+    check_anndata(adata)
+    record = AnnotationRecord.from_uns(adata.uns.get(key))
+    if key not in adata.obs or record is None:
         added = "" if key == CELL_TYPE else f", key_added={key!r}"
         msg = f"There are no labels of tl.annotate under {key!r}. Run scellm.tl.annotate(adata{added}) first."
         raise KeyError(msg)
@@ -89,7 +90,7 @@ def annotation(
 
 
 def _row(
-    adata: AnnData, key: str, record: Mapping[str, Any], labels: np.ndarray, cells: np.ndarray
+    adata: AnnData, key: str, record: AnnotationRecord, labels: np.ndarray, cells: np.ndarray
 ) -> dict[str, Any]:
     """Label, runner-up and shares of one group."""
     counts = pd.Series(labels[cells]).value_counts()
@@ -109,13 +110,12 @@ def _row(
     }
 
 
-def _next_class(adata: AnnData, key: str, record: Mapping[str, Any], label: str, cells: np.ndarray) -> str:
+def _next_class(adata: AnnData, key: str, record: AnnotationRecord, label: str, cells: np.ndarray) -> str:
     """The class with the highest mean probability that is not the label or below it."""
     if f"{key}_probabilities" not in adata.obsm:
         return ""
     mean = np.nan_to_num(np.asarray(adata.obsm[f"{key}_probabilities"])[cells]).mean(axis=0)
-    classes = [str(name) for name in record["classes"]]
-    paths = dict(zip(map(str, record.get("nodes", ())), map(str, record.get("paths", ())), strict=True))
+    classes, paths = record.classes, dict(zip(record.nodes, record.paths, strict=True))
     outside = [i for i, name in enumerate(classes) if label not in paths.get(name, name).split(" > ")]
     return classes[max(outside, key=lambda i: mean[i])] if outside else ""
 
@@ -133,14 +133,13 @@ class _Markers:
     def __init__(
         self,
         adata: AnnData,
-        record: Mapping[str, Any],
+        record: AnnotationRecord,
         labels: np.ndarray,
         layer: str | None,
         use_raw: bool | None,
         gene_key: str | None,
     ) -> None:
-        pairs = zip(map(str, record.get("nodes", ())), map(str, record.get("markers", ())), strict=False)
-        self.known = {name: genes.split(", ") for name, genes in pairs if genes}
+        self.known = record.markers_of()
         self.genes = pd.Index([])
         if not self.known:
             return

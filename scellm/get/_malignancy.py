@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from .._checks import check_anndata
 from .._keys import MALIGNANT
 from .._obs import read_groups
 
@@ -43,6 +44,8 @@ def malignancy(
     ------
     KeyError
         No results under `key`, or no such column.
+    TypeError
+        `adata` is not an AnnData.
     ValueError
         `what` is unknown, or `groupby` with arms.
 
@@ -53,6 +56,7 @@ def malignancy(
     >>> int(scellm.get.malignancy(adata)["n_cells"].sum())
     24
     """
+    check_anndata(adata)
     record = adata.uns.get(key)
     if not isinstance(record, dict) or "samples" not in record:
         added = "" if key == MALIGNANT else f", key_added={key!r}"

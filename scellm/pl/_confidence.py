@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from .._keys import CELL_TYPE
+from ..annotation._records import AnnotationRecord
 from ._colours import colours_of, palette
 from ._figure import finish, new_axes, plain, short
 from ._results import as_categories, read_confidence, read_labels
@@ -112,7 +113,7 @@ def confidence(
 
 def _threshold(ax: Axes, adata: AnnData, key: str) -> None:
     """The line under which labels were withheld."""
-    stored = adata.uns.get(key)
-    limit = stored.get("min_confidence") if isinstance(stored, dict) else None
+    record = AnnotationRecord.from_uns(adata.uns.get(key))
+    limit = None if record is None else record.min_confidence
     if limit is not None and np.ndim(limit) == 0 and 0 < float(limit) < 1:
         ax.axvline(float(limit), color="0.3", lw=1, ls=(0, (1, 2)), zorder=4)

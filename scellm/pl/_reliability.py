@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from .._keys import CELL_TYPE
+from ..annotation._records import AnnotationRecord
 from ._figure import finish, new_axes, plain
 from ._results import read_confidence, read_labels, read_truth, renamed
 
@@ -130,12 +131,12 @@ def _most_probable(adata: AnnData, key: str) -> tuple[np.ndarray, np.ndarray]:
     """Confidence and name of each cell's most probable type, whatever its label became."""
     labels, confidence = read_labels(adata, key), read_confidence(adata, key)
     predicted = labels.astype(object).to_numpy()
-    stored = adata.uns.get(key)
-    if f"{key}_probabilities" in adata.obsm and isinstance(stored, dict) and "classes" in stored:
+    record = AnnotationRecord.from_uns(adata.uns.get(key))
+    if f"{key}_probabilities" in adata.obsm and record is not None:
         probabilities = np.asarray(adata.obsm[f"{key}_probabilities"], dtype=float)
         has_any = ~np.isnan(probabilities).any(axis=1)
         best = np.where(has_any, np.argmax(np.nan_to_num(probabilities), axis=1), 0)
-        predicted = np.asarray(stored["classes"], dtype=object)[best]
+        predicted = np.asarray(record.classes, dtype=object)[best]
         confidence = np.where(has_any, np.take_along_axis(probabilities, best[:, None], axis=1)[:, 0], np.nan)
     return confidence, predicted
 

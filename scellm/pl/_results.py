@@ -11,6 +11,7 @@ from anndata import AnnData
 from .._checks import check_anndata
 from .._keys import CELL_TYPE
 from .._obs import read_groups
+from ..annotation._records import AnnotationRecord
 
 REFUSALS = ("unassigned", "novel")
 """Categories that are not cell types."""
@@ -63,11 +64,8 @@ def as_categories(adata: AnnData, key: str) -> pd.Series:
 
 def reference_markers(adata: AnnData, key: str) -> dict[str, list[str]]:
     """Genes of each node, as the reference learned them; nothing for labels without."""
-    stored = adata.uns.get(key)
-    if not isinstance(stored, Mapping) or "markers" not in stored or "nodes" not in stored:
-        return {}
-    pairs = zip(stored["nodes"], stored["markers"], strict=True)
-    return {str(name): str(genes).split(", ") for name, genes in pairs if genes}
+    record = AnnotationRecord.from_uns(adata.uns.get(key))
+    return {} if record is None else record.markers_of()
 
 
 def renamed(known: pd.Series, truth: str, mapping: Mapping[str, str] | None) -> pd.Series:

@@ -139,7 +139,7 @@ def read_types(model: CellLM, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarr
         return np.full(len(vectors), "", dtype=object), np.zeros(len(vectors))
     aligned, _ = align_cells(annotator, vectors, "auto")
     result = decide(annotator, aligned, Thresholds(), is_shifted=True)
-    names = np.array(annotator.classes, dtype=object)[np.maximum(result.codes, 0)]
+    names = np.array(result.names, dtype=object)[np.maximum(result.codes, 0)]
     names[result.codes < 0] = ""
     return names, result.confidence
 
