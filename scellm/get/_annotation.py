@@ -68,8 +68,8 @@ def annotation(
     >>> with warnings.catch_warnings():  # toy cells fit no tissue
     ...     warnings.simplefilter("ignore")
     ...     scellm.tl.annotate(adata)
-    >>> scellm.get.annotation(adata, groupby="cell_type")["n_cells"].sum()
-    np.int64(60)
+    >>> int(scellm.get.annotation(adata, groupby="cell_type")["n_cells"].sum())
+    60
     """
     record = adata.uns.get(key)
     if key not in adata.obs or not isinstance(record, Mapping) or "classes" not in record:
