@@ -49,7 +49,12 @@ cells were embedded from the common genes only; 0.754 with the mean of each stud
 types differ (zheng sorted → pbmc3k 0.87 to 0.79, moncada → baron 0.97 to 0.86); prototypes 0.624 and neighbours 0.640 instead of
 the linear head. *Heads, frozen or trained:* the columns of the tables below. *Calibration on another study:* nothing fitted on one
 study can promise it; the references of three studies, calibrated with whole studies held out, come nearest to it. *Types left out:* low confidence
-alone, in the table, does worse.
+alone, in the table, does worse. *No labels:* the errors are among types of one tissue (T cells, islets and ducts), which is why `tissue=`
+changes little; cells given 12 draws per mean profile are most of what the reference has of fine types, and measured cells of more
+studies would be needed. On studies of the corpus left out the calibration error is below 0.04 and rises to what the table shows on these
+sets, as the encoder has seen the former. A weaker penalty and studies weighed alike within a type helped a little on studies
+left out. `right of the named` counts an ancestor of the true type as right; the promise of 5 % is over all cells, named or not.
+Logistic regression takes one type per cell, so that cells known only broadly teach it nothing; the tree uses them.
 """
 HEADINGS = {
     "zero_shot": "Without any labels of the set: the shipped reference",
@@ -59,7 +64,7 @@ HEADINGS = {
     "calibration": "Calibration and prediction sets",
     "novelty": "Types that the reference lacks",
     "genes": "Genes that matter, and the trial of it",
-    "speed": "Time for 20,000 cells",
+    "speed": "Time",
     "memory": "Memory for 200,000 cells in a file",
 }
 
@@ -104,7 +109,7 @@ def best_on_average(table: pd.DataFrame) -> tuple[str, float]:
 
 def targets(frames: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """Each target of the issue, what was measured, and whether it was met."""
-    rows: list[tuple[str, str, bool | None]] = []
+    rows: list[tuple[str, str, bool | None]] = zero_shot_targets(frames.get("zero_shot"))
     if "cross_study" in frames:
         table = frames["cross_study"]
         name, value = best_on_average(table)
@@ -179,7 +184,17 @@ def targets(frames: dict[str, pd.DataFrame]) -> pd.DataFrame:
         shipped = table[table["what"].str.contains("shipped")]
         if len(shipped):
             most = shipped["times embedding"].max()
-            rows.append(("20,000 cells: within 3 times embedding", f"{most:.2f} times", most <= 3))
+            rows.append(("shipped reference: within 1.3 times embedding", f"{most:.2f} times", most <= 1.3))
+        own = table[table["what"].str.startswith("own reference")]
+        if len(own):
+            seconds = own["processor seconds"].iloc[0]
+            rows.append(
+                (
+                    "own reference, 12,000 cells x 60 types: at most 20 s",
+                    f"{seconds:.1f} s of the processor",
+                    seconds <= 20,
+                )
+            )
     if "memory" in frames:
         peak = frames["memory"]["peak memory, GiB"].iloc[0]
         rows.append(("200,000 backed cells: below 4 GB", f"{peak:.2f} GiB", peak * 1.0737 < 4))
@@ -196,6 +211,38 @@ def targets(frames: dict[str, pd.DataFrame]) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=["target", "measured", "met"])
     table["met"] = table["met"].map({True: "met", False: "**missed**"})
     return table
+
+
+def zero_shot_targets(table: pd.DataFrame | None) -> list[tuple[str, str, bool | None]]:
+    """What was asked of labels without any labels of the set."""
+    if table is None or "scellm, tissue=" not in table:
+        return []
+    mean = table.mean(numeric_only=True)
+    level = mean["at the authors' level"]
+    ours, tissue, rival = mean["scellm"], mean["scellm, tissue="], mean["logistic regression"]
+    return [
+        (
+            "no labels: macro-F1 of at least 0.78, and above logistic regression",
+            f"{ours:.3f}, logistic regression {rival:.3f}",
+            ours >= 0.78 and ours > rival,
+        ),
+        ("the same with tissue=: at least 0.83", f"{tissue:.3f}", tissue >= 0.83),
+        (
+            "no labels, 5 % asked error: at least 95 % named, 95 % of these right, 70 % at the authors' level",
+            f"{mean['named']:.1%} named, {mean['right of the named']:.1%} right, {level:.1%} at the level",
+            bool(
+                mean["named"] >= 0.95
+                and mean["right of the named"] >= 0.95
+                and mean["at the authors' level"] >= 0.7
+            ),
+        ),
+        (
+            "no labels: lineage of at least 97 % right",
+            f"{mean['lineage right']:.1%} of those named",
+            mean["lineage right"] >= 0.97,
+        ),
+        ("no labels: calibration error of at most 0.06", f"{mean['ECE']:.3f}", mean["ECE"] <= 0.06),
+    ]
 
 
 def verdicts(frames: dict[str, pd.DataFrame]) -> list[str]:

@@ -46,6 +46,8 @@ SHOTS = (5, 10, 50)
 MOST_TESTED = 1500
 """Cells of a set that few-shot predictions are made for."""
 FALSE_ALARM = 0.05
+N_TIMED = 8_000
+"""Cells that are timed."""
 
 
 INDEPENDENT = ("logistic regression", "PCA + kNN", "celltypist")
@@ -505,35 +507,39 @@ def genes(model: CellLM, celltypist: str = "", before: Sequence[Row] = ()) -> It
 
 
 def speed(model: CellLM, celltypist: str = "", before: Sequence[Row] = ()) -> Iterator[Row]:
-    """20,000 blood cells: embedding alone, and all of `tl.annotate`."""
+    """Blood cells: embedding alone, and all of `tl.annotate`; and a reference of 12,000 vectors in 60 types.
+
+    Seconds are those of the processor, which other work on the machine does not lengthen by much.
+    """
     import anndata as ad
 
     adata = data.read("pbmc3k")
-    big = ad.concat([adata] * 8, index_unique="-")[:20_000].copy()
-    reference = data.read("kang_ifnb_pbmc", common=True)
+    big = ad.concat([adata] * 3, index_unique="-")[:N_TIMED].copy()
+    rng = np.random.default_rng(0)
+    centres, codes = rng.normal(0, 1, (60, 256)), rng.integers(0, 60, 12_000)
+    vectors = (centres[codes] + rng.normal(0, 1.5, (12_000, 256))).astype(np.float32)
     ways = {
         "tl.embed": lambda: scellm.tl.embed(big, model, show_progress=False, copy=True),
-        "tl.annotate, shipped reference": lambda: scellm.tl.annotate(
-            big, model=model, show_progress=False, copy=True
-        ),
+        "tl.annotate, shipped reference": lambda: scellm.tl.annotate(big, model=model, copy=True),
         "tl.annotate, shipped reference, sets": lambda: scellm.tl.annotate(
             big, model=model, copy=True, target_error=0.05
         ),
-        f"tl.annotate, reference= of {reference.n_obs:,} cells": lambda: scellm.tl.annotate(
-            big, model=model, reference=reference, labels="cell_type", copy=True
+        "own reference, 12,000 cells, 60 types, three methods in five folds": lambda: fit_annotator(
+            vectors, codes, [f"type {i}" for i in range(60)]
         ),
     }
     base = None
     for name, run in ways.items():
-        if "shipped" in name and "reference" not in model.parts:
-            continue
-        seconds = []
-        for _ in range(3):
-            start = time.perf_counter()
-            run()
-            seconds.append(time.perf_counter() - start)
-        base = base or min(seconds)
-        yield {"what": name, "seconds": min(seconds), "times embedding": min(seconds) / base}
+        start, wall = time.process_time(), time.perf_counter()
+        run()
+        seconds = time.process_time() - start
+        base = base or seconds
+        yield {
+            "what": name,
+            "processor seconds": seconds,
+            "seconds by the clock": time.perf_counter() - wall,
+            "times embedding": seconds / base if name.startswith("tl") else float("nan"),
+        }
 
 
 MAKE = """

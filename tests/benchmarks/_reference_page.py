@@ -88,6 +88,31 @@ def by_study(
     return pd.DataFrame(rows)
 
 
+def by_type(
+    annotator: Annotator, probabilities: np.ndarray, nodes: np.ndarray, studies: np.ndarray
+) -> pd.DataFrame:
+    """One row per type and study that was left out: how many cells pass it on the way down, and where the others end."""
+    tree = annotator.tree
+    chain, _ = tree.chains(probabilities)
+    hit = (chain == nodes[:, None]).any(axis=1)
+    last = chain[np.arange(len(chain)), (chain >= 0).sum(axis=1) - 1]
+    rows = []
+    for study in np.unique(studies):
+        for node in np.unique(nodes[studies == study]):
+            here = (studies == study) & (nodes == node)
+            wrong = pd.Series([tree.names[i] for i in last[here & ~hit]], dtype=object).value_counts()
+            rows.append(
+                {
+                    "type": tree.names[node],
+                    "study": study,
+                    "cells": int(here.sum()),
+                    "right": float(hit[here].mean()),
+                    "the others are called": ", ".join(f"{name} ({n})" for name, n in wrong.head(3).items()),
+                }
+            )
+    return pd.DataFrame(rows).sort_values(["type", "study"], ignore_index=True)
+
+
 def page_of_types(annotator: Annotator) -> Path:
     """The page of all types by tissue."""
     tree, types = annotator.tree, annotator.facts["types"]

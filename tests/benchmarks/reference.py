@@ -21,7 +21,7 @@ import _reference_cells as source
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from _reference_page import by_study, page_of_types, text_of
+from _reference_page import by_study, by_type, page_of_types, text_of
 from _report import write
 
 import scellm
@@ -131,7 +131,7 @@ def facts_of_types(
     nodes: np.ndarray,
     cells: pd.DataFrame,
     tested: np.ndarray,
-    right: np.ndarray,
+    passed: np.ndarray,
 ) -> list[dict[str, Any]]:
     """What is known of each node."""
     above = tree.above
@@ -148,11 +148,25 @@ def facts_of_types(
                 "n_drawn": int((~part["is_real"] & ~part["is_mouse"]).sum()),
                 "n_mouse": int(part["is_mouse"].sum()),
                 "n_studies": int(part["name"].nunique()),
-                "recall": float(right[at].mean()) if at.any() else -1.0,
+                "recall": float(passed[at, i].mean()) if at.any() else -1.0,
                 "n_tested": int(at.sum()),
             }
         )
     return found
+
+
+def sources(datasets: list[Any]) -> pd.DataFrame:
+    """Where the cells are from."""
+    return pd.DataFrame(
+        [
+            {
+                "dataset": adata.uns["name"],
+                "cells": adata.n_obs,
+                **{field: " ".join(adata.uns[field].split())[:160] for field in source.SOURCE},
+            }
+            for adata in datasets
+        ]
+    )
 
 
 def main() -> None:
@@ -189,8 +203,9 @@ def main() -> None:
     weights = balance(studies[tested], len(tested))
     report = calibrate_on_tree(annotator, logits, nodes[tested], strange, weights, studies[tested])
     probabilities = softmax(logits / annotator.temperature)
-    right = (tree.chains(probabilities)[0] == nodes[tested][:, None]).any(axis=1)
-    types = facts_of_types(rows, tree, nodes, cells, tested, right)
+    chain = tree.chains(probabilities)[0]
+    passed = (chain[:, :, None] == np.arange(len(tree.names))).any(axis=1)
+    types = facts_of_types(rows, tree, nodes, cells, tested, passed)
     markers = marker_genes(tree, nodes, cells, logged, model.vocabulary.symbols)
     for i, fact in enumerate(types):
         fact |= {"markers": markers[i], "synonyms": synonyms[i], "term": rows["term"].iloc[i]}
@@ -223,8 +238,15 @@ def main() -> None:
     print(table.to_string(), report, size, sep="\n")
     if options.page:
         text = text_of(annotator, cells, size, model.name)
+        tables = {
+            "Studies left out": table,
+            "Sources": sources(datasets),
+            "Types in the studies left out": by_type(
+                annotator, probabilities, nodes[tested], studies[tested]
+            ),
+        }
         facts = {"model": model.name, "sha256": model.sha256, "report": annotator.report}
-        print(write("reference", "The reference of cell types", text, {"Studies left out": table}, facts))
+        print(write("reference", "The reference of cell types", text, tables, facts))
         print(page_of_types(annotator))
 
 

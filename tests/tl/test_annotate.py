@@ -123,8 +123,8 @@ def test_shipped_reference():
         annotate(adata)
     record = adata.uns[KEY]
     assert record["mode"] == "pretrained"
-    assert "natural killer cell" in record["classes"]
-    assert dict(zip(record["classes"], record["ontology_ids"], strict=True))["B cell"] == "CL:0000236"
+    assert "NK cell" in record["classes"]
+    assert dict(zip(record["classes"], record["ontology_ids"], strict=True))["naive B cell"] == "CL:0000788"
     assert record["sha256"] == load("scellm-small").sha256
 
 
