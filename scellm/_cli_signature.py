@@ -13,7 +13,7 @@ from typing import Any
 
 from ._cli_options import as_path
 
-NOT_OPTIONS = {"adata", "copy", "output", "show_progress"}
+NOT_OPTIONS = {"adata", "copy", "data", "output", "overwrite", "show_progress"}
 """Parameters that the command line has in its own way."""
 _NO_DEFAULT = object()
 

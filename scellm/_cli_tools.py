@@ -24,6 +24,7 @@ TOOLS = {
     "malignancy": "tell malignant from normal cells",
     "drug_response": "predict the response to drugs",
     "rank_drugs": "compare groups of cells by predicted drug response",
+    "search": "find the cells of an index that are most like these",
 }
 """Functions of `scellm.tl` that are commands, and what `scellm --help` says of them."""
 EXPECTED = (
@@ -66,6 +67,44 @@ def add_commands(commands: Any, style: type[argparse.HelpFormatter]) -> None:
         command.set_defaults(run=run, tool=name)
         _add_files(command)
         add_options(command.add_argument_group(f"options of scellm.tl.{name}"), tool)
+    _add_index(commands, style)
+
+
+def _add_index(commands: Any, style: type[argparse.HelpFormatter]) -> None:
+    """`scellm index`: many files become one folder."""
+    tool = read_tool("index")
+    command = commands.add_parser(
+        "index",
+        help="index the cells of files for `scellm search`",
+        description=tool.summary,
+        epilog="example:\n  scellm index 'atlas/*.h5ad' -o atlas-index --columns cell_type --columns tissue\n",
+        formatter_class=style,
+    )
+    command.set_defaults(run=_run_index)
+    command.add_argument(
+        "inputs", metavar="IN", nargs="+", help="files, folders of 10x output, or patterns like 'a/*.h5ad'"
+    )
+    command.add_argument("-o", dest="to", metavar="OUT", type=as_path, required=True, help="folder to write")
+    command.add_argument("--overwrite", action="store_true", help="replace an index that is there")
+    command.add_argument("--quiet", action="store_true", help="no progress bar and no summary; warnings stay")
+    add_options(command.add_argument_group("options of scellm.tl.index"), tool)
+
+
+def _run_index(options: argparse.Namespace) -> int:
+    """All work is `tl.index`'s."""
+    given = {x.name: getattr(options, x.name) for x in read_tool("index").options if hasattr(options, x.name)}
+    sources = list(dict.fromkeys(_found(options.inputs)))
+    from . import tl
+
+    tl.index(sources, options.to, overwrite=options.overwrite, show_progress=not options.quiet, **given)
+    if not options.quiet:
+        from .atlas import open_index
+
+        index = open_index(options.to, check=False)
+        print(
+            f"{options.to}: {index.n_cells:,} cells of {len(sources)} files; columns: {', '.join(index.columns)}."
+        )
+    return 0
 
 
 def _add_files(command: argparse.ArgumentParser) -> None:

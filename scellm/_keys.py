@@ -24,5 +24,8 @@ RANK_DRUGS = "rank_drugs"
 DRUG_SIMILARITY = "drug_similarity"
 """Default key of `tl.drug_similarity` in `uns`."""
 
+SEARCH = "scellm_search"
+"""Default key of `tl.search`: its record in `uns`; votes, distances and neighbors begin with it."""
+
 FINE_TUNE = "scellm_fine_tune"
 """Default key of the report of `tl.fine_tune` in `uns`."""

@@ -126,3 +126,17 @@ class ImportanceRecord(Record):
         table = table[table["expression"] > 0].sort_values("importance", ascending=False, kind="stable")
         table.insert(2, "rank", range(1, len(table) + 1))
         return table
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchRecord(Record):
+    """Of `tl.search`."""
+
+    columns: list[str]
+    """Columns of the index that were voted on."""
+    n_indexed: int
+    index: str = ""
+    model: str = ""
+    sha256: str = ""
+    k: int = 0
+    message: str = ""

@@ -3,9 +3,11 @@
 import ast
 import dataclasses
 import doctest
+import functools
 import importlib.util
 import inspect
 import re
+import tempfile
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +22,7 @@ from scellm.models._parts import Part
 
 NAMESPACES = ("pp", "tl", "pl", "get", "models", "datasets")
 ADATA_FIRST = ("pp", "tl", "pl", "get")
-NOT_OF_CELLS = {"pl.compare", "pl.training_history", "tl.pretrain"}
+NOT_OF_CELLS = {"pl.compare", "pl.training_history", "tl.index", "tl.pretrain"}
 """Functions of these namespaces that take something else than one AnnData first."""
 POSITIONAL_WITH_DEFAULT = 2
 """Defaults are allowed up to the second positional argument, as in `embed(adata, model="scellm-small", *, ...)`."""
@@ -208,12 +210,22 @@ def with_head(model: scellm.models.CellLM) -> scellm.models.CellLM:
     return dataclasses.replace(model, parts={"malignancy": part})
 
 
+@functools.cache
+def an_index() -> Path:
+    """An index of toy cells."""
+    pytest.importorskip("faiss", reason="needs faiss (extra search)")
+    folder = Path(tempfile.mkdtemp()) / "index"
+    cells = scellm.datasets.toy_cells(40, rng=1)
+    return scellm.tl.index(cells, folder, columns="cell_type", min_overlap=0.01, show_progress=False)
+
+
 ARGUMENTS = {
     "get.drug_response": lambda model: {"key": "predicted"},
     "get.annotation": lambda model: {"key": ANNOTATED["key"]},
     "get.embedding": lambda model: {"key": "X_pca"},
     "get.gene_importance": lambda model: {"key": "important"},
     "get.malignancy": lambda model: {"key": "called"},
+    "get.search": lambda model: {"key": "looked_up"},
     "get.rank_drugs": lambda model: {"key": "ranked"},
     "pl.annotation": lambda model: ANNOTATED | {"basis": "X_pca"},
     "pl.confidence": lambda model: ANNOTATED,
@@ -255,6 +267,7 @@ ARGUMENTS = {
     },
     "tl.malignancy": lambda model: {"model": with_head(model), "sample_key": "donor"},
     "tl.gene_importance": lambda model: {"groupby": "donor", "model": model, "n_cells": 4, "n_steps": 2},
+    "tl.search": lambda model: {"index": an_index(), "k": 3, "columns": "cell_type", "min_overlap": 0.01},
     "tl.rank_drugs": lambda model: {"groupby": "cell_type", "sample_key": "donor", "key": "predicted"},
 }
 """Arguments beside `adata` with which each function that takes one runs on toy cells."""
@@ -317,6 +330,9 @@ def cells() -> ad.AnnData:
         "scellm_version": "0",
         "classes": np.array(list(adata.obs["annotated"].cat.categories)),
     }
+    adata.uns["looked_up"] = {"columns": np.array(["type"]), "n_indexed": 3}
+    adata.obs["looked_up_type"] = adata.obs["cell_type"]
+    adata.obs["looked_up_type_share"] = adata.obs["looked_up_unusual"] = np.linspace(0, 1, 12)
     adata.uns["important"] = {
         "groups": np.array(["donor0"]),
         "genes": np.array(["LYZ"]),
@@ -333,7 +349,9 @@ def cells() -> ad.AnnData:
         "spread": np.ones(2),
         **{field: np.array(["EGFR", "MDM2"]) for field in ("drug_class", "target", "smiles", "pearson")},
     }
-    adata.obs["called"] = adata.obs["called_expression"] = adata.obs["called_copy_number"] = np.linspace(0, 1, 12)
+    adata.obs["called"] = adata.obs["called_expression"] = adata.obs["called_copy_number"] = np.linspace(
+        0, 1, 12
+    )
     adata.obs["called_call"] = ["normal", "malignant"] * 6
     adata.obs["called_label"] = adata.obs["called_clone"] = "1"
     adata.obsm["called_profile"] = np.tile(np.linspace(-1, 1, 4, dtype=np.float32), (12, 1))

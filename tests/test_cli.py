@@ -353,6 +353,15 @@ def test_models(monkeypatch, capsys, model_folder):
     assert "lab/cells: Blood cells.\n" in out
 
 
+def test_models_say_which_types_and_tissues_they_know(capsys):
+    assert main(["models"]) == 0
+    out = capsys.readouterr().out
+    assert "cell types of human cells in 15 lineages: " in out
+    assert "lymphocyte" in out
+    assert "Tissues: adipose, " in out
+    assert "pancreas" in out
+
+
 def test_no_models(monkeypatch, capsys):
     table = scellm.models.list_models().iloc[:0]
     monkeypatch.setattr(scellm.models, "list_models", lambda: table)

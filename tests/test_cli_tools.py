@@ -144,6 +144,23 @@ def test_columns_are_in_the_order_of_the_file(folder):
     assert len(order) == len(set(order))
 
 
+def test_an_index_and_a_search(folder, capsys):
+    pytest.importorskip("faiss", reason="needs faiss (extra search)")
+    index = str(folder / "index")
+    assert main(["index", str(folder / "one.h5ad"), "-o", index, "--columns", "cell_type"]) == 0
+    assert "40 cells of 1 files; columns: cell_type, dataset" in capsys.readouterr().out
+    assert (
+        main(["search", str(folder / "one.h5ad"), "-o", str(folder / "s.h5ad"), "--index", index, "--k", "3"])
+        == 0
+    )
+    found = ad.read_h5ad(folder / "s.h5ad")
+    assert (
+        found.obs["scellm_search_cell_type"].astype(str).tolist()
+        == found.obs["cell_type"].astype(str).tolist()
+    )
+    assert main(["index", str(folder / "one.h5ad"), "-o", index, "--columns", "cell_type"]) == 1
+
+
 def test_wrong_words(folder, capsys):
     with pytest.raises(SystemExit):
         main(["annotate", str(folder / "one.h5ad"), "-o", "x", "--target-error", "much"])

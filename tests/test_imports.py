@@ -30,6 +30,7 @@ LAYER = {
     "drugs": 3,
     "tumors": 1.5,
     "annotation": 2.5,
+    "atlas": 2,
     "train": 3,
     "get": 4,
     "pl": 4,
@@ -56,7 +57,8 @@ FORBIDDEN = {
         "scellm._keys",
         "scellm.annotation",
     },  # arrays in, arrays out
-    "annotation": {"anndata", "scanpy", "scellm.drugs"},  # arrays in, arrays out
+    "annotation": {"anndata", "scanpy", "scellm.drugs"},
+    "atlas": {"anndata", "scanpy", "torch", "scellm.data", "scellm.models"},  # arrays in, arrays out
     "tumors": {"anndata", "scanpy", "torch", "scellm._checks", "scellm._keys", "scellm.data"},  # arrays in, arrays out
     "_keys": {"torch", "anndata", "scanpy"},
 }

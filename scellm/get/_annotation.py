@@ -68,8 +68,8 @@ def annotation(
     >>> with warnings.catch_warnings():  # toy cells fit no tissue
     ...     warnings.simplefilter("ignore")
     ...     scellm.tl.annotate(adata)
-    >>> scellm.get.annotation(adata, groupby="cell_type")["n_cells"].sum()
-    np.int64(60)
+    >>> int(scellm.get.annotation(adata, groupby="cell_type")["n_cells"].sum())
+    60
     """
     check_anndata(adata)
     record = AnnotationRecord.from_uns(adata.uns.get(key))

@@ -11,9 +11,11 @@ if TYPE_CHECKING:
     from ._few_shot import few_shot
     from ._fine_tune import fine_tune
     from ._gene_importance import gene_importance
+    from ._index import index
     from ._malignancy import malignancy
     from ._pretrain import pretrain
     from ._rank_drugs import rank_drugs
+    from ._search import search
 
 __all__ = [
     "annotate",
@@ -23,9 +25,11 @@ __all__ = [
     "few_shot",
     "fine_tune",
     "gene_importance",
+    "index",
     "malignancy",
     "pretrain",
     "rank_drugs",
+    "search",
 ]
 
 

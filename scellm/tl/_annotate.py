@@ -112,7 +112,7 @@ def annotate(
         weighs the same. Without it confidence is that for more cells of the same donors.
     tissue
         Tissues the cells are from, by name or Uberon id: types that live in none of them are left out. Of the shipped
-        reference; {doc}`the page of types </guide/cell_types>` lists them.
+        reference; :doc:`the page of types </guide/cell_types>` lists them.
     classes
         Types that may be answered, by name, synonym or id of the Cell Ontology, each with all types below it.
     exclude

@@ -15,7 +15,15 @@ from .._keys import DRUG_RESPONSE, RANK_DRUGS
 from .._obs import has_column, read_groups, read_text
 from .._warn import warn
 from ..data import Expression, GeneVocabulary, ReadOptions
-from ..drugs._rank import FEWEST_SAMPLES, Comparison, Moments, adjust, compare_cells, compare_samples, moments_of
+from ..drugs._rank import (
+    FEWEST_SAMPLES,
+    Comparison,
+    Moments,
+    adjust,
+    compare_cells,
+    compare_samples,
+    moments_of,
+)
 from ..drugs._record import DrugRecord, RankRecord
 from ..drugs._targets import target_genes
 from ._drug_results import read_response

@@ -20,6 +20,8 @@ PER_PROFILE = 12
 PER_TYPE = 60
 """Measured cells of one type in one study, at most."""
 MIN_OVERLAP = 0.05
+SOURCE = ("paper", "provenance", "licence")
+"""What is told of a source."""
 FROM_TUMOUR = ("pdac_moncada",)
 """Sets whose cells are marked by the origin of the sample; the types they name are not of the tumour."""
 SAME_STUDY = {
@@ -158,7 +160,12 @@ def measured(data: Path, rows: pd.DataFrame, rng: np.random.Generator) -> list[a
             part = adata[kept].copy()
             part.X = part.X.astype(np.float32)
             part.obs = _columns(label.iloc[kept], adata.obs["tissue"].iloc[kept])
-            part.uns = {"name": path.stem, "is_real": True, "is_mouse": is_mouse(path.stem)}
+            part.uns = {
+                "name": path.stem,
+                "is_real": True,
+                "is_mouse": is_mouse(path.stem),
+                **{field: str(adata.uns.get(field, "")) for field in SOURCE},
+            }
             found.append(part)
     return found
 
@@ -178,7 +185,12 @@ def around_profiles(data: Path, rows: pd.DataFrame, rng: np.random.Generator) ->
                 continue
             part = adata[label.notna().to_numpy()].copy()
             part.obs = _columns(label.dropna(), adata.obs["tissue"][label.notna()])
-            part.uns = {"name": name, "is_real": False, "is_mouse": is_mouse(name)}
+            part.uns = {
+                "name": name,
+                "is_real": False,
+                "is_mouse": is_mouse(name),
+                **{field: str(adata.uns.get(field, "")) for field in SOURCE},
+            }
             found.append(part)
     return found
 

@@ -155,6 +155,20 @@ def facts_of_types(
     return found
 
 
+def sources(datasets: list[Any]) -> pd.DataFrame:
+    """Where the cells are from."""
+    return pd.DataFrame(
+        [
+            {
+                "dataset": adata.uns["name"],
+                "cells": adata.n_obs,
+                **{field: " ".join(adata.uns[field].split())[:160] for field in source.SOURCE},
+            }
+            for adata in datasets
+        ]
+    )
+
+
 def main() -> None:
     """Build, judge, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -226,6 +240,7 @@ def main() -> None:
         text = text_of(annotator, cells, size, model.name)
         tables = {
             "Studies left out": table,
+            "Sources": sources(datasets),
             "Types in the studies left out": by_type(
                 annotator, probabilities, nodes[tested], studies[tested]
             ),

@@ -63,3 +63,24 @@ def test_what_is_missing_is_named(cells):
     cells.obs["empty"] = pd.Categorical([None] * cells.n_obs, categories=["B"])
     with pytest.raises(ValueError, match="No cell has both a known type"):
         scellm.pl.confusion_matrix(cells, "empty")
+
+
+def test_other_names_stand_at_their_best_match(cells):
+    """All names differ: the order is that which puts most cells on the diagonal."""
+    names = list(cells.obs["truth"].cat.categories)
+    shuffled = dict(zip(names, ["z", "y", "a", "b"], strict=True))
+    cells.obs["mine"] = cells.obs["truth"].cat.rename_categories(shuffled)
+    ax = scellm.pl.confusion_matrix(cells, "mine", show=False)
+    rows, columns = ticks(ax)
+    back = {new: old for old, new in shuffled.items()}
+    assert [back[row] for row in rows] == columns[:4]
+    assert columns[4:] == ["unassigned", "novel"]
+
+
+def test_names_are_mapped(cells):
+    cells.obs["mine"] = cells.obs["truth"].cat.rename_categories({"B cell": "Bs"})
+    plain = ticks(scellm.pl.confusion_matrix(cells, "truth", show=False))
+    mapped = ticks(scellm.pl.confusion_matrix(cells, "mine", mapping={"Bs": "B cell"}, show=False))
+    assert sorted(mapped[0]) == sorted(plain[0])
+    with pytest.raises(ValueError, match=r"mapping has \['C'\], which are no types of"):
+        scellm.pl.confusion_matrix(cells, "mine", mapping={"C": "B cell"})

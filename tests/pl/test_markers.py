@@ -94,3 +94,14 @@ def test_nothing_is_changed(typed):
     scellm.pl.markers(typed, ["LYZ"], show=False)
     assert (typed.X != before.X).nnz == 0
     assert set(typed.uns) == set(before.uns)
+
+
+def test_genes_that_the_reference_knows_of_the_labels(cells):
+    names = [str(name) for name in cells.obs["scellm_cell_type"].cat.categories]
+    genes = [str(gene) for gene in cells.var_names[: len(names)]]
+    cells.uns["scellm_cell_type"] |= {
+        "nodes": np.array([*names, "elsewhere"], dtype=object),
+        "markers": np.array([*(f"NOT THERE, {gene}" for gene in genes), "ABSENT"], dtype=object),
+    }
+    ax = scellm.pl.markers(cells, show=False)
+    assert [text.get_text() for text in ax.get_xticklabels()] == genes  # genes the data lacks are passed over

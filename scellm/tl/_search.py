@@ -1,0 +1,153 @@
+"""search: cells and an index -> the cells of the index that are like them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from anndata import AnnData
+
+from .._checks import check_anndata, check_backed, check_free, check_key
+from .._formats import expand
+from .._keys import SEARCH
+from .._records import SearchRecord
+from .._warn import warn
+from ..atlas import AtlasIndex, open_index, vote
+from ..data import ReadOptions
+from ..models import CellLM, load
+from ._embed import EncodeOptions
+from ._vectors import cell_vectors
+
+if TYPE_CHECKING:
+    import torch
+
+FAR, MANY_FAR = 0.99, 0.5
+"""Cells farther than this share of the index's own are unlike it; the share of such cells that is worth a word (ours)."""
+
+
+def search(
+    adata: AnnData,
+    index: str | os.PathLike[str],
+    *,
+    k: int = 15,
+    columns: str | Sequence[str] | None = None,
+    model: CellLM | str | os.PathLike[str] | None = None,
+    layer: str | None = None,
+    use_raw: bool | None = None,
+    gene_key: str | None = None,
+    min_overlap: float = 0.10,
+    device: torch.device | str = "auto",
+    key_added: str = SEARCH,
+    copy: bool = False,
+) -> AnnData | None:
+    """Find for each cell the cells of an index that are most like it.
+
+    Cells are compared by the cosine of their embeddings. More than 20,000 indexed cells are split into regions of which the 16
+    nearest are searched, so that a few of the true neighbors are missed.
+
+    Parameters
+    ----------
+    adata
+        Cells. `obsm["X_scellm"]` is used if it is of the index's model and of these values, else they are embedded.
+    index
+        Folder that `tl.index` wrote.
+    k
+        Neighbors of each cell.
+    columns
+        Columns of the index to vote on; `None` takes all.
+    model
+        Model of the index; `None` loads the one whose name the index has.
+    layer, use_raw, gene_key, min_overlap, device
+        As in `tl.embed`.
+    key_added
+        Key of the results.
+    copy
+        Return a copy with the results instead of changing `adata`.
+
+    Returns
+    -------
+    `None`, or the copy if `copy=True`. Sets:
+
+    `adata.obs[f"{key_added}_{columns}"]` : categorical
+        For each of the columns the most frequent value among the neighbors, of equally frequent ones that of the nearest.
+    `adata.obs[f"{key_added}_{columns}_share"]` : float32
+        Share of the neighbors with it. Not calibrated.
+    `adata.obs[f"{key_added}_distance"]` : float32
+        Mean distance (1 - cosine) of the neighbors.
+    `adata.obs[f"{key_added}_unusual"]` : float32
+        Share of the index's own cells whose 15th neighbor is nearer: above 0.99 nothing like this cell is in the index.
+    `adata.obsm[f"{key_added}_neighbors"]` : array of shape (n_obs, k), int64
+        Rows of the index, nearest first; -1 for cells without genes.
+    `adata.obsm[f"{key_added}_distances"]` : array of shape (n_obs, k), float32
+        Their distances.
+    `adata.uns[key_added]` : dict
+        `index`, `model`, `sha256`, `k`, `columns`, `n_indexed`, `message`.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no index.
+    ImportError
+        faiss is missing (extra `search`).
+    KeyError
+        The index has no such column.
+    ValueError
+        A damaged index, another model than the index was made with, or fewer indexed cells than `k`.
+
+    Examples
+    --------
+    >>> scellm.tl.search(adata, "atlas")  # doctest: +SKIP
+    >>> scellm.get.search(adata, groupby="leiden")  # doctest: +SKIP
+    """
+    check_key(key_added)
+    check_anndata(adata)
+    check_backed(adata, copy=copy)
+    check_free(adata, key_added, ("obsm", f"{key_added}_neighbors"), of="tl.search", field="n_indexed")
+    opened = open_index(expand(index))
+    names = opened.columns if columns is None else [columns] if isinstance(columns, str) else list(columns)
+    labels = {name: opened.column(name) for name in names}
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= opened.n_cells:
+        msg = f"k is {k!r}; it must be a whole number from 1 to the {opened.n_cells:,} cells of the index."
+        raise ValueError(msg)
+    model = _model_of(opened, model)
+    source = ReadOptions(layer=layer, use_raw=use_raw, gene_key=gene_key, min_overlap=min_overlap)
+    vectors, _ = cell_vectors(adata, model, source, EncodeOptions(device=device))
+    rows, distances = opened.search(vectors, int(k))
+    adata = adata.copy() if copy else adata
+    for name, values in labels.items():
+        result = vote(rows, values)
+        adata.obs[f"{key_added}_{name}"] = result.label.remove_unused_categories()
+        adata.obs[f"{key_added}_{name}_share"] = result.share
+    unusual = opened.unusual(distances)
+    adata.obs[f"{key_added}_distance"] = distances.mean(1)
+    adata.obs[f"{key_added}_unusual"] = unusual
+    adata.obsm[f"{key_added}_neighbors"], adata.obsm[f"{key_added}_distances"] = rows, distances
+    far = float(np.mean(unusual > FAR))
+    message = f"{adata.n_obs:,} cells among {opened.n_cells:,}: {far:.0%} are unlike all of them"
+    adata.uns[key_added] = SearchRecord(
+        index=str(opened.folder),
+        model=str(opened.manifest.get("model", "")),
+        sha256=opened.manifest["sha256"],
+        k=int(k),
+        columns=names,
+        n_indexed=opened.n_cells,
+        message=message,
+    ).to_uns()
+    if far > MANY_FAR:
+        warn(f"{message}. Their neighbors say little: index cells of the same tissue and kind of sample.")
+    return adata if copy else None
+
+
+def _model_of(index: AtlasIndex, model: CellLM | str | os.PathLike[str] | None) -> CellLM:
+    """The model the index was made with."""
+    name = index.manifest.get("model", "")
+    found = model if isinstance(model, CellLM) else load(model or name)
+    if found.sha256 != index.manifest["sha256"]:
+        msg = (
+            f"The index {index.folder} was made with {name!r} (sha256 {index.manifest['sha256'][:8]}), and this is "
+            f"{found.name!r} (sha256 {found.sha256[:8] or 'none: not saved'}). Pass the same model=, or build the index again."
+        )
+        raise ValueError(msg)
+    return found

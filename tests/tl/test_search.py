@@ -1,0 +1,161 @@
+"""Atlas search: the index as a folder, neighbors that are true, votes, and what is refused."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import scellm
+from scellm.atlas import build_index, open_index, vote
+
+faiss = pytest.importorskip("faiss", reason="needs faiss (extra search)")
+
+
+@pytest.fixture(scope="module")
+def cells():
+    return scellm.datasets.toy_cells(90, n_vars=1950)
+
+
+@pytest.fixture(scope="module")
+def atlas(cells, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("atlas") / "index"
+    known = cells[:60].copy()
+    known.obs["mine"] = pd.Categorical(["a", None] * 30)
+    parts = {"first": known[:40].copy(), "second": known[40:].copy()}
+    assert scellm.tl.index(parts, folder, columns=["cell_type", "mine"], show_progress=False) == folder
+    return folder
+
+
+def test_types_of_neighbors(cells, atlas):
+    adata = cells[60:].copy()
+    before = list(adata.obs)
+    scellm.tl.search(adata, atlas, k=5)
+    truth = cells.obs["cell_type"][60:].astype(str).to_numpy()
+    assert (adata.obs["scellm_search_cell_type"].astype(str) == truth).mean() > 0.8
+    assert list(adata.obs)[: len(before)] == before
+    assert adata.obsm["scellm_search_neighbors"].shape == (30, 5)
+    assert set(adata.obs["scellm_search_dataset"].unique()) <= {"first", "second"}
+    assert adata.uns["scellm_search"]["n_indexed"] == 60
+    table = scellm.get.search(adata, "cell_type")
+    assert (table.groupby(["group", "column"])["share"].sum() <= 1 + 1e-9).all()
+    first = table[(table["column"] == "cell_type")].groupby("group").head(1)
+    assert (first["group"] == first["value"]).mean() > 0.6
+
+
+def test_a_cell_of_the_index_finds_itself(cells, atlas):
+    adata = cells[:60].copy()
+    scellm.tl.search(adata, atlas, k=3, columns="cell_type")
+    assert (adata.obsm["scellm_search_neighbors"][:, 0] == np.arange(60)).all()
+    assert adata.obsm["scellm_search_distances"][:, 0].max() < 2e-3  # half precision
+    assert "scellm_search_mine" not in adata.obs
+    assert (np.diff(adata.obsm["scellm_search_distances"], axis=1) >= -1e-6).all()
+
+
+def test_results_survive_files(cells, atlas, tmp_path):
+    import anndata as ad
+
+    adata = cells[60:].copy()
+    scellm.tl.search(adata, atlas)
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    again = ad.read_h5ad(tmp_path / "a.h5ad")
+    pd.testing.assert_frame_equal(scellm.get.search(again), scellm.get.search(adata))
+
+
+def test_neighbors_are_those_of_brute_force(tmp_path):
+    rng = np.random.default_rng(0)
+    centers = rng.normal(size=(40, 32))
+    vectors = (centers[rng.integers(40, size=24_000)] + 0.5 * rng.normal(size=(24_000, 32))).astype(
+        np.float32
+    )
+    index = build_index(
+        [vectors[:9000], vectors[9000:]], {}, tmp_path / "i", about={"model": "m", "sha256": "s"}
+    )
+    queries = vectors[:200] + 0.05 * rng.normal(size=(200, 32)).astype(np.float32)
+    rows, distances = index.search(queries, 10)
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    true = np.argsort(-(queries / np.linalg.norm(queries, axis=1, keepdims=True)) @ unit.T, axis=1)[:, :10]
+    assert np.mean([len(set(a) & set(b)) / 10 for a, b in zip(rows, true, strict=True)]) > 0.9
+    inside, far = (
+        index.unusual(distances),
+        index.unusual(index.search(-queries * 0 + rng.normal(size=32), 15)[1]),
+    )
+    assert inside.mean() < 0.8
+    assert far.min() > 0.95
+    nan = np.full((1, 32), np.nan)
+    assert index.search(nan, 3)[0].tolist() == [[-1, -1, -1]]
+    assert np.isnan(index.unusual(index.search(nan, 3)[1])).all()
+
+
+def test_votes_go_to_the_nearest_where_they_tie():
+    labels = pd.Categorical(["a", "b", "b", None, "a"])
+    result = vote(np.array([[1, 0, 4, 2], [3, 3, 0, -1], [-1, -1, -1, -1]]), labels)
+    assert list(result.label[:2]) == ["b", "a"]
+    assert pd.isna(result.label[2])
+    np.testing.assert_allclose(result.share, [0.5, 1 / 3, np.nan], rtol=1e-6)
+
+
+def test_an_index_is_not_replaced_unasked(cells, atlas, tmp_path):
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        scellm.tl.index(cells, atlas, columns="cell_type")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("keep")
+    with pytest.raises(FileExistsError, match="is not an index"):
+        scellm.tl.index(cells, tmp_path / "mine", columns="cell_type", overwrite=True)
+    assert (tmp_path / "mine" / "notes.txt").read_text() == "keep"
+
+
+def _damaged(atlas, tmp_path, name, change):
+    import shutil
+
+    folder = tmp_path / "damaged"
+    shutil.copytree(atlas, folder)
+    path = folder / name
+    path.write_bytes(change(path.read_bytes()))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("vectors.faiss", lambda x: x[:-1] + bytes([x[-1] ^ 1]), "its hash differs"),
+        ("column-0.npy", lambda x: x + b" ", "its hash differs"),
+        ("manifest.json", lambda x: x[:50], "not readable JSON"),
+        ("manifest.json", lambda x: json.dumps(json.loads(x) | {"format": 9}).encode(), "has format 9"),
+        ("manifest.json", lambda x: json.dumps(json.loads(x) | {"dim": "x"}).encode(), "no 'dim'"),
+    ],
+)
+def test_damaged_indices_are_refused(cells, atlas, tmp_path, name, change, message):
+    folder = _damaged(atlas, tmp_path, name, change)
+    with pytest.raises(ValueError, match=message):
+        scellm.tl.search(cells[:5].copy(), folder)
+
+
+def test_refused(cells, atlas, tmp_path):
+    with pytest.raises(FileNotFoundError, match="There is no index"):
+        scellm.tl.search(cells.copy(), tmp_path)
+    with pytest.raises(KeyError, match="no column 'tissue'; it has"):
+        scellm.tl.search(cells.copy(), atlas, columns="tissue")
+    with pytest.raises(ValueError, match="from 1 to the 60 cells"):
+        scellm.tl.search(cells.copy(), atlas, k=61)
+    with pytest.raises(KeyError, match="None of the data has values"):
+        scellm.tl.index(cells, tmp_path / "new", columns="tissue", show_progress=False)
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(KeyError, match="Run scellm.tl.search"):
+        scellm.get.search(cells)
+
+
+def test_another_model_is_refused(cells, atlas):
+    import dataclasses
+
+    other = dataclasses.replace(scellm.models.load("scellm-small"), sha256="0" * 64, name="other")
+    with pytest.raises(ValueError, match="was made with 'scellm-small'"):
+        scellm.tl.search(cells.copy(), atlas, model=other)
+
+
+def test_without_faiss(cells, atlas, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(ImportError, match=r"pip install 'scellm\[search\]'"):
+        open_index(atlas)
