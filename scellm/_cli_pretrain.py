@@ -13,6 +13,7 @@ examples:
   scellm pretrain my_recipe.toml corpus.scellm.h5 -o run
   scellm pretrain my_recipe.toml corpus.scellm.h5 -o run   again, after an interruption: goes on
   scellm pretrain small corpus.scellm.h5 -o run --set batch_size=16384 --set memory_budget=40GiB
+  scellm pretrain gpu corpus.scellm.h5 -o run --time-limit 600
   torchrun --nproc-per-node 8 -m scellm pretrain small corpus.scellm.h5 -o run
 
 The folder gets a folder of checkpoints and a log.csv for each stage, and at the end the model under its name;
@@ -57,6 +58,12 @@ def add_options(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: %(default)s)"
+    )
+    command.add_argument(
+        "--time-limit",
+        metavar="SECONDS",
+        type=float,
+        help="time of training, reading included; the stages with a max_time share it (default: as the recipe says)",
     )
     command.add_argument(
         "--timeout",
@@ -104,6 +111,7 @@ def run(options: argparse.Namespace) -> int:
                 layer=options.layer,
                 gene_key=options.gene_key,
                 show_progress=not options.quiet,
+                time_limit=options.time_limit,
             )
             if world.rank == 0 and not options.quiet:
                 print(f"{options.output / recipe.name}: the model. Use it with `scellm embed --model`.")

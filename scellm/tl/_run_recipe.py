@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ def run_recipe(
     layer: str | None = None,
     gene_key: str | None = None,
     show_progress: bool = True,
+    time_limit: float | None = None,
 ) -> CellLM:
     """Train all stages of a recipe, each in its own folder of `out`, and save the model there under its name.
 
@@ -42,21 +44,33 @@ def run_recipe(
         Folder for checkpoints, logs and the model.
     resume, device, layer, gene_key, show_progress
         As in `tl.pretrain`.
+    time_limit
+        Seconds from now in which training should end: the stages with a `max_time` share what is left when they begin
+        in proportion to that. Reading and starting count, saving comes on top.
 
     Raises
     ------
     ValueError
-        No data; otherwise as `tl.pretrain`.
+        No data, or a time limit without any `max_time`; otherwise as `tl.pretrain`.
     """
+    began = time.monotonic()
     sources = list(data) or list(recipe.data)
     if not sources:
         msg = "No data: name files or folders on the command line, or in the recipe as data = ['corpus.h5']."
         raise ValueError(msg)
+    wanted = [stage.recipe.max_time or 0.0 for stage in recipe.stages]
+    if time_limit is not None and not sum(wanted):
+        msg = f"A time limit of {time_limit:g} seconds needs a stage that may be shortened: give one a max_time."
+        raise ValueError(msg)
     corpus = Corpus.build(sources, layer=layer, gene_key=gene_key, min_overlap=recipe.min_overlap)
     model: CellLM | None = None
     stages: dict[str, dict[str, Any]] = {}
-    for stage in recipe.stages:
+    for number, stage in enumerate(recipe.stages):
         settings = stage.recipe
+        if time_limit is not None and wanted[number]:
+            left = max(time_limit - (time.monotonic() - began), 1.0)
+            share = wanted[number] / sum(wanted[number:])
+            settings = dataclasses.replace(settings, max_time=left * share)
         config = recipe.architecture(stage, len(corpus.vocabulary))
         fields = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
         model = pretrain(
