@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Any
@@ -98,12 +99,15 @@ def run(options: argparse.Namespace) -> int:
     recipe = read_recipe(options.recipe)
     changes = dict(options.set)
     PretrainConfig.from_dict(changes)  # a mistyped key shows before anything is read
+    recipe = recipe.changed(changes)
+    if options.time_limit is not None:
+        recipe = dataclasses.replace(recipe, time_limit=options.time_limit)
     from .tl._run_recipe import run_recipe
 
     try:
         with processes(timeout=options.timeout) as world:
             run_recipe(
-                recipe.changed(changes),
+                recipe,
                 options.data,
                 options.output,
                 resume=options.resume,
@@ -111,7 +115,6 @@ def run(options: argparse.Namespace) -> int:
                 layer=options.layer,
                 gene_key=options.gene_key,
                 show_progress=not options.quiet,
-                time_limit=options.time_limit,
             )
             if world.rank == 0 and not options.quiet:
                 print(f"{options.output / recipe.name}: the model. Use it with `scellm embed --model`.")

@@ -28,7 +28,6 @@ def run_recipe(
     layer: str | None = None,
     gene_key: str | None = None,
     show_progress: bool = True,
-    time_limit: float | None = None,
 ) -> CellLM:
     """Train all stages of a recipe, each in its own folder of `out`, and save the model there under its name.
 
@@ -37,23 +36,20 @@ def run_recipe(
     Parameters
     ----------
     recipe
-        The recipe.
+        The recipe; of its `time_limit`, seconds from now, reading and starting count, saving comes on top.
     data
         What `tl.pretrain` takes; empty for the data the recipe names.
     out
         Folder for checkpoints, logs and the model.
     resume, device, layer, gene_key, show_progress
         As in `tl.pretrain`.
-    time_limit
-        Seconds from now in which training should end: the stages with a `max_time` share what is left when they begin
-        in proportion to that. Reading and starting count, saving comes on top.
 
     Raises
     ------
     ValueError
         No data, or a time limit without any `max_time`; otherwise as `tl.pretrain`.
     """
-    began = time.monotonic()
+    began, time_limit = time.monotonic(), recipe.time_limit
     sources = list(data) or list(recipe.data)
     if not sources:
         msg = "No data: name files or folders on the command line, or in the recipe as data = ['corpus.h5']."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -69,8 +70,8 @@ def train(out: Path, until: float, recipe: str, device: str, changes: Mapping[st
     from scellm.train._recipe_file import read_recipe
 
     limit = TRAINING * max(1.0, until - time.time())
-    recipe_file = read_recipe(recipe).changed(changes)
-    run_recipe(recipe_file, [CORPUS], out, device=device, show_progress=False, time_limit=limit)
+    found = dataclasses.replace(read_recipe(recipe).changed(changes), time_limit=limit)
+    run_recipe(found, [CORPUS], out, device=device, show_progress=False)
 
 
 def _phase(
