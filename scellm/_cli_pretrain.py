@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ examples:
   scellm pretrain my_recipe.toml corpus.scellm.h5 -o run
   scellm pretrain my_recipe.toml corpus.scellm.h5 -o run   again, after an interruption: goes on
   scellm pretrain small corpus.scellm.h5 -o run --set batch_size=16384 --set memory_budget=40GiB
+  scellm pretrain gpu corpus.scellm.h5 -o run --time-limit 600
   torchrun --nproc-per-node 8 -m scellm pretrain small corpus.scellm.h5 -o run
 
 The folder gets a folder of checkpoints and a log.csv for each stage, and at the end the model under its name;
@@ -59,6 +61,12 @@ def add_options(command: argparse.ArgumentParser) -> None:
         "--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: %(default)s)"
     )
     command.add_argument(
+        "--time-limit",
+        metavar="SECONDS",
+        type=float,
+        help="time of training, reading included; the stages with a max_time share it (default: as the recipe says)",
+    )
+    command.add_argument(
         "--timeout",
         metavar="SECONDS",
         type=float,
@@ -91,12 +99,15 @@ def run(options: argparse.Namespace) -> int:
     recipe = read_recipe(options.recipe)
     changes = dict(options.set)
     PretrainConfig.from_dict(changes)  # a mistyped key shows before anything is read
+    recipe = recipe.changed(changes)
+    if options.time_limit is not None:
+        recipe = dataclasses.replace(recipe, time_limit=options.time_limit)
     from .tl._run_recipe import run_recipe
 
     try:
         with processes(timeout=options.timeout) as world:
             run_recipe(
-                recipe.changed(changes),
+                recipe,
                 options.data,
                 options.output,
                 resume=options.resume,

@@ -124,12 +124,30 @@ def test_keys_can_be_set(recipe, cells, tmp_path, capsys):
         main([*arguments, "--set", "max_steps"])
 
 
+def test_stages_share_a_time_limit(recipe, cells, tmp_path, capsys):
+    arguments = [
+        "pretrain",
+        str(recipe),
+        str(cells),
+        "-o",
+        str(tmp_path / "run"),
+        "--quiet",
+        "--time-limit",
+        "3",
+    ]
+    assert main(arguments) == 1
+    assert "needs a stage that may be shortened: give one a max_time" in capsys.readouterr().err
+    recipe.write_text(RECIPE.replace("max_steps = 3", "max_steps = 100000\nmax_time = 10000"))
+    assert main(arguments) == 0
+    assert pd.read_csv(tmp_path / "run" / "bag" / "log.csv")["step"].iloc[-1] < 100_000
+
+
 def test_what_is_missing_is_said(recipe, tmp_path, capsys):
     assert main(["pretrain", str(recipe), "-o", str(tmp_path / "run")]) == 1
     assert "No data: name files or folders" in capsys.readouterr().err
     assert main(["pretrain", "smal", "-o", str(tmp_path / "run")]) == 1
     assert (
-        "no recipe 'smal': pass a .toml file, or one of ['small', 'tiny', 'transformer']"
+        "no recipe 'smal': pass a .toml file, or one of ['gpu', 'small', 'tiny', 'transformer']"
         in capsys.readouterr().err
     )
     assert main(["pretrain", "other.toml", "-o", str(tmp_path / "run")]) == 1

@@ -80,7 +80,7 @@ def test_one_command_gives_a_model_without_anndata(packed, tmp_path):
     (tmp_path / "bare").mkdir()
     (tmp_path / "bare" / "sitecustomize.py").write_text(BARE)
     (tmp_path / "quick.toml").write_text(RECIPE)
-    options = ("--limit", 45, "--recipe", tmp_path / "quick.toml")
+    options = ("--limit", 240, "--recipe", tmp_path / "quick.toml")
     out = tmp_path / "out"
     result = call(packed / "gpu.py", "run", "--out", out, *options, bare=tmp_path / "bare")
     assert "train: done" in result.stdout, result.stdout + result.stderr

@@ -330,4 +330,4 @@ class _End:
 def _mean(genes: Tensor, is_seen: Tensor) -> Tensor:
     """Mean over the positions that are seen, (B, G, D) -> (B, D)."""
     weight = is_seen / is_seen.sum(1, keepdim=True).clamp(min=1)  # (B, G)
-    return torch.einsum("bgd,bg->bd", genes, weight.to(genes.dtype))
+    return torch.bmm(weight.to(genes.dtype).unsqueeze(1), genes).squeeze(1)  # einsum copies both

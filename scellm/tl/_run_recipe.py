@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def run_recipe(
     Parameters
     ----------
     recipe
-        The recipe.
+        The recipe; of its `time_limit`, seconds from now, reading and starting count, saving comes on top.
     data
         What `tl.pretrain` takes; empty for the data the recipe names.
     out
@@ -43,15 +44,24 @@ def run_recipe(
     resume, device, layer, gene_key, show_progress
         As in `tl.pretrain`.
     """
+    began, time_limit = time.monotonic(), recipe.time_limit
     sources = list(data) or list(recipe.data)
     if not sources:
         msg = "No data: name files or folders on the command line, or in the recipe as data = ['corpus.h5']."
         raise ValueError(msg)
+    wanted = [stage.recipe.max_time or 0.0 for stage in recipe.stages]
+    if time_limit is not None and not sum(wanted):
+        msg = f"A time limit of {time_limit:g} seconds needs a stage that may be shortened: give one a max_time."
+        raise ValueError(msg)
     corpus = Corpus.build(sources, layer=layer, gene_key=gene_key, min_overlap=recipe.min_overlap)
     model: CellLM | None = None
     stages: dict[str, dict[str, Any]] = {}
-    for stage in recipe.stages:
+    for number, stage in enumerate(recipe.stages):
         settings = stage.recipe
+        if time_limit is not None and wanted[number]:
+            left = max(time_limit - (time.monotonic() - began), 1.0)
+            share = wanted[number] / sum(wanted[number:])
+            settings = dataclasses.replace(settings, max_time=left * share)
         config = recipe.architecture(stage, len(corpus.vocabulary))
         fields = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
         model = pretrain(

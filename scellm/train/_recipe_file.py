@@ -51,6 +51,8 @@ class RecipeFile:
     """Share of the vocabulary each dataset must hold."""
     dtype: str = "float32"
     """Type the weights are stored in."""
+    time_limit: float | None = None
+    """Seconds of training; the stages with a `max_time` share what is left when they begin, in proportion to that."""
     data: tuple[str, ...] = ()
     """Data, if the caller names none: paths, relative to the recipe."""
 
@@ -133,7 +135,7 @@ def _checked(content: dict[str, Any], where: str) -> RecipeFile:
         msg = f"{where} has no name; give one to the model, as in name = 'scellm-mine'."
         raise ValueError(msg)
     _check_name(content["name"], "name", where)
-    _check_kinds(content, {"max_genes": "whole", "min_overlap": "share", "data": "list"}, where)
+    _check_kinds(content, _KINDS, where)
     if content.get("dtype", "float32") not in ("float32", "float16", "bfloat16"):
         msg = f"{where}: dtype is {content['dtype']!r}; choose 'float32', 'float16' or 'bfloat16'."
         raise ValueError(msg)
@@ -193,6 +195,7 @@ def _check_kinds(fields: Mapping[str, Any], kinds: Mapping[str, str], where: str
             "truth": isinstance(value, bool),
             "whole": isinstance(value, int) and number and value >= 1,
             "share": number and 0 <= value <= 1,
+            "positive": number and value > 0,
         }
         if kind is not None and not fits[kind]:
             msg = f"{where}: {name} is {value!r}; it must be {_WORDS[kind]}."
@@ -210,7 +213,9 @@ _WORDS = {
     "truth": "true or false",
     "whole": "a whole number of at least 1",
     "share": "a number from 0 to 1",
+    "positive": "a number above 0",
 }
+_KINDS = {"max_genes": "whole", "min_overlap": "share", "data": "list", "time_limit": "positive"}
 _STAGE_KINDS = {
     "config": "table",
     "gene_init": "text",

@@ -174,7 +174,9 @@ def encoder_speed(
             loss.backward()
             encoder.zero_grad(set_to_none=True)
 
-        seconds = _seconds(step, run.device, at_most=min(8.0, run.seconds / 3))
+        seconds = _seconds(
+            step, run.device, at_most=min(8.0 if run.device.type == "cuda" else 0.3, run.seconds / 3)
+        )
     except Exception as error:  # noqa: BLE001 - a device that cannot do one thing may do the next
         run.leave_out(name, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
         return
