@@ -15,7 +15,15 @@ from .._keys import DRUG_RESPONSE, RANK_DRUGS
 from .._obs import has_column, read_groups, read_text
 from .._warn import warn
 from ..data import Expression, GeneVocabulary, ReadOptions
-from ..drugs._rank import FEWEST_SAMPLES, Comparison, Moments, adjust, compare_cells, compare_samples, moments_of
+from ..drugs._rank import (
+    FEWEST_SAMPLES,
+    Comparison,
+    Moments,
+    adjust,
+    compare_cells,
+    compare_samples,
+    moments_of,
+)
 from ..drugs._record import DrugRecord, RankRecord
 from ..drugs._targets import target_genes
 from ._drug_results import read_response
@@ -206,7 +214,9 @@ class _Cohorts:
     ) -> _Cohorts:
         """Read all predictions once."""
         n = 0 if samples is None else len(samples.categories)
-        of_sample = np.full(len(labels), n) if samples is None else np.where(samples.codes < 0, n, samples.codes)
+        of_sample = (
+            np.full(len(labels), n) if samples is None else np.where(samples.codes < 0, n, samples.codes)
+        )
         codes = np.where(labels.codes < 0, -1, labels.codes.astype(np.int64) * (n + 1) + of_sample)
         moments = moments_of(values, codes, len(labels.categories) * (n + 1), done)
         return cls(moments, labels, n, samples is not None)
