@@ -11,7 +11,6 @@ from ..drugs._choose import column_text
 from ..drugs._predict import Prediction
 from ..drugs._record import DrugRecord
 
-
 FEW_DRUGS = 8
 """Drugs up to which each gets a column of `obs`, if it was asked for; more are kept at half precision."""
 
