@@ -226,6 +226,10 @@ def correlation(real: np.ndarray, guess: np.ndarray) -> float:
     return float(np.corrcoef(real[seen], guess[seen])[0, 1])
 
 
+MOST_CELLS = 100
+"""Cells of a type whose applicability is looked at."""
+
+
 def applicability(data: Path) -> pd.DataFrame:
     """Applicability of cell types with 20 cells or more, each added up, and of single cells: above 1 is outside."""
     rows = []
@@ -241,6 +245,8 @@ def applicability(data: Path) -> pd.DataFrame:
             here = here[
                 (types.map(types.value_counts()).to_numpy() >= 20) & (types != "NA").to_numpy()
             ].copy()
+            kept = here.obs.groupby("cell_type", observed=True).cumcount() < MOST_CELLS
+            here = here[kept.to_numpy()].copy()
             if not here.n_obs:
                 continue
             here.X = here.X.astype(np.float32)
