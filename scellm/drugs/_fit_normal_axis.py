@@ -62,7 +62,6 @@ def fit_normal_axis(
             means.append(logged.mean(0))
             spreads.append(logged)
         shift = np.mean(means, axis=0)
-        between = np.mean([(rows - shift).T @ (rows - shift) / len(rows) for rows in spreads], axis=0)
         deviations = [(rows - shift) / np.sqrt(len(rows) * len(spreads)) for rows in spreads]
         rows = np.concatenate([*deviations, lines / np.sqrt(len(lines))]) / np.sqrt(2)
         penalty = PENALTY * (rows**2).sum() / n_genes + 1e-9

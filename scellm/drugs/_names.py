@@ -15,6 +15,7 @@ from ._targets import genes_of, target_genes
 DRUG_COLUMNS = ("drug", "name", "synonyms", "target", "drug_class", "screen", "smiles", "inchikey")
 """Columns a table of drugs must have; "" where nothing is known."""
 
+
 def find_drugs(
     drugs: pd.DataFrame,
     wanted: str | Iterable[str],

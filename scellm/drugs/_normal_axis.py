@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-FARTHEST = 0.85
+FARTHEST = 0.56
 """Position from which a cell is outside: between groups of cancer cells and of normal tissue of labelled datasets of the
 training corpus (`docs/dev/decisions.md`)."""
 LEAST = 0.1

@@ -75,4 +75,3 @@ def to_unit(rows: np.ndarray) -> np.ndarray:
 def at_most_unit(vectors: np.ndarray) -> np.ndarray:
     """Vectors cut to length 1; shorter ones, of which little is known, stay."""
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1)
-

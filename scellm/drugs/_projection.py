@@ -65,7 +65,7 @@ class CellLineProjector:
             (B, L) float32, NaN for a cell without counts.
         distance
             (B,) float32, the larger of two: 1 for a cell `NEAREST` times as far from its nearest cell line as the cell lines least similar
-            to any other (lowest 10 %) are, at its depth; and 1 for a cell 85 % of the way from the mean cell line to
+            to any other (lowest 10 %) are, at its depth; and 1 for a cell 56 % of the way from the mean cell line to
             mean normal tissue.
         depth
             (B,) counts, or what would have been counts: the sum in units of the smallest value.

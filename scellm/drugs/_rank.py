@@ -49,9 +49,7 @@ class Side:
         """From the means of samples, (n, D)."""
         n, width = values.shape
         nothing = np.full(width, np.nan)
-        return cls(
-            n, values.mean(0) if n else nothing, values.var(0, ddof=1) if n > 1 else nothing
-        )
+        return cls(n, values.mean(0) if n else nothing, values.var(0, ddof=1) if n > 1 else nothing)
 
     @classmethod
     def of_cells(cls, moments: Moments) -> Side:
@@ -126,9 +124,7 @@ def compare_samples(group: Moments, other: Moments, *, level: float, with_test: 
         Whether predictions vary as samples do; else there are neither intervals nor p-values.
     """
     has_group, has_other = group.n > 0, other.n > 0
-    means = [
-        side.sums / np.maximum(side.n, 1)[:, None] + side.center for side in (group, other)
-    ]
+    means = [side.sums / np.maximum(side.n, 1)[:, None] + side.center for side in (group, other)]
     both = has_group & has_other
     if both.sum() >= FEWEST_SAMPLES:
         one = Side.of_samples(means[0][both] - means[1][both])

@@ -81,7 +81,14 @@ def solve_response(
         filled = np.where(grid.measured, standardised, fitted)
         drugs, lines = (moments / moments.diagonal().mean() for moments in (np.cov(filled.T), np.cov(filled)))
         parts = [(pair + LEARNT_LINES * lines, drugs)]
-        dual = kron_cg(standardised, grid.measured, parts, noise=config.noise * LEARNT_NOISE, near=parts[0], tolerance=TOLERANCE)
+        dual = kron_cg(
+            standardised,
+            grid.measured,
+            parts,
+            noise=config.noise * LEARNT_NOISE,
+            near=parts[0],
+            tolerance=TOLERANCE,
+        )
         fitted = kron_matvec(parts, dual)
     response = config.line_kernel * dual @ general + dual @ drugs if not rounds else dual @ drugs
     return Fit(mean, scale, dual, response, mean + scale * fitted, learnt)

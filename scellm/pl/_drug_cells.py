@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ._drug_colours import UNKNOWN, Scale
-from ._drug_table import Responses, centred, fraction_outside
+from ._drug_table import Responses, centred, fraction_outside, label
 from ._figure import short
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PANELS_PER_ROW = 3
+FEWEST_FOR_SHAPE = 3
+"""Cells from which a group has a violin."""
 CELLS_FOR_DENSITY = 2_000
 """Cells of a group that the outline of a violin is made from, evenly spaced among all when sorted."""
 
@@ -81,8 +83,10 @@ def draw_violins(
     axes = [ax] if ax else _panels(len(responses.drugs), (2.5, height), note=note, names=groups)
     outside = [fraction_outside(responses.applicability[codes == j]) for j in range(len(groups))]
     names = [
-        short(name) + (f" ({100 * fraction:.0f} % outside)" if fraction > 0 else "")
-        for name, fraction in zip(groups, outside, strict=True)
+        label(
+            name, int((codes == j).sum()), *([f"{100 * outside[j]:.0f} % outside"] if outside[j] > 0 else [])
+        )
+        for j, name in enumerate(groups)
     ]
     for i, panel in enumerate(axes):
         for j in range(len(groups)):
@@ -100,9 +104,14 @@ def draw_violins(
         panel.spines[["top", "right", "left"]].set_visible(False)
         if i % PANELS_PER_ROW == 0 and groupby:
             panel.set_ylabel(groupby, fontsize=10)
-    label = "ln IC50 − mean of the drug, ln µM" if center else "ln IC50, ln µM"
-    what = f"{label}: lower = more sensitive"
-    what += "\nshape: cells; dot: median; bar: ± standard deviation of a prediction"
+    unit = "ln IC50 − drug mean, ln µM" if center else "ln IC50, ln µM"
+    what = f"{unit}: lower = more sensitive"
+    shapes = (
+        "shape: cells; "
+        if any(line.get_gid() == "violin" for panel in axes for line in panel.collections)
+        else ""
+    )
+    what += f"\n{shapes}dot: median; bar: ± standard deviation of a prediction"
     if any(fraction > 0 for fraction in outside):
         what += "\noutside: fraction of cells unlike all training cell lines"
     if ax:
@@ -177,7 +186,7 @@ def _draw_violin(panel: Axes, y: int, values: np.ndarray, std: np.ndarray) -> No
         )
         return
     median = float(np.median(known))
-    if known[-1] - known[0] > 1e-6:
+    if len(known) >= FEWEST_FOR_SHAPE and known[-1] - known[0] > 1e-6:
         grid, density = _density(known)
         panel.fill_between(
             grid, y - 0.4 * density, y + 0.4 * density, color="#56B4E9", lw=0, alpha=0.8, gid="violin"

@@ -8,7 +8,7 @@ import numpy as np
 
 from ._colours import OKABE_ITO
 from ._drug_colours import UNKNOWN, Scale, class_colours
-from ._drug_table import Summary, centred
+from ._drug_table import Summary, centred, label
 from ._figure import ink_on, short
 
 if TYPE_CHECKING:
@@ -155,7 +155,11 @@ def _frame(ax: Axes, summary: Summary, ylabel: str, *, by_cell: bool, note: str)
         ax.set_yticks([])
         ax.set_ylabel(f"{n_rows:,} cells", fontsize=10)
     else:
-        ax.set_yticks(range(n_rows), [short(name) for name in summary.rows], fontsize=9)
+        ax.set_yticks(
+            range(n_rows),
+            [label(name, n) for name, n in zip(summary.rows, summary.n_cells.tolist(), strict=True)],
+            fontsize=9,
+        )
         ax.set_ylabel(ylabel, fontsize=10)
     ax.spines[:].set_visible(False)
     _draw_classes(ax, summary.classes, note, row=n_rows / 16 if by_cell else 1.0)

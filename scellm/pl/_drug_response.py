@@ -18,6 +18,7 @@ from ._drug_table import (
     choose_drugs,
     group_codes,
     most_different,
+    only_groups,
     read_responses,
     similar_together,
     summarise,
@@ -41,6 +42,7 @@ def drug_response(
     *,
     n_drugs: int | None = None,
     groupby: str | None = None,
+    groups: str | Sequence[str] | None = None,
     kind: Kind = "heatmap",
     key: str = DRUG_RESPONSE,
     center: bool = False,
@@ -66,13 +68,15 @@ def drug_response(
         Cells with results of `tl.drug_response`.
     drugs
         Names, synonyms, targets or classes of drugs, as `tl.drug_response` takes them; a target or class is all drugs
-        of it. `None` draws all of them, or if there are more than `n_drugs`, those that differ most between groups, and
-        says so.
+        of it. `None` draws all of them, or if there are more than `n_drugs`, those that differ most between groups that the
+        model can judge (at most half of the cells outside), and says so.
     n_drugs
         Most drugs drawn where none are named; `None` is 50, 5 for `"umap"` and 8 for `"violin"`.
     groupby
         Column of `obs` with groups of cells. `None` takes the groups that the predictions were made by; without any,
         the heatmap has a row for each cell, and the other kinds take all cells as one group.
+    groups
+        Groups to draw; `None` draws all.
     kind
         `"heatmap"` or `"dotplot"` of groups by drugs, `"umap"` of cells, or `"violin"` of the cells of each group.
     key
@@ -99,11 +103,11 @@ def drug_response(
     ------
     KeyError
         Nothing of `tl.drug_response` is under `key`; a drug is none of those predicted; no such column of `obs`; no
-        UMAP. The message says what to run or which names are near.
+        UMAP; a name of `groups` that is no group. The message says what to run or which names are near.
     TypeError
         `adata` is no AnnData, a drug's name is no text, or `groupby` names measurements.
     ValueError
-        Unknown `kind`, `n_drugs` below 1, no cells, no drugs named, or one `ax` for several drugs.
+        Unknown `kind`, `n_drugs` below 1, no cells, no drugs or groups named, or one `ax` for several drugs.
     """
     if kind not in get_args(Kind):
         msg = f"kind={kind!r} is unknown; choose one of {', '.join(map(repr, get_args(Kind)))}."
@@ -116,8 +120,8 @@ def drug_response(
         msg = "There are no cells to draw."
         raise ValueError(msg)
     groupby = groupby if groupby is not None else _recorded_groups(adata, responses)
-    codes, groups = group_codes(adata, groupby)
-    chosen, note = _choose(responses, drugs, codes, groups, N_DRUGS[kind] if n_drugs is None else n_drugs)
+    codes, names = only_groups(*group_codes(adata, groupby), groups)
+    chosen, note = _choose(responses, drugs, codes, names, N_DRUGS[kind] if n_drugs is None else n_drugs)
     if kind in ("umap", "violin"):
         if ax is not None and len(chosen.drugs) > 1:
             msg = f"ax= takes one drug for kind={kind!r}, found {len(chosen.drugs)}; name one in drugs=, or leave ax= out."
@@ -125,13 +129,13 @@ def drug_response(
         if kind == "umap":
             axes = draw_umap(adata, chosen, center=center, cmap=cmap, ax=ax, note=note)
         else:
-            axes = draw_violins(chosen, codes, groups, groupby, center=center, ax=ax, note=note)
+            axes = draw_violins(chosen, codes, names, groupby, center=center, ax=ax, note=note)
         return finish(axes, is_ours=ax is None, show=show, return_fig=return_fig)
     by_cell = kind == "heatmap" and groupby is None
     if by_cell:
         summary = _each_cell(chosen, list(adata.obs_names))
     else:
-        summary = summarise(chosen, codes, groups, as_one=groupby is not None and groupby == chosen.groupby)
+        summary = summarise(chosen, codes, names, as_one=groupby is not None and groupby == chosen.groupby)
     if sort:
         columns = np.arange(len(chosen.drugs)) if drugs is not None else similar_together(summary.values.T)
         summary = summary.ordered(similar_together(centred(summary.values)), columns)
@@ -157,8 +161,10 @@ def _choose(
     by_group = len(groups) > 1
     rows = summarise(responses, codes, groups) if by_group else _each_cell(responses, [])
     between = "groups" if by_group else "cells"
+    inside = ~(rows.outside > 0.5)
+    judged = " inside the applicability" if 1 < inside.sum() < len(inside) else ""
     return responses[most_different(rows, most)], (
-        f"{most} of {n_drugs} drugs: those whose prediction differs most between {between}"
+        f"{most} of {n_drugs} drugs: those whose prediction differs most between {between}{judged}"
     )
 
 
@@ -167,6 +173,7 @@ def _each_cell(responses: Responses, names: list[str]) -> Summary:
     outside = np.where(np.isfinite(responses.applicability), responses.applicability > 1, np.nan)
     return Summary(
         rows=names,
+        n_cells=np.ones(len(responses.values), dtype=int),
         drugs=responses.drugs,
         classes=responses.classes,
         values=responses.values,

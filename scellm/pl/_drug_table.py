@@ -57,6 +57,8 @@ class Summary:
     """Predictions of some drugs for groups of cells, or for single cells."""
 
     rows: list[str]
+    n_cells: np.ndarray
+    """(n_rows,)"""
     drugs: list[str]
     classes: list[str]
     values: np.ndarray
@@ -74,6 +76,7 @@ class Summary:
         """The same in another order."""
         return Summary(
             rows=[self.rows[i] for i in rows],
+            n_cells=self.n_cells[rows],
             drugs=[self.drugs[i] for i in columns],
             classes=[self.classes[i] for i in columns],
             values=self.values[np.ix_(rows, columns)],
@@ -162,11 +165,46 @@ def group_codes(adata: AnnData, groupby: str | None) -> tuple[np.ndarray, list[s
     return np.asarray(groups.codes), [str(name) for name in groups.categories]
 
 
+def only_groups(
+    codes: np.ndarray, names: list[str], wanted: str | Iterable[str] | None
+) -> tuple[np.ndarray, list[str]]:
+    """Numbers and names of the groups that are wanted, in that order; all for `None`.
+
+    Raises
+    ------
+    KeyError
+        One is no group.
+    ValueError
+        None is named.
+    """
+    if wanted is None:
+        return codes, names
+    chosen = list(dict.fromkeys(map(str, [wanted] if isinstance(wanted, str) else wanted)))
+    if unknown := [name for name in chosen if name not in names]:
+        msg = f"{unknown} of groups= are no groups of the cells, which have {names}."
+        raise KeyError(msg)
+    if not chosen:
+        msg = f"groups= is empty; name at least one of {names}, or leave it out for all."
+        raise ValueError(msg)
+    place = np.full(len(names) + 1, -1)
+    for new, name in enumerate(chosen):
+        place[names.index(name)] = new
+    return place[codes], chosen
+
+
+def label(name: str, n_cells: int, *more: str) -> str:
+    """What a group is called beside its row."""
+    from ._figure import short
+
+    return f"{short(name)} ({', '.join([f'n = {n_cells:,}', *more])})"
+
+
 def summarise(responses: Responses, codes: np.ndarray, groups: list[str], *, as_one: bool = False) -> Summary:
     """Means over the cells of each group; `as_one` if each was predicted as a whole."""
     cells = [codes == i for i in range(len(groups))]
     return Summary(
         rows=groups,
+        n_cells=np.array([int(rows.sum()) for rows in cells]),
         drugs=responses.drugs,
         classes=responses.classes,
         values=np.array([mean(responses.values[rows]) for rows in cells]),
@@ -195,8 +233,13 @@ def fraction_outside(applicability: np.ndarray) -> float:
 
 
 def most_different(summary: Summary, n: int) -> np.ndarray:
-    """Columns, in their order, of the `n` drugs whose response differs most between rows."""
-    spread = np.nan_to_num(mean(centred(summary.values) ** 2), nan=-1.0)
+    """Columns, in their order, of the `n` drugs whose response differs most between rows.
+
+    Rows that mostly lie outside of what the model has seen do not count, if two others are left.
+    """
+    inside = ~(summary.outside > 0.5)
+    values = summary.values[inside] if inside.sum() > 1 else summary.values
+    spread = np.nan_to_num(mean(centred(values) ** 2), nan=-1.0)
     return np.sort(np.argsort(-spread, kind="stable")[:n])
 
 

@@ -93,7 +93,7 @@ def drug_response(
     `adata.obs[f"{key_added}_applicability"]` : float32
         Distance to the training cell lines, above 1 is outside. The larger of two: the distance to the nearest cell
         line, of which 1 is 1.3 times that of the cell lines least similar to any other (lowest 10 %); and the way from the mean cell
-        line to mean normal tissue, of which 85 % is 1. Groups are told from normal tissue far better than single cells.
+        line to mean normal tissue, of which 56 % is 1. Groups are told from normal tissue far better than single cells.
         It is no test of malignancy.
     `adata.uns[key_added]` : dict
         `drugs`, `synonyms`, `drug_class`, `target`, `smiles`, `pearson` (correlation over left-out cell lines; NaN for

@@ -214,7 +214,9 @@ class _Cohorts:
     ) -> _Cohorts:
         """Read all predictions once."""
         n = 0 if samples is None else len(samples.categories)
-        of_sample = np.full(len(labels), n) if samples is None else np.where(samples.codes < 0, n, samples.codes)
+        of_sample = (
+            np.full(len(labels), n) if samples is None else np.where(samples.codes < 0, n, samples.codes)
+        )
         codes = np.where(labels.codes < 0, -1, labels.codes.astype(np.int64) * (n + 1) + of_sample)
         moments = moments_of(values, codes, len(labels.categories) * (n + 1), done)
         return cls(moments, labels, n, samples is not None)

@@ -161,7 +161,9 @@ def line_cells(problem: Problem) -> ad.AnnData:
     """The lines as an AnnData of TPM."""
     from _drug_data import ccle, expression
 
-    names = next(table.columns for table in (expression(), ccle()) if table.shape[1] == problem.expression.shape[1])
+    names = next(
+        table.columns for table in (expression(), ccle()) if table.shape[1] == problem.expression.shape[1]
+    )
     return ad.AnnData(
         (np.exp2(problem.expression) - 1).astype(np.float32), var=pd.DataFrame(index=names.astype(str))
     )

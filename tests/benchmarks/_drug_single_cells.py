@@ -135,7 +135,9 @@ class _Left:
         """Predicted ln IC50 less the drug's mean, (B, D), and the similarity to the known lines (B, L)."""
         is_bulk = np.full(len(linear), present is None)
         similarity = CellLineProjector(statistics, present).project(linear, is_bulk)[0]
-        return self.fit.scale * (cell_line_kernel(similarity).astype(np.float64) @ self.fit.response), similarity
+        return self.fit.scale * (
+            cell_line_kernel(similarity).astype(np.float64) @ self.fit.response
+        ), similarity
 
     def guesses(self, name: str, line: str, present: np.ndarray, linear: np.ndarray) -> dict[str, np.ndarray]:
         """What each source says of a line, (D,) each."""
@@ -168,7 +170,12 @@ def transfer(data: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         if line not in left.truth.index:
             continue
         real = left.truth.loc[line].to_numpy()
-        row = {"set": name, "line": named[line], "cells": len(linear), "counts": float(np.median(linear.sum(1)))}
+        row = {
+            "set": name,
+            "line": named[line],
+            "cells": len(linear),
+            "counts": float(np.median(linear.sum(1))),
+        }
         for what, guess in left.guesses(name, line, present, linear).items():
             row[what] = correlation(real, guess) if np.ptp(guess) else np.nan
             by_line.setdefault((what, study(name) == "breast"), {}).setdefault(line, []).append(guess)
@@ -182,7 +189,10 @@ def transfer(data: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
                     merged.setdefault(line, []).extend(guesses)
             lines = sorted(merged)
             guess = np.array([np.mean(merged[line], axis=0) for line in lines])
-            summary.append({"lines": f"{label} ({len(lines)})", "predicted from": what} | _agree(left.truth.loc[lines].to_numpy(), guess))
+            summary.append(
+                {"lines": f"{label} ({len(lines)})", "predicted from": what}
+                | _agree(left.truth.loc[lines].to_numpy(), guess)
+            )
     return pd.DataFrame(rows), pd.DataFrame(summary)
 
 
@@ -216,6 +226,10 @@ def correlation(real: np.ndarray, guess: np.ndarray) -> float:
     return float(np.corrcoef(real[seen], guess[seen])[0, 1])
 
 
+MOST_CELLS = 100
+"""Cells of a type whose applicability is looked at."""
+
+
 def applicability(data: Path) -> pd.DataFrame:
     """Applicability of cell types with 20 cells or more, each added up, and of single cells: above 1 is outside."""
     rows = []
@@ -228,7 +242,11 @@ def applicability(data: Path) -> pd.DataFrame:
         for value, kind in (("True", "cancer"), ("False", "normal")):
             here = cells[(label == value).to_numpy()].copy()
             types = here.obs["cell_type"].astype(str)
-            here = here[(types.map(types.value_counts()).to_numpy() >= 20) & (types != "NA").to_numpy()].copy()
+            here = here[
+                (types.map(types.value_counts()).to_numpy() >= 20) & (types != "NA").to_numpy()
+            ].copy()
+            kept = here.obs.groupby("cell_type", observed=True).cumcount() < MOST_CELLS
+            here = here[kept.to_numpy()].copy()
             if not here.n_obs:
                 continue
             here.X = here.X.astype(np.float32)

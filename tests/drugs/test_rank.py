@@ -62,7 +62,9 @@ def test_cells_are_compared_without_a_test(rng):
 
 
 def test_what_is_no_replicate_has_an_effect_only(rng):
-    found = compare_samples(samples(rng.normal(size=(4, 2))), samples(rng.normal(size=(4, 2))), level=0.9, with_test=False)
+    found = compare_samples(
+        samples(rng.normal(size=(4, 2))), samples(rng.normal(size=(4, 2))), level=0.9, with_test=False
+    )
     assert np.isfinite(found.effect).all()
     assert np.isnan([found.low, found.high, found.p_value]).all()
 

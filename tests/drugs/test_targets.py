@@ -34,7 +34,9 @@ def test_targets_are_genes(target, genes):
 
 def test_the_table_holds_approved_symbols_only():
     vocabulary = GeneVocabulary.default()
-    genes = sorted({gene for line in FAMILIES.strip().splitlines() for gene in line.rsplit(":", 1)[1].split()})
+    genes = sorted(
+        {gene for line in FAMILIES.strip().splitlines() for gene in line.rsplit(":", 1)[1].split()}
+    )
     assert vocabulary.match(genes, organism="human").symbols.tolist() == genes
 
 

@@ -81,7 +81,8 @@ def columns(ax):
 
 
 def rows(ax):
-    return [text.get_text() for text in ax.get_yticklabels()]
+    """Names without the number of cells."""
+    return [text.get_text().split(" (n = ")[0] for text in ax.get_yticklabels()]
 
 
 def colour_of(ax, group, drug):
@@ -271,6 +272,20 @@ def test_too_many_drugs_are_left_out_and_said():
     assert draw(adata, groupby="group").get_title(loc="left").startswith("50 of 60 drugs")
 
 
+def test_drugs_are_those_that_differ_among_groups_the_model_can_judge():
+    values = np.zeros((6, 60))
+    values[2::3, 40] = 9  # only between a group outside and the others
+    values[1::3, 7] = 1
+    names = [f"drug {i}" for i in range(60)]
+    for outside, shown in ((2.0, "drug 7"), (0.0, "drug 40")):
+        adata = filled(values, np.ones((6, 60)), [0, 0, outside] * 2, drugs=names, classes=["a"] * 60)
+        assert columns(draw(adata, groupby="group", n_drugs=1)) == [shown]
+    adata = filled(values, np.ones((6, 60)), [0, 0, 2.0] * 2, drugs=names, classes=["a"] * 60)
+    assert rows(draw(adata, groupby="group", groups=["NK", "B/plasma"], sort=False)) == ["NK", "B/plasma"]
+    with pytest.raises(KeyError, match=r"\['none'\] of groups= are no groups"):
+        draw(adata, groupby="group", groups="none")
+
+
 # Cells
 
 
@@ -314,7 +329,8 @@ def test_umap_has_a_panel_per_drug_and_one_for_applicability(adata):
 
 def test_violins_show_cells_median_and_uncertainty(adata):
     axes = draw(adata, kind="violin", groupby="group", drugs=["Erlotinib", "5-Fluorouracil"])
-    assert rows(axes[0]) == ["T cell, CD4+ (25 % outside)", "B/plasma", "NK (100 % outside)"]
+    texts = [text.get_text() for text in axes[0].get_yticklabels()]
+    assert texts == ["T cell, CD4+ (n = 4, 25 % outside)", "B/plasma (n = 4)", "NK (n = 4, 100 % outside)"]
     medians = {int(line.get_ydata()[0]): line.get_xdata()[0] for line in named(axes[0], "median")}
     assert medians == pytest.approx({0: 0.0, 1: 2.0, 2: -2.0}, abs=0.11)
     for line in named(axes[0], "std"):
@@ -332,7 +348,8 @@ def test_a_group_predicted_as_one_is_drawn_as_a_point(adata):
 
 def test_without_groups_dots_and_violins_take_all_cells(adata):
     assert rows(draw(adata, kind="dotplot")) == ["all cells"]
-    assert rows(draw(adata, kind="violin", drugs="Erlotinib")[0]) == ["all cells (42 % outside)"]
+    (text,) = draw(adata, kind="violin", drugs="Erlotinib")[0].get_yticklabels()
+    assert text.get_text() == "all cells (n = 12, 42 % outside)"
 
 
 def test_cells_without_a_group_are_counted(adata):
