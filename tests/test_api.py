@@ -323,7 +323,9 @@ def cells() -> ad.AnnData:
         "spread": np.ones(2),
         **{field: np.array(["EGFR", "MDM2"]) for field in ("drug_class", "target", "smiles", "pearson")},
     }
-    adata.obs["called"] = adata.obs["called_expression"] = adata.obs["called_copy_number"] = np.linspace(0, 1, 12)
+    adata.obs["called"] = adata.obs["called_expression"] = adata.obs["called_copy_number"] = np.linspace(
+        0, 1, 12
+    )
     adata.obs["called_call"] = ["normal", "malignant"] * 6
     adata.obs["called_label"] = adata.obs["called_clone"] = "1"
     adata.obsm["called_profile"] = np.tile(np.linspace(-1, 1, 4, dtype=np.float32), (12, 1))

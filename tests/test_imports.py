@@ -54,7 +54,14 @@ FORBIDDEN = {
         "scellm.annotation",
     },  # arrays in, arrays out
     "annotation": {"anndata", "scanpy", "scellm.drugs"},  # arrays in, arrays out
-    "tumors": {"anndata", "scanpy", "torch", "scellm._checks", "scellm._keys", "scellm.data"},  # arrays in, arrays out
+    "tumors": {
+        "anndata",
+        "scanpy",
+        "torch",
+        "scellm._checks",
+        "scellm._keys",
+        "scellm.data",
+    },  # arrays in, arrays out
     "_keys": {"torch", "anndata", "scanpy"},
 }
 

@@ -78,7 +78,13 @@ def copy_number(
     if is_ours:
         ax = new_axes(10.5, 6.0)
     shown = ax.imshow(
-        image, aspect="auto", cmap="RdBu_r", vmin=-STRONGEST, vmax=STRONGEST, interpolation="antialiased", rasterized=True
+        image,
+        aspect="auto",
+        cmap="RdBu_r",
+        vmin=-STRONGEST,
+        vmax=STRONGEST,
+        interpolation="antialiased",
+        rasterized=True,
     )
     plain(ax)
     _chromosomes(ax, np.asarray(record["chromosome"]).astype(str))
@@ -92,7 +98,7 @@ def copy_number(
 
 
 def _by_clone(adata: AnnData, key: str) -> pd.Series:
-    """"clone 1" for cells of a clone that are malignant, else the type; normal types first."""
+    """Name "clone 1" for cells of a clone that are malignant, else the type; normal types first."""
     clone = adata.obs[f"{key}_clone"].astype(object)
     is_malignant = (adata.obs[f"{key}_call"] == "malignant").to_numpy() & clone.notna().to_numpy()
     types = adata.obs[f"{key}_label"].astype(object).fillna("no type")
@@ -103,7 +109,9 @@ def _by_clone(adata: AnnData, key: str) -> pd.Series:
     return pd.Series(pd.Categorical(labels, categories=[*normal, *clones]))
 
 
-def _order(profile: np.ndarray, groups: pd.Series, is_shown: np.ndarray) -> tuple[np.ndarray, list[str], list[int]]:
+def _order(
+    profile: np.ndarray, groups: pd.Series, is_shown: np.ndarray
+) -> tuple[np.ndarray, list[str], list[int]]:
     """Rows group by group, cells of a group along the first direction in which they differ."""
     rows, names, sizes = [], [], []
     for name in groups.cat.categories:

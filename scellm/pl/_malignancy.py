@@ -68,8 +68,12 @@ def malignancy(
     size = size or float(np.clip(60_000 / adata.n_obs, 1.0, 40.0))
     order = np.random.default_rng(0).permutation(adata.n_obs)
     calls = adata.obs[f"{key}_call"].astype(object).to_numpy()
-    _numbers(axes[0], xy[order], adata.obs[f"{key}_copy_number"].to_numpy(float)[order], size, "copy number", 1.2)
-    _numbers(axes[1], xy[order], adata.obs[f"{key}_expression"].to_numpy(float)[order], size, "expression", 1.0)
+    _numbers(
+        axes[0], xy[order], adata.obs[f"{key}_copy_number"].to_numpy(float)[order], size, "copy number", 1.2
+    )
+    _numbers(
+        axes[1], xy[order], adata.obs[f"{key}_expression"].to_numpy(float)[order], size, "expression", 1.0
+    )
     colours = [CALL_COLOURS.get(call, "#C8C8C8") for call in calls[order]]
     axes[2].scatter(*xy[order].T, c=colours, s=size, lw=0, rasterized=True)
     for name, colour in CALL_COLOURS.items():
@@ -105,7 +109,12 @@ def _distribution(ax: Axes, probability: np.ndarray, calls: np.ndarray) -> None:
     ax.hist(parts, bins=np.linspace(0, 1, 41), stacked=True, color=list(CALL_COLOURS.values()), lw=0)
     for threshold in THRESHOLDS:
         ax.axvline(threshold, color="0.3", lw=1, ls=(0, (1, 2)))
-    ax.set(xlabel="probability of being malignant", ylabel="cells", xlim=(0, 1), title="probability and thresholds")
+    ax.set(
+        xlabel="probability of being malignant",
+        ylabel="cells",
+        xlim=(0, 1),
+        title="probability and thresholds",
+    )
     ax.set_yscale("symlog", linthresh=10)
     ax.set_ylim(bottom=0)
     ax.spines[["top", "right"]].set_visible(False)

@@ -106,7 +106,9 @@ def read_samples(adata: AnnData, sample_key: str | None) -> np.ndarray:
     return samples
 
 
-def read_normal(adata: AnnData, reference: str | None, normal: str | Sequence[str] | None) -> np.ndarray | None:
+def read_normal(
+    adata: AnnData, reference: str | None, normal: str | Sequence[str] | None
+) -> np.ndarray | None:
     """(n,) cells that the user says are normal; `None` if nothing was said.
 
     Raises
@@ -124,7 +126,11 @@ def read_normal(adata: AnnData, reference: str | None, normal: str | Sequence[st
     wanted = [normal] if isinstance(normal, str) else list(normal or [])
     missing = [value for value in wanted if value not in there]
     if missing or not wanted:
-        said = f"normal={missing!r} is not there" if missing else "normal= is needed: which of its values are normal cells"
+        said = (
+            f"normal={missing!r} is not there"
+            if missing
+            else "normal= is needed: which of its values are normal cells"
+        )
         msg = f"`adata.obs[{reference!r}]` has {there[:30]}; {said}."
         raise ValueError(msg)
     return np.isin(labels, wanted)
@@ -166,7 +172,13 @@ def default_types(adata: AnnData, types: np.ndarray) -> np.ndarray:
 
 
 def analyze(
-    cells: Cells, symbols: np.ndarray, weights: Combination, labels: np.ndarray, rng: int, *, show: bool | None
+    cells: Cells,
+    symbols: np.ndarray,
+    weights: Combination,
+    labels: np.ndarray,
+    rng: int,
+    *,
+    show: bool | None,
 ) -> Found:
     """One sample after another."""
     n = len(cells.samples)

@@ -172,7 +172,11 @@ class _Sample:
         statistic = np.array([test.statistic for test in tests])[groups]
         is_clonal = (log_odds > 0) & (totals_ok := self.totals > 0)
         log_odds[~totals_ok] = 0
-        everyone = normal if normal is not None else self.panel.nearest(self.pooled(totals_ok)[None], self.segments.genes)[0]
+        everyone = (
+            normal
+            if normal is not None
+            else self.panel.nearest(self.pooled(totals_ok)[None], self.segments.genes)[0]
+        )
         clone = np.full(len(groups), -1)
         if is_clonal.any():
             clone[is_clonal] = find_clones(self.counts[is_clonal], everyone, self.segments, rng)
