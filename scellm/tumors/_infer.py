@@ -220,11 +220,11 @@ class _Sample:
         scores, information = segment_scores(self.counts, profiles, groups, self.segments)
         best, best_odds = np.zeros(len(groups)), np.full(len(groups), -np.inf)
         in_clone = is_aneuploid[groups]
-        for group in np.flatnonzero(is_aneuploid):
+        for group in np.flatnonzero(is_aneuploid).tolist():
             share, precision = clone_share(scores, information, tests[group].estimate)
             precision = precision / _noise(share, precision, groups == group, ~in_clone)
             odds = np.full(len(groups), -np.inf)
-            for other in range(len(tests)):
+            for other, _ in enumerate(tests):
                 if other == group or not is_aneuploid[other]:  # cells of another clone are judged by that one
                     rows = groups == other
                     odds[rows] = mixture_odds(share[rows], precision[rows], is_clone=other == group)
