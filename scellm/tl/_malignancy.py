@@ -177,6 +177,7 @@ def malignancy(
         types=types,
         is_normal=is_normal_type(types, confidence) if said is None else said,
         samples=samples,
+        is_known=said is not None,
     )
     found = analyze(
         cells, model.vocabulary.symbols, weights, default_types(adata, types), rng, show=show_progress

@@ -263,7 +263,8 @@ def test_windows_hold_101_neighbors_and_show_the_gain(sample, genome):
     windows, chromosome, start = profile_windows(genome, genes)
     sizes = np.asarray(windows.sum(axis=0)).ravel()
     assert sizes.max() == 101
-    assert windows.shape == (len(genes), len(chromosome)) and len(start) == len(chromosome)
+    assert windows.shape == (len(genes), len(chromosome))
+    assert len(start) == len(chromosome)
     normal = np.asarray(counts[group == 1].sum(axis=0)).ravel()[genes]
     profile = window_profile(sp.csr_array(counts[:, genes]), normal / normal.sum(), windows)
     np.testing.assert_allclose(np.median(profile, axis=1), 0, atol=1e-6)
