@@ -173,6 +173,9 @@ def test_a_model_without_the_head(adata, model):
         ValueError,
         r"has the arrays \{'weight': \(7,\).*needed are weight \(16,\) and bias \(1,\)",
     )
+    model.parts["malignancy"] = head()
+    model.parts["malignancy"].tensors["combination"] = np.ones(3, dtype=np.float32)
+    refused(adata, model, ValueError, r"has a combination of shape \(3,\); needed are 4 weights")
     model.parts["malignancy"] = Part(tensors={"coef": np.ones(16)})
     refused(adata, model, ValueError, r"has the arrays \{'coef': \(16,\)\}")
 
