@@ -57,9 +57,16 @@ FORBIDDEN = {
         "scellm._keys",
         "scellm.annotation",
     },  # arrays in, arrays out
-    "annotation": {"anndata", "scanpy", "scellm.drugs"},
+    "annotation": {"anndata", "scanpy", "scellm.drugs"},  # arrays in, arrays out
     "atlas": {"anndata", "scanpy", "torch", "scellm.data", "scellm.models"},  # arrays in, arrays out
-    "tumors": {"anndata", "scanpy", "torch", "scellm._checks", "scellm._keys", "scellm.data"},  # arrays in, arrays out
+    "tumors": {
+        "anndata",
+        "scanpy",
+        "torch",
+        "scellm._checks",
+        "scellm._keys",
+        "scellm.data",
+    },  # arrays in, arrays out
     "_keys": {"torch", "anndata", "scanpy"},
 }
 

@@ -98,7 +98,7 @@ def copy_number(
 
 
 def _by_clone(adata: AnnData, key: str) -> pd.Series:
-    """A name such as "clone 1" for malignant cells of a clone, else the type; normal types first."""
+    """Name "clone 1" for cells of a clone that are malignant, else the type; normal types first."""
     clone = adata.obs[f"{key}_clone"].astype(object)
     is_malignant = (adata.obs[f"{key}_call"] == "malignant").to_numpy() & clone.notna().to_numpy()
     types = adata.obs[f"{key}_label"].astype(object).fillna("no type")

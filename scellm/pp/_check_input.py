@@ -15,9 +15,12 @@ from ..data import GeneMatch, GeneVocabulary, ValueReport, describe_values, row_
 from ..data.cells._cell_checks import SpeciesCheck
 from ..data.cells._value_scales import base_name
 from ..data.genes._match import MIN_OVERLAP, best_match, check_match
+from ..tumors import FEWEST_GENES, load_genome
 
 COLUMNS = ("values", "genes", "n_genes", "percent_of_vocabulary", "embed", "what_to_type", "details")
 ROWS_AT_ONCE = 1000
+MANY_GENES = 4000
+"""Genes with a place from which copy number is read well."""
 
 
 def check_input(
@@ -25,7 +28,8 @@ def check_input(
 ) -> pd.DataFrame:
     """Say what the values and genes look like, and what `tl.embed` would do with them.
 
-    Looks at `X`, every layer and `raw`, prints a table and returns it. Bad data is reported, never an error.
+    Looks at `X`, every layer and `raw`, prints a table and returns it. Bad data is reported, never an error. Says too
+    whether the genes suffice for the copy number of `tl.malignancy`.
 
     Parameters
     ----------
@@ -268,6 +272,22 @@ def _point_to_the_best(table: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
+def _copy_number(match: GeneMatch) -> str:
+    """Whether the genes are enough for `tl.malignancy` to read copy number."""
+    if match.organism != "human":
+        return "Copy number: not read in tl.malignancy, as the genes are not human."
+    vocabulary = GeneVocabulary.default()
+    genome = load_genome(vocabulary.ensembl_ids, vocabulary.symbols)
+    n_placed = int(np.isin(genome.ids[genome.is_used], match.ids).sum())
+    if n_placed < FEWEST_GENES:
+        verdict = f"too few: tl.malignancy needs {FEWEST_GENES:,} that are expressed"
+    elif n_placed < MANY_GENES:
+        verdict = "enough if most are expressed, though whole arms may be missed"
+    else:
+        verdict = "enough"
+    return f"Copy number: {n_placed:,} genes with a place on the autosomes, {verdict}."
+
+
 def _text(table: pd.DataFrame, chosen: str, adata: AnnData, matches: list[GeneMatch]) -> str:
     """The printed form: a narrow table, then the reasons and the calls."""
     shown = table[["values", "genes"]].copy()
@@ -294,7 +314,7 @@ def _text(table: pd.DataFrame, chosen: str, adata: AnnData, matches: list[GeneMa
     if len(matches) == 2 and np.array_equal(matches[0].names, matches[1].names):
         matches = matches[:1]
     for match in matches:
-        lines += ["", match.summary()]
+        lines += ["", match.summary(), *textwrap.wrap(_copy_number(match), 100)]
     if table["embed"].str.startswith("refuses").all():
         lines += [
             "",

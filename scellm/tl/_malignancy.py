@@ -177,6 +177,7 @@ def malignancy(
         types=types,
         is_normal=is_normal_type(types, confidence) if said is None else said,
         samples=samples,
+        is_known=said is not None,
     )
     found = analyze(
         cells, model.vocabulary.symbols, weights, default_types(adata, types), rng, show=show_progress
@@ -218,5 +219,8 @@ def _head(model: CellLM) -> tuple[np.ndarray, float, Combination, str]:
         )
         raise ValueError(msg)
     both = part.tensors.get("combination")
+    if both is not None and both.shape != (4,):
+        msg = f"The part {PART!r} of {model.name!r} has a combination of shape {both.shape}; needed are 4 weights."
+        raise ValueError(msg)
     weights = Combination() if both is None else Combination.from_array(both)
     return weight, float(bias[0]), weights, str(part.meta.get("trained_on", ""))

@@ -64,6 +64,8 @@ class Cells:
     """(n,) names of types, "" where none is known."""
     is_normal: np.ndarray
     samples: np.ndarray
+    is_known: bool = False
+    """Whether the user named the normal cells."""
 
 
 @dataclass(eq=False)
@@ -242,7 +244,13 @@ def _copies(cells: Cells, rows: np.ndarray, panel: Panel, rng: int) -> CopyNumbe
         means = KMeans(n_groups, n_init=3, random_state=rng)
         groups[is_full] = means.fit_predict(unit(vectors[is_full]))
     return infer_copy_number(
-        sp.csr_array(cells.counts[rows]), cells.genome, panel, groups, cells.is_normal[rows], rng
+        sp.csr_array(cells.counts[rows]),
+        cells.genome,
+        panel,
+        groups,
+        cells.is_normal[rows],
+        rng,
+        is_known=cells.is_known,
     )
 
 

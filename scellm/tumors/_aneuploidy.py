@@ -136,4 +136,3 @@ def _correlation(arm: np.ndarray, reach: float) -> np.ndarray:
     place = np.arange(len(arm))
     near = reach ** np.abs(place[:, None] - place[None, :])
     return np.where(arm[:, None] == arm[None, :], near, 0.0)
-

@@ -37,7 +37,9 @@ def arm_table(clones: list[Coherence], segments: Segments) -> dict[str, np.ndarr
             shift = float(clone.shift[here] @ weight)
             error = NOISE * float(np.sqrt(((clone.error[here] * weight) ** 2).sum()))
             is_altered = abs(shift) > max(LEAST_SHIFT, LEAST_Z * error)
-            rows.append((number, name, shift, error, ("gain" if shift > 0 else "loss") if is_altered else "neutral"))
+            rows.append(
+                (number, name, shift, error, ("gain" if shift > 0 else "loss") if is_altered else "neutral")
+            )
     columns = list(zip(*rows, strict=True)) if rows else [()] * 5
     return {
         "clone": np.array(columns[0], dtype=np.int32),

@@ -46,7 +46,9 @@ def segment_scores(
     starts = np.searchsorted(segments.of_gene, np.arange(n_segments))
     for start in range(0, n, CELLS_AT_ONCE):
         rows = slice(start, min(start + CELLS_AT_ONCE, n))
-        scale = np.divide(believed[rows], totals[rows], out=np.zeros(len(believed[rows])), where=totals[rows] > 0)
+        scale = np.divide(
+            believed[rows], totals[rows], out=np.zeros(len(believed[rows])), where=totals[rows] > 0
+        )
         expected = (profiles[group[rows]] * believed[rows, None]).astype(np.float32)
         residual = counts[rows].toarray() * scale[:, None].astype(np.float32)
         residual -= expected
@@ -58,8 +60,10 @@ def segment_scores(
     return scores, information
 
 
-def clone_share(scores: np.ndarray, information: np.ndarray, shift: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """beta of each cell for one clone, and its information, (n,) each; a factor on all genes of a cell is left out.
+def clone_share(
+    scores: np.ndarray, information: np.ndarray, shift: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Score of each cell for one clone, and its information, (n,) each; a factor on all genes of a cell is left out.
 
     Parameters
     ----------
@@ -74,7 +78,10 @@ def clone_share(scores: np.ndarray, information: np.ndarray, shift: np.ndarray) 
     return (centered * scores).sum(axis=1) / np.maximum(precision, 1e-9), precision
 
 
-SHARES = {True: np.array([0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.98]), False: np.array([0.002, 0.01, 0.03, 0.1, 0.2, 0.3])}
+SHARES = {
+    True: np.array([0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.98]),
+    False: np.array([0.002, 0.01, 0.03, 0.1, 0.2, 0.3]),
+}
 """Shares of clonal cells that are tried in a group that is aneuploid, and in others."""
 PRIOR = {True: 6.0, False: -10.0}
 """Slope of the log prior of these shares: most groups are of one kind."""

@@ -125,7 +125,9 @@ def make_segments(genome: Genome, is_measured: np.ndarray) -> Segments:
     """
     usable = is_measured & genome.is_used
     size = int(np.clip(usable.sum() / SEGMENTS_WANTED, FEWEST_PER_SEGMENT, GENES_PER_SEGMENT))
-    genes, of_gene, arms = [], [], []
+    genes: list[np.ndarray] = []
+    of_gene: list[np.ndarray] = []
+    arms: list[str] = []
     for arm in dict.fromkeys(genome.arm.tolist()):
         here = np.flatnonzero(usable & (genome.arm == arm))
         if len(here) < FEWEST_PER_SEGMENT:

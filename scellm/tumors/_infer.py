@@ -81,6 +81,8 @@ def infer_copy_number(
     clusters: np.ndarray,
     is_normal: np.ndarray,
     rng: int = 0,
+    *,
+    is_known: bool = False,
 ) -> CopyNumber:
     """Find aneuploid cells.
 
@@ -96,6 +98,8 @@ def infer_copy_number(
         (n,) cells known or thought to be normal.
     rng
         Seed.
+    is_known
+        Whether the normal cells are known to be so, and not to be doubted.
     """
     counts = sp.csr_array(counts)
     totals = np.asarray(counts.sum(axis=1)).ravel()
@@ -107,7 +111,7 @@ def infer_copy_number(
     if len(segments.genes) < FEWEST_GENES or len(segments) < FEWEST_SEGMENTS:
         return _nothing(counts.shape[0], segments)
     sample = _Sample(sp.csr_array(counts[:, segments.genes]), segments, panel)
-    is_reference, kind = sample.choose_reference(is_normal, clusters)
+    is_reference, kind = sample.choose_reference(is_normal, clusters, is_known=is_known)
     return sample.infer(clusters, is_reference, kind, rng)
 
 
@@ -129,10 +133,12 @@ class _Sample:
         normal = self.panel.nearest(profile[None], self.segments.genes)[0]
         return coherence(profile, normal, self.segments, self.directions)
 
-    def choose_reference(self, is_normal: np.ndarray, clusters: np.ndarray) -> tuple[np.ndarray, str]:
+    def choose_reference(
+        self, is_normal: np.ndarray, clusters: np.ndarray, *, is_known: bool
+    ) -> tuple[np.ndarray, str]:
         """Normal cells of the sample that are not aneuploid against the panel, or none where these are too few."""
         chosen = is_normal & (self.totals > 0)
-        for cluster in np.unique(clusters):
+        for cluster in [] if is_known else np.unique(clusters):
             rows = (clusters == cluster) & chosen
             if rows.sum() < LEAST_SHARE * (clusters == cluster).sum():  # a few odd cells of a tumor
                 chosen[rows] = False
@@ -172,7 +178,11 @@ class _Sample:
         statistic = np.array([test.statistic for test in tests])[groups]
         is_clonal = (log_odds > 0) & (totals_ok := self.totals > 0)
         log_odds[~totals_ok] = 0
-        everyone = normal if normal is not None else self.panel.nearest(self.pooled(totals_ok)[None], self.segments.genes)[0]
+        everyone = (
+            normal
+            if normal is not None
+            else self.panel.nearest(self.pooled(totals_ok)[None], self.segments.genes)[0]
+        )
         clone = np.full(len(groups), -1)
         if is_clonal.any():
             clone[is_clonal] = find_clones(self.counts[is_clonal], everyone, self.segments, rng)
@@ -216,11 +226,11 @@ class _Sample:
         scores, information = segment_scores(self.counts, profiles, groups, self.segments)
         best, best_odds = np.zeros(len(groups)), np.full(len(groups), -np.inf)
         in_clone = is_aneuploid[groups]
-        for group in np.flatnonzero(is_aneuploid):
+        for group in np.flatnonzero(is_aneuploid).tolist():
             share, precision = clone_share(scores, information, tests[group].estimate)
             precision = precision / _noise(share, precision, groups == group, ~in_clone)
             odds = np.full(len(groups), -np.inf)
-            for other in range(len(tests)):
+            for other, _ in enumerate(tests):
                 if other == group or not is_aneuploid[other]:  # cells of another clone are judged by that one
                     rows = groups == other
                     odds[rows] = mixture_odds(share[rows], precision[rows], is_clone=other == group)

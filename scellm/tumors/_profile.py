@@ -31,7 +31,10 @@ def profile_windows(genome: Genome, genes: np.ndarray) -> tuple[sp.csr_array, np
     -------
     (Q, W) which genes are in each window, and its chromosome and the place of its middle gene, (W,) each.
     """
-    rows, columns, chromosomes, starts = [], [], [], []
+    rows: list[np.ndarray] = []
+    columns: list[np.ndarray] = []
+    chromosomes: list[str] = []
+    starts: list[int] = []
     chromosome = genome.chromosome[genes]
     for name in dict.fromkeys(chromosome.tolist()):
         here = np.flatnonzero(chromosome == name)

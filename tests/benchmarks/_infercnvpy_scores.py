@@ -14,7 +14,11 @@ import infercnvpy as cnv  # noqa: E402
 cells = ad.read_h5ad(sys.argv[1])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 start = time.perf_counter()
-known = {"reference_key": "reference", "reference_cat": ["normal"]} if (cells.obs["reference"] == "normal").any() else {}
+known = (
+    {"reference_key": "reference", "reference_cat": ["normal"]}
+    if (cells.obs["reference"] == "normal").any()
+    else {}
+)
 cnv.tl.infercnv(cells, n_jobs=1, **known)
 seconds = time.perf_counter() - start
 by_cell = np.asarray(abs(cells.obsm["X_cnv"]).mean(axis=1)).ravel()

@@ -90,7 +90,9 @@ def study_of(name: str) -> str:
     return next((study for prefix, study in STUDY.items() if name.startswith(prefix)), name)
 
 
-def classes(adata: ad.AnnData, name: str, types: np.ndarray, is_normal: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+def classes(
+    adata: ad.AnnData, name: str, types: np.ndarray, is_normal: np.ndarray, vectors: np.ndarray
+) -> np.ndarray:
     """(n,) 1 malignant, 0 normal, -1 unknown."""
     text = adata.obs["malignant"].astype(str).to_numpy()
     truth = np.where(text == "True", 1, np.where(text == "False", 0, -1))

@@ -69,7 +69,10 @@ def say(tables: dict[str, pd.DataFrame]) -> str:
     )
     worst = wrong.sort_values("worst, %", ascending=False).iloc[0]
     missed = right.sort_values("called malignant, %").head(3)
-    few = ", ".join(f"{row['called malignant, %']:.0f} % of {row['set'].removesuffix(' *')}" for _, row in missed.iterrows())
+    few = ", ".join(
+        f"{row['called malignant, %']:.0f} % of {row['set'].removesuffix(' *')}"
+        for _, row in missed.iterrows()
+    )
     total = np.average(wrong["called malignant, %"], weights=wrong["normal"])
     return (
         f"Mean AUC over the {len(areas)} sets with both classes: {means}. Of the normal cells of {len(wrong)} sets, {total:.2f} % are called "
@@ -155,13 +158,17 @@ def draw(measured: list[Dataset], bins: pd.DataFrame) -> None:
             rows = rng.choice(rows, min(150, len(rows)), replace=False)
             points.append(np.column_stack([dataset.copies.log_odds[rows], dataset.results["head"][rows]]))
         x, y = np.concatenate(points).T
-        left.scatter(x + rng.normal(0, 0.25, len(x)), y, s=3, lw=0, alpha=0.5, color=color, label=name, rasterized=True)
+        left.scatter(
+            x + rng.normal(0, 0.25, len(x)), y, s=3, lw=0, alpha=0.5, color=color, label=name, rasterized=True
+        )
     left.set(xlabel="copy number, log odds", ylabel="head, log odds (study left out)", ylim=(-12, 12))
     left.legend(frameon=False, markerscale=4)
     right.plot([0, 1], [0, 1], color="0.7", lw=1, ls="--")
     right.plot(bins["said"], bins["found"], color="black", lw=1.2)
     right.scatter(bins["said"], bins["found"], s=20 + 400 * bins["share"], color="black", lw=0)
-    right.set(xlabel="probability of being malignant", ylabel="fraction that is", xlim=(0, 1), ylim=(-0.02, 1.02))
+    right.set(
+        xlabel="probability of being malignant", ylabel="fraction that is", xlim=(0, 1), ylim=(-0.02, 1.02)
+    )
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(DOCS / "malignancy.png", dpi=130)

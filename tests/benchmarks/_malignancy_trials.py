@@ -32,7 +32,14 @@ TRIALS = (
 )
 """Dataset, the type half of which becomes a tumor, and the genes of a cell after thinning."""
 MOST = 600
-ARMS = [f"{number}{arm}" for number in (*range(1, 13), 17, 19) for arm in "pq"] + ["8q", "13q", "14q", "15q", "20q", "22q"]
+ARMS = [f"{number}{arm}" for number in (*range(1, 13), 17, 19) for arm in "pq"] + [
+    "8q",
+    "13q",
+    "14q",
+    "15q",
+    "20q",
+    "22q",
+]
 N_SPEED, N_GENES = 10_000, 15_000
 
 
@@ -83,7 +90,9 @@ def simulate(measured: list[Dataset], model: scellm.models.CellLM) -> pd.DataFra
             found = []
             for seed in SEEDS:
                 rng = np.random.default_rng(seed)
-                some = [rng.choice(part, min(MOST // 2, len(part)), replace=False) for part in (of_kind, others)]
+                some = [
+                    rng.choice(part, min(MOST // 2, len(part)), replace=False) for part in (of_kind, others)
+                ]
                 cells = dataset.adata[np.concatenate(some)].copy()
                 tumor = np.arange(len(some[0]) // 2)
                 cells.X = thinned(sp.csr_matrix(cells.X), n_genes, rng)
@@ -136,7 +145,9 @@ def large_sample(data: ad.AnnData) -> ad.AnnData:
     X = sp.csr_matrix(data.X)[rows][:, columns]
     X.data = rng.binomial(X.data.astype(int), 0.7).astype(np.float32)
     X.eliminate_zeros()
-    return ad.AnnData(X, obs=pd.DataFrame(index=[f"c{i}" for i in range(N_SPEED)]), var=data.var.iloc[columns][[]])
+    return ad.AnnData(
+        X, obs=pd.DataFrame(index=[f"c{i}" for i in range(N_SPEED)]), var=data.var.iloc[columns][[]]
+    )
 
 
 def _timed(cells: ad.AnnData, vectors: np.ndarray, is_normal: np.ndarray, model, queue) -> None:
@@ -176,7 +187,11 @@ def speed(path: Path, model: scellm.models.CellLM, python: str | None) -> dict[s
         logged = sp.csr_matrix(cells.X[:, known].multiply(1e4 / totals[:, None]))
         logged.data = np.log1p(logged.data)
         var = pd.DataFrame(
-            {"chromosome": [f"chr{genome.chromosome[k]}" for k in at], "start": genome.start[at], "end": genome.start[at] + 1},
+            {
+                "chromosome": [f"chr{genome.chromosome[k]}" for k in at],
+                "start": genome.start[at],
+                "end": genome.start[at] + 1,
+            },
             index=cells.var_names[known],
         )
         obs = pd.DataFrame({"reference": np.where(is_normal, "normal", "other")}, index=cells.obs_names)
@@ -184,9 +199,14 @@ def speed(path: Path, model: scellm.models.CellLM, python: str | None) -> dict[s
             ad.AnnData(logged, obs=obs, var=var).write_h5ad(f"{folder}/cells.h5ad")
             script = Path(__file__).with_name("_infercnvpy_scores.py")
             done = subprocess.run(
-                [python, str(script), f"{folder}/cells.h5ad", f"{folder}/scores.npz"], capture_output=True, check=False
+                [python, str(script), f"{folder}/cells.h5ad", f"{folder}/scores.npz"],
+                capture_output=True,
+                check=False,
             )
             if not done.returncode:
                 with np.load(f"{folder}/scores.npz") as scores:
-                    result |= {f"infercnvpy, {name}": float(scores[name]) for name in ("seconds", "seconds_all", "peak_gb")}
+                    result |= {
+                        f"infercnvpy, {name}": float(scores[name])
+                        for name in ("seconds", "seconds_all", "peak_gb")
+                    }
     return result

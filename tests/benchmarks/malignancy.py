@@ -52,7 +52,9 @@ def labelled(dataset: Dataset) -> np.ndarray:
 
 def platt(logits: np.ndarray, malignant: np.ndarray, study: np.ndarray) -> tuple[float, float]:
     """Slope and intercept that calibrate log odds."""
-    model = LogisticRegression(C=1e6).fit(logits[:, None], malignant, sample_weight=balanced(malignant, study))
+    model = LogisticRegression(C=1e6).fit(
+        logits[:, None], malignant, sample_weight=balanced(malignant, study)
+    )
     return float(model.coef_[0, 0]), float(model.intercept_[0])
 
 
@@ -64,7 +66,9 @@ def pooled(datasets: list[Dataset], key: str) -> tuple[np.ndarray, np.ndarray, n
     return np.concatenate(values), np.concatenate(truth), np.concatenate(study)
 
 
-def leave_studies_out(measured: list[Dataset], cells: Training, key: str) -> tuple[float, tuple[float, float]]:
+def leave_studies_out(
+    measured: list[Dataset], cells: Training, key: str
+) -> tuple[float, tuple[float, float]]:
     """Calibrated log odds of each dataset from a head that has seen neither its study nor its cell lines, into `results`."""
     features = {"head": lambda d: d.vectors, "genes": lambda d: d.genes}[key]
     of_training = [dataset for dataset in measured if not dataset.is_benchmark]
@@ -93,7 +97,9 @@ def leave_studies_out(measured: list[Dataset], cells: Training, key: str) -> tup
     return best[1], calibration
 
 
-def pooled_from(datasets: list[Dataset], found: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def pooled_from(
+    datasets: list[Dataset], found: dict[str, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """As `pooled`, of log odds that are not in `results` yet."""
     for dataset in datasets:
         dataset.results["_raw"] = found[dataset.name]
@@ -118,7 +124,9 @@ def combination_rows(datasets: list[Dataset]) -> tuple[np.ndarray, np.ndarray, n
 
 def fit_combination(datasets: list[Dataset]) -> Combination:
     """Weights of the evidence: logistic regression with a weak penalty; slopes not below 0, that of the head at most 0.5."""
-    features, truth, study = combination_rows([dataset for dataset in datasets if dataset.name not in MIXTURES])
+    features, truth, study = combination_rows(
+        [dataset for dataset in datasets if dataset.name not in MIXTURES]
+    )
     weights = balanced(truth, study)
     signs = np.where(truth, -1.0, 1.0)
 
@@ -160,12 +168,18 @@ def other_tool(dataset: Dataset, model: scellm.models.CellLM, python: str) -> di
         logged = counts.multiply(1e4 / totals[:, None]).tocsr()
         logged.data = np.log1p(logged.data)
         var = pd.DataFrame(
-            {"chromosome": [f"chr{name}" for name in genome.chromosome], "start": genome.start, "end": genome.start + 1},
+            {
+                "chromosome": [f"chr{name}" for name in genome.chromosome],
+                "start": genome.start,
+                "end": genome.start + 1,
+            },
             index=model.vocabulary.symbols[genome.ids].astype(str),
         )
         expressed = np.asarray(logged.sum(axis=0)).ravel() > 0
         reference = dataset.copies.is_reference if dataset.copies is not None else dataset.is_normal
-        obs = pd.DataFrame({"reference": np.where(reference, "normal", "other")}, index=dataset.adata.obs_names)
+        obs = pd.DataFrame(
+            {"reference": np.where(reference, "normal", "other")}, index=dataset.adata.obs_names
+        )
         cells = ad.AnnData(logged[:, expressed], obs=obs, var=var[expressed])
         cells.write_h5ad(Path(folder) / "cells.h5ad")
         script = Path(__file__).with_name("_infercnvpy_scores.py")
@@ -180,7 +194,15 @@ def other_tool(dataset: Dataset, model: scellm.models.CellLM, python: str) -> di
             return {name: float(scores[name]) for name in ("seconds", "seconds_all", "peak_gb")}
 
 
-METHODS = ("both", "copy number", "head", "shipped before", "genes", "infercnvpy, cell", "infercnvpy, cluster")
+METHODS = (
+    "both",
+    "copy number",
+    "head",
+    "shipped before",
+    "genes",
+    "infercnvpy, cell",
+    "infercnvpy, cluster",
+)
 
 
 def areas(measured: list[Dataset]) -> pd.DataFrame:
@@ -190,7 +212,11 @@ def areas(measured: list[Dataset]) -> pd.DataFrame:
         truth = dataset.truth[labelled(dataset)] == 1
         if not 0 < truth.sum() < len(truth):
             continue
-        row = {"set": dataset.name + " *" * dataset.is_benchmark, "malignant": int(truth.sum()), "normal": int((~truth).sum())}
+        row = {
+            "set": dataset.name + " *" * dataset.is_benchmark,
+            "malignant": int(truth.sum()),
+            "normal": int((~truth).sum()),
+        }
         row |= {"genes measured": dataset.n_measured}
         for name in METHODS:
             score = dataset.results.get(name)
@@ -208,7 +234,9 @@ def false_calls(measured: list[Dataset]) -> pd.DataFrame:
             continue
         wrong = dataset.results["call"] == "malignant"
         before = dataset.results["shipped before"] > 0
-        by_type = pd.DataFrame({"type": dataset.kinds[normal], "wrong": wrong[normal]}).groupby("type")["wrong"]
+        by_type = pd.DataFrame({"type": dataset.kinds[normal], "wrong": wrong[normal]}).groupby("type")[
+            "wrong"
+        ]
         shares = by_type.mean()[by_type.size() >= FEWEST_OF_TYPE]
         worst = shares.idxmax() if len(shares) else ""
         is_read = dataset.copies is not None and dataset.copies.is_usable
@@ -259,12 +287,21 @@ def calibration(measured: list[Dataset]) -> tuple[float, pd.DataFrame]:
     bins = np.minimum((probability * 10).astype(int), 9)
     frame = pd.DataFrame({"bin": bins, "w": weights, "p": probability * weights, "y": truth * weights})
     sums = frame.groupby("bin").sum()
-    sums = sums.assign(said=sums["p"] / sums["w"], found=sums["y"] / sums["w"], share=sums["w"] / sums["w"].sum())
-    return float((sums["share"] * (sums["said"] - sums["found"]).abs()).sum()), sums[["share", "said", "found"]]
+    sums = sums.assign(
+        said=sums["p"] / sums["w"], found=sums["y"] / sums["w"], share=sums["w"] / sums["w"].sum()
+    )
+    return float((sums["share"] * (sums["said"] - sums["found"]).abs()).sum()), sums[
+        ["share", "said", "found"]
+    ]
 
 
 def write_head(
-    cells: Training, strength: float, scale: tuple[float, float], weights: Combination, error: float, folder: Path
+    cells: Training,
+    strength: float,
+    scale: tuple[float, float],
+    weights: Combination,
+    error: float,
+    folder: Path,
 ) -> None:
     """Fit on all cells of the corpus and put the head into the model's folder."""
     head = fit(cells, "head", np.arange(len(cells.study)), strength)
@@ -279,7 +316,9 @@ def write_head(
         tensors={
             "weight": (slope * head.coef_[0]).astype(np.float32),
             "bias": np.array([slope * head.intercept_[0] + intercept], dtype=np.float32),
-            "combination": np.array([weights.head, weights.copy, weights.found, weights.absent], dtype=np.float32),
+            "combination": np.array(
+                [weights.head, weights.copy, weights.found, weights.absent], dtype=np.float32
+            ),
         },
         meta={
             "trained_on": trained_on,

@@ -292,3 +292,19 @@ def test_check_key():
         check_key("a/b")
     with pytest.raises(TypeError, match=r"found 3 \(int\)"):
         check_key(3)
+
+
+def test_says_whether_the_genes_suffice_for_copy_number(capsys):
+    vocabulary = scellm.data.GeneVocabulary.default()
+    for n, expected in (
+        (900, "too few: tl.malignancy needs 1,000"),
+        (3000, "enough if most"),
+        (9000, "enough."),
+    ):
+        adata = scellm.datasets.toy_cells(4, n_vars=1950)
+        genes = [str(name) for name in vocabulary.symbols[::2][:n]]
+        wide = ad.AnnData(np.ones((4, n), dtype=np.float32), obs=adata.obs, var=pd.DataFrame(index=genes))
+        scellm.pp.check_input(wide)
+        found = " ".join(capsys.readouterr().out.split())
+        assert "Copy number: " in found
+        assert expected in found

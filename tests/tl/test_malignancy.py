@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scanpy as sc
+import scipy.sparse as sp
 import torch
 
 import scellm
@@ -14,6 +15,7 @@ from scellm.data import GeneVocabulary, TokenConfig
 from scellm.models import CellLM
 from scellm.models._parts import Part
 from scellm.nn import CellLMConfig, Encoder
+from scellm.tumors import load_genome, load_panel
 
 KEY = "scellm_malignant"
 
@@ -171,6 +173,9 @@ def test_a_model_without_the_head(adata, model):
         ValueError,
         r"has the arrays \{'weight': \(7,\).*needed are weight \(16,\) and bias \(1,\)",
     )
+    model.parts["malignancy"] = head()
+    model.parts["malignancy"].tensors["combination"] = np.ones(3, dtype=np.float32)
+    refused(adata, model, ValueError, r"has a combination of shape \(3,\); needed are 4 weights")
     model.parts["malignancy"] = Part(tensors={"coef": np.ones(16)})
     refused(adata, model, ValueError, r"has the arrays \{'coef': \(16,\)\}")
 
@@ -208,3 +213,127 @@ def test_the_shipped_head_calls_most_blood_cells_normal():
     adata = sc.datasets.pbmc68k_reduced()
     scellm.tl.malignancy(adata, use_raw=True, min_overlap=0.03)
     assert (adata.obs[KEY] < 0.5).mean() > 0.8
+
+
+# Copy number, samples and reference
+
+
+@pytest.fixture
+def tumor():
+    """40 immune cells and 40 of a gland with three arms gained and three lost; two patients."""
+    genome = load_genome(GeneVocabulary.default().ensembl_ids, GeneVocabulary.default().symbols)
+    panel = load_panel(genome, GeneVocabulary.default().symbols)
+    rng = np.random.default_rng(0)
+    dose = np.where(np.isin(genome.arm, ["7q", "1q", "8q"]), 1.6, 1.0) * np.where(
+        np.isin(genome.arm, ["10q", "3p", "6q"]), 0.4, 1.0
+    )
+    names = [str(name) for name in panel.names]
+    immune = panel.expression[next(i for i, name in enumerate(names) if "acrophage" in name)]
+    gland = panel.expression[next(i for i, name in enumerate(names) if "acinar" in name)]
+    expected = np.repeat(np.stack([immune / immune.sum(), gland * dose / (gland * dose).sum()]), 40, axis=0)
+    adata = ad.AnnData(sp.csr_matrix(rng.poisson(5000 * expected).astype(np.float32)))
+    adata.var_names = GeneVocabulary.default().symbols[genome.ids].astype(str)
+    adata.obs_names = [f"cell{i}" for i in range(80)]
+    adata.obs["kind"] = pd.Categorical(["immune"] * 40 + ["gland"] * 40)
+    adata.obs["patient"] = ["a", "b"] * 40
+    return adata
+
+
+def test_copy_number_of_a_tumor_with_cells_named_normal(tumor, model):
+    scellm.tl.malignancy(
+        tumor, model, sample_key="patient", reference="kind", normal="immune", method="copy_number"
+    )
+    is_gland = (tumor.obs["kind"] == "gland").to_numpy()
+    calls = tumor.obs[f"{KEY}_call"].to_numpy()
+    assert (calls[is_gland] == "malignant").mean() > 0.9
+    assert (calls[~is_gland] == "normal").mean() > 0.9
+    assert tumor.obs[f"{KEY}_copy_number"][is_gland].mean() == pytest.approx(1, abs=0.25)
+    assert set(tumor.obs[f"{KEY}_clone"].dropna()) == {"a 1", "b 1"}
+    assert (
+        tumor.obs[f"{KEY}_label"][calls == "malignant"] == "malignant (unclear)"
+    ).all()  # a model without types
+    table = scellm.get.malignancy(tumor)
+    assert table["sample"].tolist() == ["a", "b"]
+    assert table["n_reference"].tolist() == [20, 20]
+    assert table["verdict"].str.contains("20 normal cells of the sample").all()
+    arms = scellm.get.malignancy(tumor, what="arms").set_index(["clone", "arm"])["state"]
+    assert arms["a 1", "7q"] == arms["b 1", "1q"] == "gain"
+    assert arms["a 1", "10q"] == "loss"
+    by_kind = scellm.get.malignancy(tumor, groupby="kind").set_index("kind")
+    assert by_kind.loc["immune", "n_normal"] + by_kind.loc["immune", "n_undecided"] == 40
+    profile = tumor.obsm[f"{KEY}_profile"]
+    chromosome = tumor.uns[KEY]["chromosome"]
+    assert profile.shape == (80, len(chromosome))
+    assert np.isfinite(profile).all()
+
+
+def test_a_column_that_looks_like_samples_is_warned_of(adata, model):
+    adata.obs["patient"] = ["a", "b"] * 6
+    with pytest.warns(
+        UserWarning, match="has 2 values, but all cells are read as one sample.*sample_key='patient'"
+    ):
+        scellm.tl.malignancy(adata, model)
+
+
+def test_reference_values(tumor, model):
+    known = r"`adata.obs\['kind'\]` has \['gland', 'immune'\]"
+    options = {"sample_key": "patient"}
+    refused(
+        tumor,
+        model,
+        ValueError,
+        known + r"; normal=\['T cell'\] is not there",
+        reference="kind",
+        normal=["T cell"],
+        **options,
+    )
+    refused(tumor, model, ValueError, known + "; normal= is needed", reference="kind", **options)
+    refused(tumor, model, ValueError, "name the column with reference=", normal="immune", **options)
+    refused(tumor, model, KeyError, "'type' is not in `adata.obs`", reference="type", normal="x", **options)
+    refused(tumor, model, ValueError, "method='cnv' is unknown", method="cnv", **options)
+    tumor.obs.loc["cell3", "patient"] = None
+    refused(tumor, model, ValueError, "1 cells have no sample", **options)
+
+
+def test_labels_with_missing_values_and_few_cells(tumor, model):
+    tumor.obs.loc[["cell1", "cell50"], "kind"] = np.nan
+    few = tumor[[1, 2, 3, 50, 51, 52]].copy()
+    scellm.tl.malignancy(few, model, sample_key="patient", reference="kind", normal="immune")
+    assert few.obs[f"{KEY}_call"].notna().all()
+    assert scellm.get.malignancy(few)["reference"].isin(["panel", "none"]).all()
+
+
+def test_mouse_genes_have_no_place(model):
+    adata = one_sample(scellm.datasets.toy_cells(12, n_vars=2000))
+    adata.var_names = [name.capitalize() for name in adata.var_names]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        scellm.tl.malignancy(adata, model, min_overlap=0.05)
+    assert "not human" in scellm.get.malignancy(adata)["verdict"].iloc[0]
+    assert adata.obs[f"{KEY}_copy_number"].isna().all()
+
+
+def test_log_values_give_the_same_calls(tumor, model):
+    options = {"sample_key": "patient", "reference": "kind", "normal": "immune", "method": "copy_number"}
+    scellm.tl.malignancy(tumor, model, **options)
+    before = tumor.obs[f"{KEY}_call"].astype(str)
+    sc.pp.normalize_total(tumor, target_sum=1e4)
+    sc.pp.log1p(tumor)
+    scellm.tl.malignancy(tumor, model, **options)
+    assert (tumor.obs[f"{KEY}_call"].astype(str) == before).mean() > 0.9
+
+
+def test_the_shipped_model_calls_a_tumor_that_comes_with_a_package():
+    infercnvpy = pytest.importorskip("infercnvpy")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its reading, and of counts that are not whole numbers
+        adata = infercnvpy.datasets.oligodendroglioma()
+        adata.obs = adata.obs[["cell_type"]]
+        scellm.tl.malignancy(adata)
+    truth = adata.obs["cell_type"].astype(str).str.startswith("malignant")
+    calls = adata.obs[f"{KEY}_call"]
+    assert (calls[truth] == "malignant").mean() > 0.95
+    assert (calls[~truth] == "malignant").mean() < 0.03
+    arms = scellm.get.malignancy(adata, what="arms")
+    lost = arms[arms["state"] == "loss"].groupby("arm").size()
+    assert lost["1p"] == lost["19q"] == arms["clone"].nunique()  # what defines the tumor

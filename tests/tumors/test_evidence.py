@@ -1,0 +1,99 @@
+"""Both kinds of evidence in one probability, calls, and names of malignant cells."""
+
+import numpy as np
+import pytest
+
+from scellm.tumors import (
+    LINEAGE,
+    NORMAL_TYPES,
+    Combination,
+    CopyNumber,
+    Segments,
+    call,
+    combine,
+    malignant_names,
+)
+
+WEIGHTS = Combination(head=0.5, copy=0.4, found=2.0, absent=-7.0)
+
+
+def copies(log_odds, *, is_usable=True, has_clone=True):
+    n, none = len(log_odds), np.zeros(0, dtype=int)
+    return CopyNumber(
+        is_usable=is_usable,
+        reference="sample",
+        is_reference=np.zeros(n, dtype=bool),
+        score=np.zeros(n),
+        log_odds=np.asarray(log_odds, dtype=float),
+        clone=np.full(n, -1),
+        segments=Segments(none, none, np.zeros(0, dtype=str)),
+        statistic=np.zeros(n),
+        normal=np.zeros(0),
+        clones=[object()] if has_clone else [],
+    )
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-np.asarray(x, dtype=float)))
+
+
+def test_the_formula():
+    head = np.array([1.0, -2.0, 100.0])
+    both = combine(head, copies([3.0, -4.0, 50.0]), WEIGHTS)
+    np.testing.assert_allclose(both, sigmoid([0.5 + 2 + 1.2, -1 + 2 - 1.6, 3 + 2 + 4]))  # bounded at 6 and 10
+    np.testing.assert_allclose(
+        combine(head, copies([0, 0, 0], has_clone=False), WEIGHTS), sigmoid([-6.5, -8, -4])
+    )
+
+
+@pytest.mark.parametrize("evidence", [None, copies([5.0], is_usable=False)], ids=["none", "too few genes"])
+def test_without_copy_number_the_head_is_alone(evidence):
+    np.testing.assert_allclose(combine(np.array([1.5]), evidence, WEIGHTS), sigmoid([1.5]))
+
+
+def test_more_of_either_evidence_is_never_less_malignant():
+    for head in ([-1.0, 0.0, 2.0], [0.0, 0.0, 0.0]):
+        assert (np.diff(combine(np.array(head), copies([-1.0, 0.0, 2.0]), WEIGHTS)) > 0).all()
+
+
+def test_calls_and_their_thresholds():
+    probability = np.array([0.35, 0.36, 0.79, 0.8, 0.98, np.nan])
+    assert call(probability, is_alone=False).tolist() == [
+        "normal",
+        "undecided",
+        "undecided",
+        "malignant",
+        "malignant",
+        "undecided",
+    ]
+    assert call(probability, is_alone=True).tolist() == [
+        "normal",
+        *["undecided"] * 3,
+        "malignant",
+        "undecided",
+    ]
+
+
+def test_a_clone_is_named_by_the_lineage_of_most_of_its_cells():
+    types = np.array(
+        ["hepatocyte", "keratinocyte", "macrophage", "astrocyte", "macrophage", "hepatocyte"], dtype=object
+    )
+    malignant = np.array([True, True, True, True, False, False])
+    names = malignant_names(types, malignant, np.array([0, 0, 0, 1, -1, -1]))
+    assert names.tolist() == [
+        *["malignant (epithelial)"] * 3,
+        "malignant (neural)",
+        "macrophage",
+        "hepatocyte",
+    ]
+    split = malignant_names(types[[0, 2]], np.ones(2, dtype=bool), np.array([0, 0]))
+    assert split.tolist() == ["malignant (unclear)"] * 2
+    assert types[0] == "hepatocyte"  # not changed in place
+
+
+def test_every_type_of_the_shipped_reference_has_a_lineage():
+    import scellm
+
+    classes = scellm.models.load("scellm-small").parts["reference"].meta["classes"]
+    assert not set(classes) - set(LINEAGE)
+    assert set(classes) >= NORMAL_TYPES
