@@ -250,7 +250,9 @@ def _trained(faiss: Any, parts: Sequence[np.ndarray], n_cells: int, dim: int, rn
     metric = faiss.METRIC_INNER_PRODUCT
     if n_cells <= FEW:
         index = faiss.index_factory(dim, "IDMap2,SQfp16", metric)
-        index.train(_unit(_sampled(parts, FEW, rng)))  # half precision learns nothing, but faiss wants to be told
+        index.train(
+            _unit(_sampled(parts, FEW, rng))
+        )  # half precision learns nothing, but faiss wants to be told
         return index
     n_regions = 2 ** round(math.log2(4 * math.sqrt(n_cells)))
     index = faiss.index_factory(dim, f"IVF{n_regions},SQfp16", metric)
