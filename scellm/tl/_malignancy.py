@@ -19,6 +19,7 @@ from ._embed import EncodeOptions
 from ._malignancy_samples import (
     Cells,
     analyze,
+    coarse_lineages,
     default_types,
     is_normal_type,
     read_counts,
@@ -166,6 +167,7 @@ def malignancy(
     vectors, record = cell_vectors(adata, model, source, encoding)
     head = log_odds(vectors, weight, bias)
     types, confidence = read_types(model, vectors)
+    coarse = coarse_lineages(model)
     counts, genome = (None, None) if method == "expression" else read_counts(adata, model, source)
     if genome is None:
         genome = load_genome(model.vocabulary.ensembl_ids, model.vocabulary.symbols)
@@ -175,9 +177,10 @@ def malignancy(
         vectors=vectors,
         head=np.where(np.isnan(head), np.nan, 0) if method == "copy_number" else head,
         types=types,
-        is_normal=is_normal_type(types, confidence) if said is None else said,
+        is_normal=is_normal_type(types, confidence, coarse) if said is None else said,
         samples=samples,
         is_known=said is not None,
+        coarse=coarse,
     )
     found = analyze(
         cells, model.vocabulary.symbols, weights, default_types(adata, types), rng, show=show_progress

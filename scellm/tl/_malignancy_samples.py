@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,6 @@ from ..data import Expression, ReadOptions
 from ..models import CellLM
 from ..tumors import (
     CALLS,
-    NORMAL_TYPES,
     Combination,
     CopyNumber,
     Genome,
@@ -34,6 +33,7 @@ from ..tumors import (
     load_genome,
     load_panel,
     malignant_names,
+    normal_types,
     profile_windows,
     verdict,
     window_profile,
@@ -66,6 +66,8 @@ class Cells:
     samples: np.ndarray
     is_known: bool = False
     """Whether the user named the normal cells."""
+    coarse: dict[str, str] = field(default_factory=dict)
+    """Coarse lineage of each type of the model's reference."""
 
 
 @dataclass(eq=False)
@@ -152,9 +154,21 @@ def read_types(model: CellLM, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return names, result.confidence
 
 
-def is_normal_type(types: np.ndarray, confidence: np.ndarray) -> np.ndarray:
+def coarse_lineages(model: CellLM) -> dict[str, str]:
+    """Coarse lineage of each node of the tree of the model's own reference, "" for those above; empty without a tree."""
+    if not {"cell_type", "reference"} & set(model.parts):
+        return {}
+    tree = of_model(model)[0].tree
+    if tree is None:
+        return {}
+    return {
+        name: tree.names[at] if at >= 0 else "" for name, at in zip(tree.names, tree.lineage, strict=True)
+    }
+
+
+def is_normal_type(types: np.ndarray, confidence: np.ndarray, coarse: Mapping[str, str]) -> np.ndarray:
     """(n,) cells that are surely immune, stromal or endothelial."""
-    return np.isin(types, list(NORMAL_TYPES)) & (confidence > CONFIDENT)
+    return np.isin(types, list(normal_types(coarse))) & (confidence > CONFIDENT)
 
 
 def read_counts(adata: AnnData, model: CellLM, source: ReadOptions) -> tuple[sp.csr_array | None, Genome]:
@@ -263,7 +277,7 @@ def _fill(
     found.calls[rows] = call(found.probability[rows], is_alone=not is_read)
     is_malignant = found.calls[rows] == "malignant"
     clone = copies.clone if copies is not None else np.full(len(rows), -1)
-    found.labels[rows] = malignant_names(found.labels[rows], is_malignant, clone)
+    found.labels[rows] = malignant_names(found.labels[rows], is_malignant, clone, cells.coarse)
     arms = pd.DataFrame(arm_table(copies.clones if is_read else [], copies.segments) if is_read else {})
     arms = arms.reindex(columns=["clone", "arm", "log_ratio", "standard_error", "state"])
     if is_read:

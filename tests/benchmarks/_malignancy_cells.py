@@ -15,7 +15,7 @@ from training_corpus import drawn
 import scellm
 from scellm.data import ReadOptions, describe_values, gene_counts, match_genes
 from scellm.tl._malignancy_samples import Cells as SampleCells
-from scellm.tl._malignancy_samples import _copies, is_normal_type, read_counts, read_types
+from scellm.tl._malignancy_samples import _copies, coarse_lineages, is_normal_type, read_counts, read_types
 from scellm.tumors import CopyNumber, load_panel
 
 MOST = 1200
@@ -132,7 +132,7 @@ def of_cells(
     source = ReadOptions(min_overlap=0.01)
     raw = scellm.tl.embed(adata, model, min_overlap=0.01, show_progress=False, copy=True).obsm["X_scellm"]
     types, confidence = read_types(model, raw)
-    is_normal = is_normal_type(types, confidence)
+    is_normal = is_normal_type(types, confidence, coarse_lineages(model))
     vectors = unit(raw)
     kinds = adata.obs["cell_type"].astype(str).to_numpy()
     truth = classes(adata, name, types, is_normal, vectors)

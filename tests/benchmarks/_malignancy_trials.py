@@ -19,7 +19,15 @@ from sklearn.metrics import roc_auc_score
 
 import scellm
 from scellm.data import ReadOptions
-from scellm.tl._malignancy_samples import Cells, _copies, analyze, is_normal_type, read_counts, read_types
+from scellm.tl._malignancy_samples import (
+    Cells,
+    _copies,
+    analyze,
+    coarse_lineages,
+    is_normal_type,
+    read_counts,
+    read_types,
+)
 from scellm.tumors import Combination, load_genome, load_panel
 
 SEEDS = (0, 1)
@@ -124,7 +132,15 @@ def _trial(cells: ad.AnnData, tumor: np.ndarray, model: scellm.models.CellLM, pa
         counts, genome = read_counts(cells, model, ReadOptions())
     n = cells.n_obs
     empty = np.zeros(n, dtype=object)
-    inside = Cells(counts, genome, raw, np.zeros(n), empty, is_normal_type(types, confidence), empty)
+    inside = Cells(
+        counts,
+        genome,
+        raw,
+        np.zeros(n),
+        empty,
+        is_normal_type(types, confidence, coarse_lineages(model)),
+        empty,
+    )
     copies = _copies(inside, np.arange(n), panel, 0)
     is_tumor = np.zeros(n, dtype=bool)
     is_tumor[tumor] = True
@@ -171,7 +187,7 @@ def speed(path: Path, model: scellm.models.CellLM, python: str | None) -> dict[s
         warnings.simplefilter("ignore")
         vectors = scellm.tl.embed(cells, model, show_progress=False, copy=True).obsm["X_scellm"]
     types, confidence = read_types(model, vectors)
-    is_normal = is_normal_type(types, confidence)
+    is_normal = is_normal_type(types, confidence, coarse_lineages(model))
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
     process = context.Process(target=_timed, args=(cells, vectors, is_normal, model, queue))

@@ -5,13 +5,13 @@ import pytest
 
 from scellm.tumors import (
     LINEAGE,
-    NORMAL_TYPES,
     Combination,
     CopyNumber,
     Segments,
     call,
     combine,
     malignant_names,
+    normal_types,
 )
 
 WEIGHTS = Combination(head=0.5, copy=0.4, found=2.0, absent=-7.0)
@@ -74,26 +74,50 @@ def test_calls_and_their_thresholds():
     ]
 
 
+COARSE = {
+    "hepatocyte": "epithelial cell",
+    "keratinocyte": "epithelial cell",
+    "macrophage": "myeloid leukocyte",
+    "astrocyte": "glia",
+}
+
+
 def test_a_clone_is_named_by_the_lineage_of_most_of_its_cells():
     types = np.array(
         ["hepatocyte", "keratinocyte", "macrophage", "astrocyte", "macrophage", "hepatocyte"], dtype=object
     )
     malignant = np.array([True, True, True, True, False, False])
-    names = malignant_names(types, malignant, np.array([0, 0, 0, 1, -1, -1]))
+    names = malignant_names(types, malignant, np.array([0, 0, 0, 1, -1, -1]), COARSE)
     assert names.tolist() == [
         *["malignant (epithelial)"] * 3,
         "malignant (neural)",
         "macrophage",
         "hepatocyte",
     ]
-    split = malignant_names(types[[0, 2]], np.ones(2, dtype=bool), np.array([0, 0]))
+    split = malignant_names(types[[0, 2]], np.ones(2, dtype=bool), np.array([0, 0]), COARSE)
     assert split.tolist() == ["malignant (unclear)"] * 2
     assert types[0] == "hepatocyte"  # not changed in place
 
 
-def test_every_type_of_the_shipped_reference_has_a_lineage():
+def test_every_coarse_lineage_of_the_shipped_reference_has_a_name():
     import scellm
+    from scellm.tl._malignancy_samples import coarse_lineages
 
-    classes = scellm.models.load("scellm-small").parts["reference"].meta["classes"]
-    assert not set(classes) - set(LINEAGE)
-    assert set(classes) >= NORMAL_TYPES
+    coarse = coarse_lineages(scellm.models.load("scellm-small"))
+    assert set(coarse.values()) - {""} == set(LINEAGE)
+    assert {
+        "B cell",
+        "CD4 T cell",
+        "macrophage",
+        "endothelial cell",
+        "fibroblast",
+        "pericyte",
+    } <= normal_types(coarse)
+    assert not normal_types(coarse) & {
+        "beta cell",
+        "thymocyte",
+        "melanocyte",
+        "epithelial cell",
+        "adipocyte",
+        "blood cell",
+    }
