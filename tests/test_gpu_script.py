@@ -11,6 +11,9 @@ import pytest
 
 import scellm
 from scellm.datasets import toy_cells
+from scellm.nn import CellLMConfig, Encoder
+from scellm.train import PretrainConfig
+from scellm.train._checkpoint import Checkpoint, save_checkpoint
 
 SCRIPTS = Path(__file__).parent / "benchmarks"
 BARE = """
@@ -126,3 +129,22 @@ def test_pieces_keep_their_size_and_are_checked(tmp_path):
         pieces.joined(out, tmp_path / "again")
     pieces.cut(wanted[:1], out, piece_bytes=50_000)  # what came before is replaced
     assert len(list(out.iterdir())) == 2
+
+
+def test_a_run_that_was_ended_leaves_a_model(tmp_path):
+    loaded("_report")
+    collect = loaded("_gpu_collect")
+    config = CellLMConfig.named("tiny", n_genes=len(scellm.data.GeneVocabulary.default()))
+    encoder = Encoder(config)
+    state = {"step": 7, "config": config.to_dict(), "recipe": PretrainConfig().to_dict()}
+    saved = save_checkpoint(tmp_path, Checkpoint(state, encoder.state_dict(), {}), keep=1)
+    work, out = tmp_path / "checkpoint" / "blocks", tmp_path / "out"
+    work.mkdir(parents=True)
+    for name in ("state.json", "encoder.safetensors"):
+        (saved / name).rename(work / name)
+    (tmp_path / "run.json").write_text(json.dumps({"recipe": "gpu"}))
+    pieces.cut([("run.json", tmp_path / "run.json"), ("checkpoint", tmp_path / "checkpoint")], out)
+    found = collect.collect(out, tmp_path / "models", page=False)
+    model = scellm.models.load(found["installed"])
+    assert model.name == "scellm-gpu"
+    assert (model.encoder.gene_embedding.weight == encoder.gene_embedding.weight).all()
