@@ -23,7 +23,10 @@ def coverage() -> list[dict[str, Any]]:
     rng, rows = np.random.default_rng(0), []
     for n in DONORS:
         row: dict[str, Any] = {"donors": n}
-        for name, draw in (("normal", rng.standard_normal), ("skewed", lambda size: rng.gamma(4, 0.5, size) - 2)):
+        for name, draw in (
+            ("normal", rng.standard_normal),
+            ("skewed", lambda size: rng.gamma(4, 0.5, size) - 2),
+        ):
             for kind in ("in pairs", "unpaired"):
                 values = draw((2, n, DRAWS))
                 sides = [_samples(side, i * (kind == "unpaired")) for i, side in enumerate(values)]
