@@ -340,7 +340,8 @@ def cells() -> ad.AnnData:
         "expression": np.ones((1, 1)),
     }
     adata.uns["annotated_colors"] = ["#0072B2", "#E69F00", "#009E73", "#CC79A7"]
-    adata.obsm["predicted"] = adata.obsm["predicted_std"] = adata.obsm["X_pca"] + 1
+    adata.obsm["predicted"] = adata.obsm["X_pca"] + 1
+    adata.obs["predicted_uncertainty"] = np.float32(1)
     adata.obs["predicted_applicability"] = np.linspace(0.5, 1.5, 12, dtype=np.float32)
     adata.uns["predicted"] = {
         "scellm_version": "0",
