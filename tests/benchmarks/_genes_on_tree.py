@@ -12,7 +12,7 @@ from scellm.annotation._fit_tree import allowed_classes, balanced
 from scellm.annotation._softmax import fit_softmax
 from scellm.annotation._tree import Tree
 
-PENALTY = 0.01
+PENALTY = 0.1
 """C; see the page of the studies left out for others."""
 MOST = 20
 """Cells of a label to learn from, drawn once."""
