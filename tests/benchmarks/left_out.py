@@ -37,8 +37,8 @@ TEXT = """
 What `scellm.tl.annotate` without a reference is made of, in small, beside logistic regression on the {n_genes} most variable genes: each of
 {n_studies} measured human studies with at least {least} cells is left out with the profiles made of the same cells, both are fitted on the same cells
 of all others (at most {most} of a label, so fewer than the shipped reference has), with the same tree, labels of any depth and weights, and
-annotate its cells. Probabilities add up along the tree for both. The temperature and the
-threshold for an error of 5 % come from the other studies. *Right*: the way down the tree passes the node of the authors.
+annotate its cells. Probabilities add up along the tree for both. Calibration error and what is named at an
+error of 5 % are with temperature and threshold of the other studies, log loss and depth with those of all. *Right*: the way down the tree passes the node of the authors.
 *Distance*: edges between the end of the way and the authors' node, of wrong cells. *Depth*: edges from the top to the node
 named at 5 %.
 
