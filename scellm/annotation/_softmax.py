@@ -15,6 +15,7 @@ def fit_softmax(
     allowed: np.ndarray,
     weights: np.ndarray,
     penalty: float = PENALTY,
+    iterations: int = ITERATIONS,
 ) -> tuple[np.ndarray, np.ndarray]:
     r"""(K, F) weights and (K,) biases that make the allowed classes of each cell likely.
 
@@ -32,6 +33,8 @@ def fit_softmax(
         (n,) of the cells, mean 1.
     penalty
         C of logistic regression.
+    iterations
+        Steps of L-BFGS, at most.
     """
     from scipy.optimize import minimize
 
@@ -63,7 +66,7 @@ def fit_softmax(
         np.zeros(len(present) * (n_features + 1)),
         jac=True,
         method="L-BFGS-B",
-        options={"maxiter": ITERATIONS, "gtol": TOLERANCE * n / len(present), "maxls": 30},
+        options={"maxiter": iterations, "gtol": TOLERANCE * n / len(present), "maxls": 30},
     )
     W = found.x.reshape(len(present), n_features + 1).astype(np.float32)
     weight = np.zeros((allowed.shape[1], n_features), np.float32)

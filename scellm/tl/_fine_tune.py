@@ -23,7 +23,7 @@ from ..metrics._calibration import softmax
 from ..models import CellLM, choose_device, load
 from ..train._fine_tune import LabelledTokens, fine_tune_encoder
 from ..train._fine_tune_options import FineTuneConfig, FineTuneOptions
-from ._fine_tune_parts import Parts, annotator_of, compare, report_of, split_labelled
+from ._fine_tune_parts import Parts, annotator_of, compare, report_of, split_labelled, warn_of_copies
 from ._fine_tuned import labelled_tokens, with_head
 from ._read_labels import read_labels
 
@@ -137,8 +137,8 @@ def fine_tune(
     Warns
     -----
     UserWarning
-        Cells or classes were left out; groups that a random split tears apart; too few cells to calibrate on; a baseline
-        is better.
+        Cells or classes were left out; groups that a random split tears apart; held-out cells that are copies of training
+        cells; too few cells to calibrate on; a baseline is better.
 
     Examples
     --------
@@ -165,6 +165,7 @@ def fine_tune(
     data = {"layer": layer, "use_raw": use_raw, "gene_key": gene_key, "min_overlap": min_overlap}
     tokens, rows = labelled_tokens(adata, read, model, data)
     cells = split_labelled(adata, read, rows, held_out)
+    warn_of_copies(tokens, cells.split, model.vocabulary.symbols)
     with _bar(config, len(rows)) as on_epoch:
         tuned = fine_tune_encoder(
             model,

@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from _annotation_methods import (
-    PENALTY,
     Cells,
     accuracy,
     best,
@@ -28,7 +27,6 @@ from _annotation_methods import (
     pca_neighbors,
     random_like,
     scellm_annotator,
-    variable,
 )
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import train_test_split
@@ -100,54 +98,35 @@ def compared(celltypist: str) -> dict[str, Callable]:
 # -- no labels ----------------------------------------------------------------------------------------------------
 
 
-def reference_cells(model: CellLM) -> tuple[sp.csr_matrix, np.ndarray, list[str]]:
-    """log1p CP10k and types of cells that the shipped reference is made of, at most 60 of a type; and their genes.
+def genes_of_reference(tree) -> Callable[[Any], np.ndarray]:
+    """The baseline: logistic regression on genes of the reference's cells, on its tree; cells -> nodes.
 
-    The baseline takes one type per cell, so that cells known less deeply are left out.
+    Cells are those that the shipped reference is made of, at most `MOST` of a label, known at any depth.
     """
     import _reference_cells as source
     import anndata as ad
-
-    from scellm.annotation._annotator import Annotator
+    from _genes_on_tree import fit_genes, some_of_each
 
     rng = np.random.default_rng(0)
     rows = source.table()
     parts = source.measured(data.DATA, rows, rng) + source.around_profiles(data.DATA, rows, rng)
-    joined = ad.concat([part for part in parts if part.n_vars > 900], join="outer", fill_value=0)
-    labels = joined.obs["type"].astype(str).to_numpy()
-    known = Annotator.from_part(model.parts["reference"]).classes
-    rows = np.concatenate(
-        [rng.permutation(np.flatnonzero(labels == name))[:60] for name in np.unique(labels) if name in known]
-    )
-    joined = joined[rows]
-    return logged(joined), labels[rows], list(joined.var_names)
-
-
-def genes_of_reference(
-    references: tuple[sp.csr_matrix, np.ndarray, list[str]],
-) -> Callable[[Any], np.ndarray]:
-    """The baseline: logistic regression on the genes of the reference cells, fitted once; cells -> names."""
-    from sklearn.linear_model import LogisticRegression
-
-    X, labels, names = references
-    chosen = variable(X)
-    A = X[:, chosen].toarray()
-    mean, scale = A.mean(0), A.std(0) + 1e-6
-    fitted = LogisticRegression(C=PENALTY, class_weight="balanced", max_iter=100, tol=1e-3)
-    fitted.fit(np.clip((A - mean) / scale, -10, 10), labels)
-    wanted = [names[i] for i in chosen]
+    parts = [part for part in parts if part.n_vars > 900]
+    joined = ad.concat(parts, join="outer", fill_value=0)
+    nodes = np.array([tree.names.index(name) for name in joined.obs["type"]])
+    has = np.concatenate([np.tile(joined.var_names.isin(part.var_names), (part.n_obs, 1)) for part in parts])
+    studies = np.repeat([part.uns["name"] for part in parts], [part.n_obs for part in parts])
+    kept = some_of_each(nodes, rng)
+    fitted = fit_genes(logged(joined[kept]), has[kept], nodes[kept], studies[kept], tree, n_genes=1_000)
+    names = joined.var_names
 
     def predict(adata) -> np.ndarray:
-        has = [gene for gene in wanted if gene in adata.var_names]
-        values = np.tile(mean, (adata.n_obs, 1)).astype(
-            np.float32
-        )  # genes that are not measured tell nothing
         shared = [gene for gene in names if gene in adata.var_names]
-        found = logged(adata, shared)
-        values[:, [wanted.index(gene) for gene in has]] = found[
-            :, [shared.index(gene) for gene in has]
-        ].toarray()
-        return fitted.predict(np.clip((values - mean) / scale, -10, 10))
+        place = names.get_indexer(shared)
+        found = logged(adata, shared).tocoo()
+        X = sp.csr_array((found.data, (found.row, place[found.col])), shape=(adata.n_obs, len(names)))
+        p = softmax(fitted.logits(X, np.isin(np.arange(len(names)), place)))
+        chain = tree.chains(p)[0]
+        return chain[np.arange(len(chain)), (chain >= 0).sum(axis=1) - 1]
 
     return predict
 
@@ -165,9 +144,8 @@ def zero_shot(model: CellLM, celltypist: str = "", before: Sequence[Row] = ()) -
         nodes = np.array([tree.names.index(data.ONTOLOGY[old][0]) for old in truth])
         old = known(before, {"set": data.short(name), "types": len(np.unique(truth))})
         if "logistic regression" not in old:
-            by_genes = by_genes or genes_of_reference(reference_cells(model))
-            found = np.array([tree.names.index(x) for x in by_genes(adata)])
-            old["logistic regression"] = macro_f1(truth, _common(tree, found, truth, nodes))
+            by_genes = by_genes or genes_of_reference(tree)
+            old["logistic regression"] = macro_f1(truth, _common(tree, by_genes(adata), truth, nodes))
         row = {"set": data.short(name), "types": len(np.unique(truth)), "cells": adata.n_obs}
         scellm.tl.annotate(adata, model=model, min_overlap=0.02, min_confidence=None, novelty_error=None)
         guess = _common(tree, _nodes(adata, tree), truth, nodes)

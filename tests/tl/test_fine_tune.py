@@ -747,3 +747,21 @@ def test_cell_types_from_few_labels(adata, bag_model):
     found, _ = annotated(adata, model)
     assert (found == truth).mean() > 0.95
     assert len(adata.uns[KEY]["classes"]) == 4
+
+
+def test_copies_of_training_cells_among_the_held_out_are_told(tune, adata):
+    cells = adata[:120].copy()
+    both = ad.concat([cells, cells], index_unique="-")
+    del both.obs["donor"]
+    with pytest.warns(
+        UserWarning, match=r"of \d+ held-out cells are the same measurement as a training cell"
+    ):
+        tune(both, strategy="head", val_by=None, test_size=0.2)
+
+
+def test_no_word_of_copies_where_donors_are_held_out(tune, adata):
+    cells = adata[:120].copy()
+    both = ad.concat([cells, cells], index_unique="-")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*same measurement")
+        tune(both, strategy="head", val_by="donor", test_size=0)
