@@ -20,6 +20,9 @@ from scellm._cli_signature import NOT_OPTIONS, read_tool
 from scellm._cli_tools import TOOLS
 
 
+pytestmark = pytest.mark.filterwarnings("ignore:These cells do not fit")  # toy cells are of no tissue
+
+
 @pytest.fixture(scope="module")
 def cells():
     """Forty cells of three types with a column of the user's."""

@@ -128,7 +128,7 @@ def test_overlap_is_a_fraction(value):
 
 READERS = {
     "embed": scellm.tl.embed,
-    "malignancy": scellm.tl.malignancy,
+    "malignancy": lambda adata, **options: scellm.tl.malignancy(adata, sample_key="donor", **options),
     "drug_response": scellm.tl.drug_response,
     "corpus": scellm.data.Corpus.build,
     "gene_importance": lambda adata, **options: scellm.tl.gene_importance(adata, "cell_type", **options),
