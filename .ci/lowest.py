@@ -10,7 +10,7 @@ from pathlib import Path
 
 LOWEST = re.compile(r"([A-Za-z0-9._-]+)(?:\[[^]]*\])?>=([0-9][^;,\s]*)")
 """A requirement with a lower bound, as `anndata>=0.11`."""
-EXTRAS = ("dask", "drug", "explain", "leiden", "test", "zarr")
+EXTRAS = ("dask", "drug", "explain", "leiden", "search", "test", "zarr")
 """Those the tests use on Python 3.11."""
 
 
