@@ -19,7 +19,6 @@ from scellm._cli import main
 from scellm._cli_signature import NOT_OPTIONS, read_tool
 from scellm._cli_tools import TOOLS
 
-
 pytestmark = pytest.mark.filterwarnings("ignore:These cells do not fit")  # toy cells are of no tissue
 
 
