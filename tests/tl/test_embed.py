@@ -546,11 +546,11 @@ def test_out_of_memory_halves_the_batch_and_goes_on(adata, model, monkeypatch):
     expected = embedded(adata, model)
     forward, n_too_many = model.encoder.forward, []
 
-    def limited(gene_ids, *args):
+    def limited(gene_ids, *args, **options):
         if len(gene_ids) > 6:
             n_too_many.append(len(gene_ids))
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate more than there is")
-        return forward(gene_ids, *args)
+        return forward(gene_ids, *args, **options)
 
     monkeypatch.setattr(model.encoder, "forward", limited)
     monkeypatch.setattr(
@@ -563,7 +563,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(adata, model, monkeypatch):
     assert n_too_many == [12]
     close(found, expected)
 
-    def always(gene_ids, *args):
+    def always(gene_ids, *args, **options):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     monkeypatch.setattr(model.encoder, "forward", always)
