@@ -119,6 +119,9 @@ def malignancy(
         clone was found, NaN where copy number cannot be read.
     `adata.obs[f"{key_added}_clone"]` : categorical
         Clone of each aneuploid cell, "1" the largest, with the sample before it if there are several; missing for others.
+    `adata.obs[f"{key_added}_sample"]` : categorical
+        Sample of each cell that is called malignant, "all" without `sample_key`; missing for others, so that
+        `tl.drug_response(adata, groupby="scellm_malignant_sample")` reads the tumor of each sample alone.
     `adata.obs[f"{key_added}_label"]` : categorical
         Cell type as `tl.annotate` gave it, else as the model's own reference does; malignant cells are "malignant (lineage)".
     `adata.obsm[f"{key_added}_profile"]` : array of shape (n_obs, n_windows), float32
@@ -187,13 +190,13 @@ def malignancy(
     )
     adata = adata.copy() if copy else adata
     record |= {"trained_on": facts, "method": method, "sample_key": sample_key or ""}
-    write_found(adata, key_added, found, expit(head), record)
+    write_found(adata, key_added, found, expit(head), samples, record)
     return adata if copy else None
 
 
 def _places(key: str) -> list[tuple[str, str]]:
     """Slot and name of each result."""
-    names = ("call", "expression", "copy_number", "clone", "label")
+    names = ("call", "expression", "copy_number", "clone", "sample", "label")
     return [("obs", key), *(("obs", f"{key}_{name}") for name in names), ("obsm", f"{key}_profile")]
 
 

@@ -302,14 +302,19 @@ def _fill(
     return row, arms
 
 
-def write_found(adata: AnnData, key: str, found: Found, head: np.ndarray, record: dict[str, Any]) -> None:
+def write_found(
+    adata: AnnData, key: str, found: Found, head: np.ndarray, samples: np.ndarray, record: dict[str, Any]
+) -> None:
     """Put the results where `Returns` of `tl.malignancy` says."""
+    is_malignant = found.calls == "malignant"
+    samples = np.where(samples == "", "all", samples)
     adata.obs[key] = found.probability.astype(np.float32)
     adata.obs[f"{key}_call"] = pd.Categorical(found.calls, categories=list(CALLS))
     adata.obs[f"{key}_expression"] = head.astype(np.float32)
     adata.obs[f"{key}_copy_number"] = found.score.astype(np.float32)
     clones = [name for name in dict.fromkeys(found.clone.tolist()) if name is not None]
     adata.obs[f"{key}_clone"] = pd.Categorical(found.clone.tolist(), categories=sorted(clones))
+    adata.obs[f"{key}_sample"] = pd.Categorical(np.where(is_malignant, samples, None))
     adata.obs[f"{key}_label"] = pd.Categorical([name or None for name in found.labels])
     adata.obsm[f"{key}_profile"] = found.profile
     adata.uns[key] = record | found.record

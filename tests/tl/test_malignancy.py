@@ -74,7 +74,10 @@ def test_expression_is_logistic_regression_on_the_unit_embedding(adata, model):
     assert record["model"] == "tiny"
     assert record["trained_on"] == "toys"
     assert (adata.X != before.X).nnz == 0
-    written = [KEY, *(f"{KEY}_{name}" for name in ("call", "expression", "copy_number", "clone", "label"))]
+    written = [
+        KEY,
+        *(f"{KEY}_{name}" for name in ("call", "expression", "copy_number", "clone", "sample", "label")),
+    ]
     assert list(adata.obs.columns.difference(before.obs.columns)) == sorted(written)
     pd.testing.assert_frame_equal(adata.obs[list(before.obs)], before.obs)
     del adata.uns[KEY], adata.obsm[f"{KEY}_profile"]
@@ -249,6 +252,9 @@ def test_copy_number_of_a_tumor_with_cells_named_normal(tumor, model):
     assert (calls[~is_gland] == "normal").mean() > 0.9
     assert tumor.obs[f"{KEY}_copy_number"][is_gland].mean() == pytest.approx(1, abs=0.25)
     assert set(tumor.obs[f"{KEY}_clone"].dropna()) == {"a 1", "b 1"}
+    sample = tumor.obs[f"{KEY}_sample"]
+    assert (sample[calls == "malignant"] == tumor.obs["patient"][calls == "malignant"]).all()
+    assert sample[calls != "malignant"].isna().all()
     assert (
         tumor.obs[f"{KEY}_label"][calls == "malignant"] == "malignant (unclear)"
     ).all()  # a model without types
