@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,8 @@ LABELS = "bulk_labels"
 TYPES = "scellm_cell_type"
 """Column `tl.annotate` writes."""
 N_PCS = 50
+RARE = 0.01
+"""Share of the cells below which types are drawn as one, in gray."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -42,7 +45,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"Embedding {adata.n_obs} blood cells with {adata.raw.n_vars} genes ...", flush=True)
     # X is scaled, raw is log-normalized; 765 genes are 4 % of the vocabulary
     scellm.tl.embed(adata, use_raw=True, min_overlap=0.03)
-    scellm.tl.annotate(adata, use_raw=True, min_overlap=0.03)
+    with warnings.catch_warnings():
+        # the verdict on so few genes: said below in words of this dataset
+        warnings.filterwarnings("ignore", message="These cells do not fit the shipped reference")
+        scellm.tl.annotate(adata, tissue="blood", use_raw=True, min_overlap=0.03)
+    print(
+        f"{adata.raw.n_vars} genes that were selected beforehand are few, so types are uncertain and scellm would warn that the cells fit "
+        "badly. Bring all genes of your own cells."
+    )
     adata.obsm["X_pca"] = pca_of_raw(adata)
 
     sc.pp.neighbors(adata, use_rep="X_scellm", n_neighbors=15)
@@ -95,11 +105,16 @@ def draw_umap(adata: AnnData, path: Path) -> Path:
         TYPES: "Types found by scellm.tl.annotate",
     }
     for axes, (key, title) in zip(figure.subplots(2, 1), panels.items(), strict=True):
-        types = adata.obs[key].cat.categories
-        colours = adata.uns.get(f"{key}_colors", matplotlib.color_sequences["tab20"])
-        for cell_type, colour in zip(types, itertools.cycle(colours)):  # as many as there are types
-            x, y = adata.obsm["X_umap"][(adata.obs[key] == cell_type).to_numpy()].T
-            axes.scatter(x, y, s=12, color=colour, linewidths=0, label=cell_type)
+        share = adata.obs[key].value_counts(normalize=True)
+        is_rare = adata.obs[key].map(share).astype(float).to_numpy() < RARE
+        kept = [name for name in adata.obs[key].cat.categories if share[name] >= RARE]
+        groups = {str(name): (adata.obs[key] == name).to_numpy() for name in kept}
+        colors = adata.uns.get(f"{key}_colors", matplotlib.color_sequences["tab20"])
+        styles = dict(zip(groups, itertools.cycle(colors)))  # as many as there are types
+        if is_rare.any():
+            groups["rarer types"], styles["rarer types"] = is_rare, "0.75"
+        for name, cells in groups.items():
+            axes.scatter(*adata.obsm["X_umap"][cells].T, s=12, color=styles[name], linewidths=0, label=name)
         axes.set(title=title, xlabel="UMAP 1", ylabel="UMAP 2", xticks=[], yticks=[])
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, markerscale=1.8)
         axes.spines[["top", "right"]].set_visible(False)

@@ -149,9 +149,11 @@ def pack_folder(
 
 
 def _copy_code(out: Path, wheels: Sequence[Path]) -> None:
-    """The package without weights, these scripts, and wheels."""
+    """The package without weights and the genome of tumors, these scripts, and wheels."""
     package = Path(scellm.__file__).parent
-    shutil.copytree(package, out / "scellm", ignore=shutil.ignore_patterns("weights", "__pycache__", "*.pyc"))
+    shutil.copytree(
+        package, out / "scellm", ignore=shutil.ignore_patterns("weights", "tables", "__pycache__", "*.pyc")
+    )
     for name in SCRIPTS:
         shutil.copy(Path(__file__).parent / name, out / name)
     for wheel in wheels:
