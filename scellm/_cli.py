@@ -87,16 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("scellm: interrupted; no file was changed.", file=sys.stderr)
         return INTERRUPTED
-    except (
-        FloatingPointError,
-        ImportError,
-        KeyError,
-        MemoryError,
-        OSError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    ) as error:
+    except _cli_tools.EXPECTED as error:
         # the text of a KeyError as written, not in quotes
         text = error.args[0] if isinstance(error, KeyError) and error.args else error
         if isinstance(error, MemoryError):

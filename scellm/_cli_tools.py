@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import sys
 import time
@@ -261,7 +262,7 @@ def _do(job: Job) -> str:
     options = {
         name: read_cells(value) if isinstance(value, Path) else value for name, value in job.options.items()
     }
-    if job.quiet and any("show_progress" in x for x in _names(job.tool)):
+    if job.quiet and "show_progress" in inspect.signature(getattr(tl, job.tool)).parameters:
         options["show_progress"] = False
     adata = read_cells(job.source, backed=True)
     before = {slot: set(getattr(adata, slot).keys()) for slot in ("obs", "obsm", "uns")}
@@ -274,15 +275,6 @@ def _do(job: Job) -> str:
     record = results["uns"].get(options.get("key_added", _key(job.tool)), {})
     said = record.get("message", "") if isinstance(record, dict) else ""
     return f"{job.source}: {adata.n_obs:,} cells -> {job.target}. {said}".strip()
-
-
-def _names(tool: str) -> list[str]:
-    """All parameters of a tool, with those that are no options."""
-    import inspect
-
-    from . import tl
-
-    return list(inspect.signature(getattr(tl, tool)).parameters)
 
 
 def _key(tool: str) -> str:

@@ -45,14 +45,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"Embedding {adata.n_obs} blood cells with {adata.raw.n_vars} genes ...", flush=True)
     # X is scaled, raw is log-normalized; 765 genes are 4 % of the vocabulary
     scellm.tl.embed(adata, use_raw=True, min_overlap=0.03)
-    with warnings.catch_warnings():
-        # the verdict on so few genes: said below in words of this dataset
-        warnings.filterwarnings("ignore", message="These cells do not fit the shipped reference")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
         scellm.tl.annotate(adata, tissue="blood", use_raw=True, min_overlap=0.03)
-    print(
-        f"{adata.raw.n_vars} genes that were selected beforehand are few, so types are uncertain and scellm would warn that the cells fit "
-        "badly. Bring all genes of your own cells."
-    )
+    for warning in said:
+        print(f"Warning: {warning.message}")
+    if said:
+        print(
+            f"Here that is so because {adata.raw.n_vars} selected genes are few. Bring all genes of your own cells."
+        )
     adata.obsm["X_pca"] = pca_of_raw(adata)
 
     sc.pp.neighbors(adata, use_rep="X_scellm", n_neighbors=15)

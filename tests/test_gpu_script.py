@@ -31,7 +31,7 @@ max_steps = 3
 max_time = 60
 views = { max_genes = 32 }
 """
-MOST_MB = 6.0
+MOST_MB = 4.0
 
 
 def loaded(name):

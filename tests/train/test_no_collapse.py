@@ -66,8 +66,7 @@ def test_no_recipe_collapses(recipe):
         config = narrow(found.architecture(stage, 19_315))
         log = first_steps(cells, config, stage.recipe.objectives, 20, stage.recipe.learning_rate)
         assert log["anisotropy"].iloc[1] < 0.95, stage.name
-        # batches differ more than steps teach: that of a collapsed encoder is log N in all of them
-        assert log["contrastive"].iloc[5:].min() < 0.97 * math.log(BATCH), stage.name
+        assert log["contrastive"].iloc[-5:].min() < 0.97 * math.log(BATCH), stage.name
 
 
 def block_on_shipped_bag(cells: ad.AnnData, pooling: str):
