@@ -51,7 +51,7 @@ class Annotator:
         of the nearest exemplars.
     space
         What the vectors are: embeddings of a model, or log1p CP10k of `genes`.
-    centre, scale
+    center, scale
         (F,) subtracted from and divided into the vectors, after embeddings were put onto the unit sphere.
     weight, bias
         (K, F) and (K,); of prototypes the bias is not used.
@@ -68,7 +68,7 @@ class Annotator:
     novelty
         (1001,) quantiles of `outlier_score` over held-out cells.
     n_neighbors
-        Neighbours that vote.
+        Neighbors that vote.
     genes
         Genes of the vectors, for `space="genes"`.
     report

@@ -1,12 +1,12 @@
-"""Fit a head to a few labelled cells, with the help of the many that have no label.
+"""Fit a head to a few labeled cells, with the help of the many that have no label.
 
 Logistic regression on principal components of genes. Three things come from the cells without a label: which genes vary,
 the components, and how the classes lie among them:
 
 1. *Components* of all cells, each multiplied by its own spread once more: what many cells share counts for more than what
-   five labelled cells happen to differ in. In terms of kernels, the eigenvalues are squared :cite:p:`Chapelle2002`.
-2. *Expectation-maximisation* :cite:p:`Dempster1977,Nigam2000`: the head says what the other cells may be, and is fitted again with them; all together
-   they weigh as much as one labelled cell, and the classes have among them the shares they have among the labelled.
+   five labeled cells happen to differ in. In terms of kernels, the eigenvalues are squared :cite:p:`Chapelle2002`.
+2. *Expectation-maximization* :cite:p:`Dempster1977,Nigam2000`: the head says what the other cells may be, and is fitted again with them; all together
+   they weigh as much as one labeled cell, and the classes have among them the shares they have among the labeled.
 
 The head is linear in the genes. Shape letters: `n` cells, `F` genes, `d` components, `K` classes.
 """
@@ -32,9 +32,9 @@ from ._fit import (
 )
 
 BASELINES = ("logistic", "embedding")
-"""Logistic regression on the log expression of all genes, and on the frozen embedding, both on labelled cells alone."""
+"""Logistic regression on the log expression of all genes, and on the frozen embedding, both on labeled cells alone."""
 BASELINE_PENALTY = 100.0
-"""C of that on genes: the best of three for it on the labelled sets of drug response (ours)."""
+"""C of that on genes: the best of three for it on the labeled sets of drug response (ours)."""
 MIN_CALIBRATION = 20
 """Held-out cells below which no temperature sharpens the head: a few right answers prove little (ours)."""
 N_AXES = 50
@@ -43,7 +43,7 @@ N_AXES = 50
 
 @dataclass(frozen=True, kw_only=True)
 class FewLabelsConfig:
-    """How the head is fitted; all defaults ours, chosen on draws of four labelled sets that no table shows.
+    """How the head is fitted; all defaults ours, chosen on draws of four labeled sets that no table shows.
 
     Parameters
     ----------
@@ -54,13 +54,13 @@ class FewLabelsConfig:
     penalty
         C of the logistic regression, on cells with a mean square of 1.
     unlabelled_weight
-        What all cells without a label weigh together, in labelled cells.
+        What all cells without a label weigh together, in labeled cells.
     n_rounds
-        Rounds of expectation-maximisation.
+        Rounds of expectation-maximization.
     n_folds
         Folds of the cross-validation.
     max_cells
-        Cells without a label that are looked at, and labelled cells, drawn evenly over classes.
+        Cells without a label that are looked at, and labeled cells, drawn evenly over classes.
     seed
         Of all that is drawn.
     """
@@ -77,7 +77,7 @@ class FewLabelsConfig:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FewCells:
-    """Expression of all cells, and which of them are labelled, unlabelled, or for the test."""
+    """Expression of all cells, and which of them are labeled, unlabeled, or for the test."""
 
     logged: sp.csr_array
     """(n, F) log1p CP10k."""
@@ -99,12 +99,12 @@ class FewCells:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BaselineOptions:
-    """What is fitted on the same labelled cells, to compare with."""
+    """What is fitted on the same labeled cells, to compare with."""
 
     methods: tuple[str, ...] = ()
     """Of `BASELINES`."""
     embedding: np.ndarray | None = None
-    """(L + number of test rows, D) of labelled and test cells, for the baseline of this name."""
+    """(L + number of test rows, D) of labeled and test cells, for the baseline of this name."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def fit_few_labels(
     baselines: BaselineOptions | None = None,
     calibrated: bool = True,
 ) -> FewLabels:
-    """Fit on all labelled cells, and on those of all folds but one to see what that is worth.
+    """Fit on all labeled cells, and on those of all folds but one to see what that is worth.
 
     Parameters
     ----------
@@ -271,7 +271,7 @@ def _fit_head(
 
 
 def _annotator(space: _Components, cells: FewCells, config: FewLabelsConfig) -> Annotator:
-    """The head on all labelled cells, written out in genes; distances are to all cells, with label or without."""
+    """The head on all labeled cells, written out in genes; distances are to all cells, with label or without."""
     logged, labelled, codes = cells.logged, cells.labelled, cells.codes
     weight, bias = _fit_head(space, logged, labelled, codes, len(cells.classes), config)
     annotator = Annotator(
@@ -313,7 +313,7 @@ def _baseline(
     held: np.ndarray,
     classes: list[str],
 ) -> np.ndarray:
-    """(m, K) scores of the held rows by a baseline of this name, fitted on labelled cells alone."""
+    """(m, K) scores of the held rows by a baseline of this name, fitted on labeled cells alone."""
     if not len(held):
         return np.zeros((0, len(classes)))
     if name == "embedding":

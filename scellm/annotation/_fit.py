@@ -1,4 +1,4 @@
-"""Fit an annotator to labelled vectors and calibrate it on held-out ones."""
+"""Fit an annotator to labeled vectors and calibrate it on held-out ones."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def fit_normal_axis(
         (N, G) linear expression of normal tissues or cell types as bulk sees it, whatever its scale; each array weighs the
         same.
     statistics
-        What `fit_projector` learnt from the cell lines.
+        What `fit_projector` learned from the cell lines.
     platform
         As of `fit_projector`.
     rng

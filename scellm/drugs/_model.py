@@ -31,7 +31,7 @@ class DrugModel:
     tensors
         What `CellLineProjector` needs; `response` (L, D) weights of the kernel of cell lines; `dual` (L, D) weights of pairs;
         `mean`, `scale`, `error` (D,); `structure_mean`, `structure_scale` (D,) weights of the kernel of structures;
-        `fingerprints` (D, 256) packed bits, zero where the structure is not known; `descriptors` (D, 9), standardised by
+        `fingerprints` (D, 256) packed bits, zero where the structure is not known; `descriptors` (D, 9), standardized by
         `descriptor_center` and `descriptor_spread` (9,).
     settings
         Numbers of the fit, see `DrugResponseConfig`, and of its calibration.

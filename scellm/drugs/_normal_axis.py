@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 FARTHEST = 0.56
-"""Position from which a cell is outside: between groups of cancer cells and of normal tissue of labelled datasets of the
+"""Position from which a cell is outside: between groups of cancer cells and of normal tissue of labeled datasets of the
 training corpus (`docs/dev/decisions.md`)."""
 LEAST = 0.1
 """Part of the axis that the genes at hand must hold for it to be used."""

@@ -19,7 +19,7 @@ sums of single cells of lines that the model has seen lie up to 1.28 from their 
 class CellLineProjector:
     """Cosine similarity of cells to cell lines, estimated from however few counts a cell has.
 
-    A cell line is a vector of unit length: its centred log profile, genes weighted by spread ** -0.5, in principal
+    A cell line is a vector of unit length: its centered log profile, genes weighted by spread ** -0.5, in principal
     components. A cell with few counts shows such a profile through so much noise that its cosines mean little, so its vector
     is the posterior mean of a factor model, fitted on cell lines downsampled to the cell's depth, as single-cell sequencing would
     see them. What cannot be known from that many counts shrinks towards the average cell line. Genes the data lack are left out.
@@ -27,7 +27,7 @@ class CellLineProjector:
     Parameters
     ----------
     statistics
-        What `fit_projector` learnt.
+        What `fit_projector` learned.
     present
         (P,) which of the G genes the data hold; `None` for all.
     """

@@ -12,7 +12,7 @@ from ._grid import ResponseGrid
 from ._process import cell_line_kernel, kron_cg, kron_matvec
 
 LEARNT_LINES, LEARNT_NOISE = 0.3, 0.6
-"""Weight of a covariance of cell lines that was learnt from responses, and what noise is then multiplied by."""
+"""Weight of a covariance of cell lines that was learned from responses, and what noise is then multiplied by."""
 TOLERANCE = 1e-4
 """Relative residual at which the process counts as solved."""
 

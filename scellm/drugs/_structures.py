@@ -99,7 +99,7 @@ def descriptors(smiles: Sequence[str]) -> np.ndarray:
     """Nine numbers of a molecule's size, polarity and shape, float64, (n, 9).
 
     Heavy atoms, Crippen's logP, polar surface, hydrogen-bond donors, rings, rotatable bonds, share of sp3 carbons,
-    aromatic rings, chiral centres; counts and the surface as ln(1 + x).
+    aromatic rings, chiral centers; counts and the surface as ln(1 + x).
 
     Parameters
     ----------
@@ -142,7 +142,7 @@ def structure_kernel(
     Parameters
     ----------
     first, second
-        Fingerprints (n, bits) and standardised descriptors (n, 9). No bits means no known structure: 0 with all.
+        Fingerprints (n, bits) and standardized descriptors (n, 9). No bits means no known structure: 0 with all.
     """
     (bits, numbers), (other_bits, other_numbers) = first, second
     apart = ((numbers[:, None] - other_numbers) ** 2).mean(-1)
@@ -176,7 +176,7 @@ def _rdkit() -> Any:
 
 
 def structures(smiles: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Fingerprints (D, 2048) and standardised descriptors (D, 9), zero for ""; their centre and spread (9,)."""
+    """Fingerprints (D, 2048) and standardized descriptors (D, 9), zero for ""; their center and spread (9,)."""
     known = np.array([bool(text) for text in smiles])
     bits, numbers = np.zeros((len(smiles), FINGERPRINT_BITS), dtype=bool), np.zeros((len(smiles), 9))
     if not known.any():

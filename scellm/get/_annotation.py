@@ -37,7 +37,7 @@ def annotation(
     Parameters
     ----------
     adata
-        Cells that `tl.annotate` has labelled.
+        Cells that `tl.annotate` has labeled.
     key
         Key of the labels.
     groupby

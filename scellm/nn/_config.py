@@ -39,7 +39,7 @@ class CellLMConfig:
         `"bins"`: the integer part of log1p expression picks one of a few embeddings, as published.
         `"continuous"`: the gene embedding is scaled by its expression (ours).
     amount
-        Scale of continuous expression. `"log1p"`: log1p of normalised counts. `"sqrt"`: their square root, whose
+        Scale of continuous expression. `"log1p"`: log1p of normalized counts. `"sqrt"`: their square root, whose
         Poisson noise is the same at every level (ours).
     n_expression_tokens
         Expression bins plus two special tokens (CLS, PAD); 8 as published, so bins are 0 to 5. Also the
@@ -54,7 +54,7 @@ class CellLMConfig:
         Feed-forward blocks on the pooled cell embedding (ours): cheap, as they run once per cell.
     padded_context
         If set, attention behaves as if every cell were padded to this many positions, as in the published
-        code, where padding takes part in the normaliser. Costs one position, not thousands.
+        code, where padding takes part in the normalizer. Costs one position, not thousands.
     dropout
         Dropout after attention and feed-forward layers.
     """

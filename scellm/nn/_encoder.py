@@ -57,7 +57,7 @@ class BinnedExpression(nn.Module):
 class ContinuousExpression(nn.Module):
     """Token = u * gene embedding + bias, with u = gain of the gene * log1p expression (ours).
 
-    The gain is learnt per gene; pretraining starts it at the inverse spread of the gene in the corpus, so
+    The gain is learned per gene; pretraining starts it at the inverse spread of the gene in the corpus, so
     that a rarely seen marker is not drowned by ribosomal genes. The bias turns the length of u * embedding
     into a direction, which is what the layer norm of the first block lets through. With `amount="sqrt"`, u = gain *
     square root of expression. With `cell_embedding="unit"` or `"bag"` the amounts of a cell, as far as they are not masked, are
@@ -243,7 +243,7 @@ class Encoder(nn.Module):
                 last.bias.zero_()
 
     def redraw_projections(self, generator: torch.Generator) -> None:
-        """Draw new FAVOR+ projections from `generator`; call it between optimiser steps only."""
+        """Draw new FAVOR+ projections from `generator`; call it between optimizer steps only."""
         for block in self.blocks:
             projection = block.attention.projection
             if projection is not None:

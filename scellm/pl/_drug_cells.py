@@ -145,7 +145,7 @@ def _title(responses: Responses, i: int) -> str:
 
 
 def _bar(panel: Axes, cmap: Colormap, norm: object, label: str) -> None:
-    """A colour bar without a frame."""
+    """A color bar without a frame."""
     from matplotlib.cm import ScalarMappable
 
     bar = panel.figure.colorbar(ScalarMappable(norm, cmap), ax=panel, aspect=25, pad=0.02)
@@ -158,7 +158,7 @@ def _bar(panel: Axes, cmap: Colormap, norm: object, label: str) -> None:
 def _draw_applicability(
     panel: Axes, xy: np.ndarray, applicability: np.ndarray, shuffled: np.ndarray, size: float
 ) -> None:
-    """Distance to the training cell lines; the colours change at 1, where the cells leave them."""
+    """Distance to the training cell lines; the colors change at 1, where the cells leave them."""
     import matplotlib as mpl
     from matplotlib.colors import ListedColormap, Normalize
 

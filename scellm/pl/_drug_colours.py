@@ -1,4 +1,4 @@
-"""Colours of drug responses: lower is darker, less certain is paler, and drug classes told apart."""
+"""Colors of drug responses: lower is darker, less certain is paler, and drug classes told apart."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ LABEL_CENTRED = "ln IC50 − drug mean, ln µM:\nlower = more sensitive"
 UNKNOWN = "#D9D9D9"
 """Of what cannot be predicted."""
 PALEST = 0.15
-"""Strength of colour that is always left."""
+"""Strength of color that is always left."""
 
 
 class Scale:
-    """Colours of values and of their certainty.
+    """Colors of values and of their certainty.
 
     Parameters
     ----------
     values, std
         What will be drawn, any shape; NaN where not known.
     center
-        Whether values are differences, with 0 in the middle of the colours.
+        Whether values are differences, with 0 in the middle of the colors.
     cmap
-        Colour map or its name; `None` for ours.
+        Color map or its name; `None` for ours.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Scale:
         return np.where(np.isfinite(std), found, PALEST)
 
     def colours(self, values: np.ndarray, std: np.ndarray) -> np.ndarray:
-        """RGB of each value, mixed with white; grey where there is none. (..., 3)."""
+        """RGB of each value, mixed with white; gray where there is none. (..., 3)."""
         from matplotlib.colors import to_rgb
 
         full = self.cmap(self.norm(np.nan_to_num(values)))[..., :3]
@@ -70,6 +70,6 @@ class Scale:
 
 
 def class_colours(classes: list[str]) -> dict[str, str]:
-    """A colour for each drug class, commonest first; above seven, figures number them too."""
+    """A color for each drug class, commonest first; above seven, figures number them too."""
     names, counts = np.unique([name for name in classes if name], return_counts=True)
     return palette([str(names[i]) for i in np.argsort(-counts, kind="stable")])

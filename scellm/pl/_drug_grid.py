@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 COLUMN, ROW = 0.21, 0.24
 """Inches of a drug and of a group."""
 BAR = 1.4
-"""Inches of a colour bar."""
+"""Inches of a color bar."""
 LABELS = 0.9
 """Inches of what is written beside it."""
 CELLS = 4.0
@@ -37,7 +37,7 @@ def draw_heatmap(
     ax: Axes | None,
     note: str,
 ) -> Axes:
-    """Coloured cells, paler where less certain, and beside them a bar that shows both."""
+    """Colored cells, paler where less certain, and beside them a bar that shows both."""
     is_ours, ax = ax is None, ax or _axes_for(summary, by_cell=by_cell)
     values = centred(summary.values) if center else summary.values
     scale = Scale(values, summary.std, center=center, cmap=cmap)
@@ -71,7 +71,7 @@ def draw_dots(
     ax: Axes | None,
     note: str,
 ) -> Axes:
-    """Coloured dots, smaller where less certain; a cross where there is no prediction."""
+    """Colored dots, smaller where less certain; a cross where there is no prediction."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.lines import Line2D
 
@@ -166,7 +166,7 @@ def _frame(ax: Axes, summary: Summary, ylabel: str, *, by_cell: bool, note: str)
 
 
 def _draw_classes(ax: Axes, classes: list[str], note: str, *, row: float) -> None:
-    """A strip above the columns, and what its colours mean; more classes than colours tell apart are numbered."""
+    """A strip above the columns, and what its colors mean; more classes than colors tell apart are numbered."""
     from matplotlib.patches import Patch, Rectangle
 
     n_rows = ax.get_ylim()[0]
@@ -232,7 +232,7 @@ def _hatch_unknown(ax: Axes, values: np.ndarray) -> None:
 
 
 def _bar_axes(ax: Axes, width: float, *, is_ours: bool) -> Axes:
-    """Axes of a colour bar: beside the grid in a figure of ours, else in a part of the axes that were given."""
+    """Axes of a color bar: beside the grid in a figure of ours, else in a part of the axes that were given."""
     from mpl_toolkits.axes_grid1 import make_axes_locatable
     from mpl_toolkits.axes_grid1.inset_locator import inset_axes
 
@@ -255,7 +255,7 @@ def _bar_axes(ax: Axes, width: float, *, is_ours: bool) -> Axes:
 
 
 def _colour_bar(ax: Axes, scale: Scale, *, is_ours: bool) -> Axes:
-    """Value upwards, standard deviation to the right: the colours of the heatmap, pale ones included."""
+    """Value upwards, standard deviation to the right: the colors of the heatmap, pale ones included."""
     steps = _std_steps(scale)
     bar = _bar_axes(ax, 0.4 if len(steps) > 1 else 0.15, is_ours=is_ours)
     values = np.linspace(scale.norm.vmin, scale.norm.vmax, 256)[::-1, None]
@@ -284,7 +284,7 @@ def _std_steps(scale: Scale) -> list[float]:
 
 
 def _key_beneath(bar: Axes, handles: list[Any], title: str = "", *, below: float = 0.15) -> None:
-    """A legend below a colour bar, by so many inches."""
+    """A legend below a color bar, by so many inches."""
     from matplotlib.transforms import ScaledTranslation
 
     if handles:

@@ -87,7 +87,7 @@ def drug_response(
         Put similar rows and similar columns side by side (average linkage). Drugs named in `drugs` stay in their
         order.
     cmap
-        Colours; `None` takes viridis, or orange to purple if centred. Both are safe for colour-blind readers.
+        Colors; `None` takes viridis, or orange to purple if centered. Both are safe for color-blind readers.
     ax
         Axes to draw on; for `"umap"` and `"violin"` with one drug only. `None` makes a figure.
     show

@@ -1,4 +1,4 @@
-"""What `tl.drug_response` wrote, read and summarised for figures."""
+"""What `tl.drug_response` wrote, read and summarized for figures."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def rank_drugs(
     A panel per group. The dot is the difference of mean predicted ln IC50, further left is more sensitive; the line is its
     95 % interval over samples, or over cells if there are no samples. The error of the model is not in the interval. A
     filled blue dot means that at least 5 % of the group's cells express a known target, a hollow orange one that fewer do,
-    a grey one that no target is a gene of the data; beside it stand the targets and that share. A star marks an adjusted
+    a gray one that no target is a gene of the data; beside it stand the targets and that share. A star marks an adjusted
     p-value below 0.05.
 
     Parameters

@@ -64,7 +64,7 @@ def annotate(
 
     - *reference*: `reference=` and `labels=`. Both objects are embedded with the same model, and a classifier is fitted
       on the embedding of the reference. It is the best of logistic regression, class prototypes and nearest
-      neighbours on held-out parts of the reference: on groups such as donors with `val_by=`, else on cells.
+      neighbors on held-out parts of the reference: on groups such as donors with `val_by=`, else on cells.
     - *fine-tuned*: `model=` is what `tl.fine_tune` returned. Its own head is used, on the embedding or, as for drug
       response, on genes.
     - *pretrained*: nothing else. The reference that comes with the model is used: types of many tissues on a tree, from
@@ -96,7 +96,7 @@ def annotate(
         Model for the embedding: a name, a folder, a loaded model or the result of `tl.fine_tune` or
         `tl.few_shot`. `adata.obsm["X_scellm"]` is used if it is of this model and matrix, else cells are embedded.
     reference
-        Labelled cells of the same kind of sample.
+        Labeled cells of the same kind of sample.
     labels
         Column of `reference.obs` with their types.
     levels
@@ -304,6 +304,6 @@ def _check_no_reference(
     if named:
         msg = (
             f"{' and '.join(named)} {'is' if len(named) == 1 else 'are'} about a reference, and none is given. Pass "
-            "reference= with labelled cells; to train on labels of these cells, see scellm.tl.fine_tune."
+            "reference= with labeled cells; to train on labels of these cells, see scellm.tl.fine_tune."
         )
         raise ValueError(msg)

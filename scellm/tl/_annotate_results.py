@@ -139,7 +139,7 @@ def say(record: AnnotationRecord, result: Result, annotator: Annotator, mask: np
         warn(
             f"These cells do not fit the shipped reference: {record.doubts}. Labels may be wrong in spite of their "
             "confidence. Look at scellm.get.annotation(adata, groupby=) and pl.markers, keep to the lineages in the coarse "
-            "column, or pass reference= with labelled cells of the same kind."
+            "column, or pass reference= with labeled cells of the same kind."
         )
     elif record.n_novel > MANY_NOVEL * len(result.codes):
         share = record.n_novel / len(result.codes)
@@ -160,7 +160,7 @@ def _closer(mode: str) -> str:
     return (
         "If it has several donors or studies, pass val_by= with their column, so that the distance between them counts."
         if mode == "reference"
-        else "Pass reference= with labelled cells of the same tissue."
+        else "Pass reference= with labeled cells of the same tissue."
     )
 
 

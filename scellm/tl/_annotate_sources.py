@@ -33,7 +33,7 @@ logger = logging.getLogger("scellm.tl._annotate")
 
 @dataclass(frozen=True)
 class Reference:
-    """Labelled cells, and how a classifier is fitted to them."""
+    """Labeled cells, and how a classifier is fitted to them."""
 
     cells: AnnData
     labels: str
@@ -81,7 +81,7 @@ def of_model(model: CellLM) -> tuple[Annotator, str]:
             return annotator, mode
     msg = (
         f"{model.name or 'This model'!r} knows no cell types: it has neither a fine-tuned head nor a reference. Pass "
-        "reference= with labelled cells and labels= with their column, or a model from scellm.tl.fine_tune."
+        "reference= with labeled cells and labels= with their column, or a model from scellm.tl.fine_tune."
     )
     raise ValueError(msg)
 

@@ -1,6 +1,6 @@
 """Checkpoints of a run: weights and state as safetensors and JSON, each folder complete or not there.
 
-`step-00000200/` holds `encoder.safetensors`, `training.safetensors` (heads, optimiser, average) and `state.json` with
+`step-00000200/` holds `encoder.safetensors`, `training.safetensors` (heads, optimizer, average) and `state.json` with
 the position of the run, what it was started with, and SHA-256 of both files.
 """
 

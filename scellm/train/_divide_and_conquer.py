@@ -69,7 +69,7 @@ class DivideAndConquer:
     is there, exactly as one graph over the whole batch would: equal up to rounding for any chunking and any budget,
     provided that a row's representation depends on that row alone. Dropout is allowed: torch's random state is
     recorded before each chunk and replayed, and `CellDropout` with keys gives the masks of a single graph, whatever
-    the chunks. The optimiser is the caller's.
+    the chunks. The optimizer is the caller's.
 
     With f the share of a forward pass in forward and backward, and k of the chunks kept, a step costs
     1 + f (1 - k) times that of one graph. Memory is that of the kept graphs, or of one chunk, and of N x D numbers.
@@ -87,7 +87,7 @@ class DivideAndConquer:
         out if `encode` is a module.
     memory_budget
         Memory for graphs: bytes, a text such as "8GiB", or `"auto"`, what is free of the device's memory. It is a
-        bound on graphs, not on weights, optimiser states or the rows themselves.
+        bound on graphs, not on weights, optimizer states or the rows themselves.
     tokens_per_chunk
         Most tokens encoded at once; `"auto"` is measured per kind of device, less if the budget asks for it. Rows
         without `lengths` have one token each, so set it for those.
@@ -235,7 +235,7 @@ class DivideAndConquer:
             msg = (
                 "A chunk was encoded differently the second time (relative difference "
                 f"{float(mismatch):.2g}, allowed {REPLAY_TOLERANCE:g}), so the gradients would be wrong. Nothing may "
-                "change between the passes: redraw random projections between optimiser steps, draw views and masks "
+                "change between the passes: redraw random projections between optimizer steps, draw views and masks "
                 "before the step, and take random numbers from torch's default generators."
             )
             raise RuntimeError(msg)

@@ -1,6 +1,6 @@
-"""Train a head, and with it the encoder or low-rank changes to it, on labelled cells.
+"""Train a head, and with it the encoder or low-rank changes to it, on labeled cells.
 
-The head is multinomial logistic regression on the standardised embedding. With `strategy="head"` that is all: the
+The head is multinomial logistic regression on the standardized embedding. With `strategy="head"` that is all: the
 solver finds the optimum, and the validation cells choose how strongly it is held back. Otherwise this is where gradient
 descent starts :cite:p:`Kumar2022`, and the validation cells choose the epoch; the start is one of the choices.
 """
@@ -38,7 +38,7 @@ from ._info_nce import supervised_contrastive
 PENALTIES = (0.01, 0.1, 1.0)
 """C of the logistic regression that the validation cells choose from."""
 LEARNING_RATES = {"lora": 1e-3, "full": 3e-4}
-"""Defaults (ours: on labelled sets of the training corpus)."""
+"""Defaults (ours: on labeled sets of the training corpus)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +55,7 @@ class LabelledTokens:
 
 @dataclass
 class FineTuned:
-    """What came out: an encoder, and the head on its standardised embedding."""
+    """What came out: an encoder, and the head on its standardized embedding."""
 
     encoder: nn.Module
     head: Head

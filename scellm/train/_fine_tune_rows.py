@@ -13,7 +13,7 @@ from ..data import Tokens
 
 
 class Head(nn.Module):
-    """Scores of K classes: unit vector, minus centre, over scale, times weights, (B, D) -> (B, K)."""
+    """Scores of K classes: unit vector, minus center, over scale, times weights, (B, D) -> (B, K)."""
 
     def __init__(self, centre: np.ndarray, scale: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> None:
         super().__init__()

@@ -29,7 +29,7 @@ def bag_values(
     config
         Encoder with `expression="continuous"`: scale of the amounts, and how they are pooled.
     target_sum
-        Counts per cell after normalisation.
+        Counts per cell after normalization.
     gain
         (n_genes,) factor of expression, as in the encoder.
     """
@@ -69,7 +69,7 @@ def gene_loadings(
     dim
         Number of components, at most that of genes.
     target_sum
-        Counts per cell after normalisation.
+        Counts per cell after normalization.
     gain
         (n_genes,) factor of expression, as in the encoder.
     config
@@ -116,7 +116,7 @@ def gene_discriminants(
         As in `gene_loadings`.
     ridge
         Share of the mean variance added to that within types: as if directions of little spread had more. 0.1 was
-        best on labelled sets that were left out (ours).
+        best on labeled sets that were left out (ours).
     n_components
         Principal components that are looked at.
     seed, n_rounds
@@ -125,7 +125,7 @@ def gene_discriminants(
     Raises
     ------
     ValueError
-        No dataset has two labelled types.
+        No dataset has two labeled types.
     """
     features = _values(corpus, config, target_sum, gain)
     components, _ = _components(features, max(n_components, dim), seed=seed, n_rounds=n_rounds)
@@ -147,7 +147,7 @@ def gene_discriminants(
         between += means.T @ means
         n_types += len(types) - 1
     if not n_types:
-        msg = "No dataset has two labelled cell types; discriminants need some. gene_init='pca' needs none."
+        msg = "No dataset has two labeled cell types; discriminants need some. gene_init='pca' needs none."
         raise ValueError(msg)
     within /= weight
     between /= n_types
@@ -180,7 +180,7 @@ def _components(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Leading principal axes within datasets, (n_genes, <= n) orthonormal, and their spread.
 
-    By randomised subspace iteration over the sparse values :cite:p:`Halko2011`.
+    By randomized subspace iteration over the sparse values :cite:p:`Halko2011`.
     """
     sizes = np.array([values.shape[0] for values in corpus.values()])
     starts, of = np.cumsum([0, *sizes[:-1]]), np.repeat(np.arange(len(sizes)), sizes)

@@ -91,7 +91,7 @@ def supervised_contrastive(
     """Contrastive loss whose positives are all cells of the same label :cite:p:`Khosla2020`.
 
     Over all 2 B views, the mean over its positives p of -log( exp(s_ip) / sum_{a != i} exp(s_ia) ). Positives are the
-    other view of the cell and both views of the cells with its label. Unlabelled cells have their other view alone.
+    other view of the cell and both views of the cells with its label. Unlabeled cells have their other view alone.
 
     Parameters
     ----------

@@ -56,7 +56,7 @@ def normal_cancer_loss(logits: Tensor, is_cancer: Tensor, *, reduction: Reductio
     is_cancer
         (B,) 1 cancer, 0 normal, NaN unknown.
     reduction
-        Over labelled cells; without any the loss is 0.
+        Over labeled cells; without any the loss is 0.
     """
     is_known = ~is_cancer.isnan()
     loss = F.binary_cross_entropy_with_logits(logits[is_known], is_cancer[is_known], reduction="sum")

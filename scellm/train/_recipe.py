@@ -47,7 +47,7 @@ class PretrainConfig:
     batch_size
         Cells contrasted together, over all processes; each batch mixes datasets.
     max_steps, max_epochs, max_time
-        The run ends with the first that is reached: optimiser steps; epochs, each drawing as many cells as the corpus
+        The run ends with the first that is reached: optimizer steps; epochs, each drawing as many cells as the corpus
         has; seconds. With none of them it is 10 epochs. `max_time` shortens the learning-rate schedule by the clock,
         so such a run is not the same twice.
     temperature, learn_temperature
@@ -72,11 +72,11 @@ class PretrainConfig:
         Linear warm-up as a share of the run, then a cosine to 2 %; AdamW's decay of matrices; largest norm of the
         gradient.
     redraw_every
-        Optimiser steps between new random projections of FAVOR+; 0 keeps them.
+        Optimizer steps between new random projections of FAVOR+; 0 keeps them.
     freeze
         Beginnings of names of parameters that are not trained.
     type_key, cancer_key
-        Columns of `obs` with cell types and with what is cancer ("True", "cancer", "tumour", ... or "False", "normal",
+        Columns of `obs` with cell types and with what is cancer ("True", "cancer", "tumor", ... or "False", "normal",
         ...; anything else is no label).
     precision
         Of the encoder's matrix products: `"fp32"`, `"bf16"`, or `"auto"`, bf16 on a GPU that has it. Losses and

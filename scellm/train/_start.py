@@ -35,7 +35,7 @@ def sample_corpus(corpus: Corpus, n_cells: int, *, seed: int = 0) -> dict[str, s
 
 
 def sample_labels(corpus: Corpus, key: str, n_cells: int, *, seed: int = 0) -> dict[str, np.ndarray]:
-    """A column of `obs` for the cells of `sample_corpus`, text by name of the dataset; "" is unlabelled.
+    """A column of `obs` for the cells of `sample_corpus`, text by name of the dataset; "" is unlabeled.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ def init_from_corpus(
     corpus
         (n_cells, n_genes) linear expression of some cells of each dataset.
     target_sum
-        Counts per cell after normalisation.
+        Counts per cell after normalization.
     gene_init
         Gene embeddings: left as they are, `gene_loadings`, or `gene_discriminants`. With those the last coordinate
         is a constant of `OFFSET` times the length of the median cell (ours): angles between cells then go with their

@@ -11,14 +11,14 @@ CLASSES = ["a", "b", "c", "d", "e"]
 
 
 def draw(rng, centres, sizes, spread=0.25):
-    """Cells around the centres of their types, and their types."""
+    """Cells around the centers of their types, and their types."""
     codes = np.repeat(np.arange(len(sizes)), sizes)
     return (centres[codes] + rng.normal(0, spread, (len(codes), D))).astype(np.float32), codes
 
 
 @pytest.fixture
 def world():
-    """An annotator, the centres of its types, and a direction that a protocol moves cells in."""
+    """An annotator, the centers of its types, and a direction that a protocol moves cells in."""
     rng = np.random.default_rng(0)
     centres = rng.normal(0, 1, (6, D)).astype(np.float32)
     vectors, codes = draw(rng, centres[:5], [80] * 5)

@@ -1,4 +1,4 @@
-"""A head from a few labelled cells: what the others add, what is never looked at, and what is written out in genes."""
+"""A head from a few labeled cells: what the others add, what is never looked at, and what is written out in genes."""
 
 import numpy as np
 import pytest

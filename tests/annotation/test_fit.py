@@ -15,7 +15,7 @@ from scellm.annotation._fit import (
 
 
 def clouds(n=240, n_classes=3, spread=1.0, rng=0):
-    """Vectors around one centre per class, and their classes."""
+    """Vectors around one center per class, and their classes."""
     rng = np.random.default_rng(rng)
     codes = np.arange(n) % n_classes
     centres = 2 * np.eye(n_classes, 8)

@@ -1,4 +1,4 @@
-"""Labelled sets for the annotation benchmark, and the names their types have in common."""
+"""Labeled sets for the annotation benchmark, and the names their types have in common."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ PANCREAS = {
     "macrophage": ("macrophage", "Macrophages A", "Macrophages B"),
     "mast": ("mast", "Mast cells"),
 }
-"""Common name -> names in the pancreas sets. Not in it, and left out: mesenchymal (Enge), tumour clones (Moncada), ..."""
+"""Common name -> names in the pancreas sets. Not in it, and left out: mesenchymal (Enge), tumor clones (Moncada), ..."""
 BLOOD = {
     "B": ("B", "B Activated", "B cell", "CD19+ B", "bcell"),
     "CD4 T": (
@@ -155,7 +155,7 @@ def short(*names: str) -> str:
 
 @cache
 def _read(name: str) -> ad.AnnData:
-    """The labelled cells of a set: counts, float32."""
+    """The labeled cells of a set: counts, float32."""
     folders = ("benchmarks", "corpus", "corpus_wide")
     path = next(
         DATA / folder / f"{name}.h5ad" for folder in folders if (DATA / folder / f"{name}.h5ad").exists()

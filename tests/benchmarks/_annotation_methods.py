@@ -1,4 +1,4 @@
-"""The methods that are compared, one call for all: labelled cells and unlabelled ones in, probabilities out."""
+"""The methods that are compared, one call for all: labeled cells and unlabeled ones in, probabilities out."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from scellm.nn import Encoder
 
 N_GENES, N_PCS, N_NEIGHBORS = 2000, 50, 15
 PENALTY = 0.1
-"""C of logistic regression on standardised genes; 0.001 to 1 differ by less than 0.01 on the corpus."""
+"""C of logistic regression on standardized genes; 0.001 to 1 differ by less than 0.01 on the corpus."""
 
 
 @dataclass
@@ -110,7 +110,7 @@ def variable(X: sp.csr_matrix) -> np.ndarray:
 
 
 def logistic_regression(train: Cells, test: Cells, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Multinomial logistic regression on standardised log-normalised variable genes of the training cells."""
+    """Multinomial logistic regression on standardized log-normalized variable genes of the training cells."""
     genes = variable(train.logged)
     A, B = train.logged[:, genes].toarray(), test.logged[:, genes].toarray()
     mean, scale = A.mean(0), A.std(0) + 1e-6

@@ -24,11 +24,11 @@ Only sets of which no cell is in the training corpus are tested on: `baron`, `la
 the last three. References may be sets of the corpus; the encoder has seen those with their labels.
 
 - **scellm**: the embedding of `{model}`, frozen, and the classifier that `tl.annotate(reference=...)` fits on it: the best of
-  logistic regression, prototypes and nearest neighbours on held-out parts of the *training* cells; the move of another
+  logistic regression, prototypes and nearest neighbors on held-out parts of the *training* cells; the move of another
   protocol is taken out (`align="auto"`). At 80 % of the labels: `tl.fine_tune(strategy="lora")`.
-- **logistic regression**: multinomial, on the 2,000 most variable log-normalised genes of the training cells,
-  standardised, classes weighted; the same as `method="logistic"`.
-- **PCA + kNN**: 50 components of those genes, fitted on the training cells, and up to 15 neighbours.
+- **logistic regression**: multinomial, on the 2,000 most variable log-normalized genes of the training cells,
+  standardized, classes weighted; the same as `method="logistic"`.
+- **PCA + kNN**: 50 components of those genes, fitted on the training cells, and up to 15 neighbors.
 - **celltypist**: celltypist 1.7.1 trained on the same cells with all genes, default settings; with few labels one seed, at 10
   cells per type.
 - **random weights**: as scellm, with the encoder untrained: what pretraining is worth.
@@ -46,7 +46,7 @@ TRIED = """
 lawlor, one of these sets; how the move is taken out was chosen on sets of the training corpus alone, where macro-F1 rose from
 0.900 to 0.953. With the weights before these (18d1b189) and one reference, the mean over these directions was 0.705; 0.718 if all
 cells were embedded from the common genes only; 0.754 with the mean of each study subtracted, which does harm where the proportions of
-types differ (zheng sorted → pbmc3k 0.87 to 0.79, moncada → baron 0.97 to 0.86); prototypes 0.624 and neighbours 0.640 instead of
+types differ (zheng sorted → pbmc3k 0.87 to 0.79, moncada → baron 0.97 to 0.86); prototypes 0.624 and neighbors 0.640 instead of
 the linear head. *Heads, frozen or trained:* the columns of the tables below. *Calibration on another study:* nothing fitted on one
 study can promise it; the references of three studies, calibrated with whole studies held out, come nearest to it. *Types left out:* low confidence
 alone, in the table, does worse. *No labels:* the errors are among types of one tissue (T cells, islets and ducts), which is why `tissue=`
@@ -61,7 +61,7 @@ cells that are known only broadly: neither is the same comparison.
 HEADINGS = {
     "zero_shot": "Without any labels of the set: the shipped reference",
     "cross_study": "Across studies",
-    "few_shot": "From few labelled cells",
+    "few_shot": "From few labeled cells",
     "fine_tuned": "80 % of the labels",
     "calibration": "Calibration and prediction sets",
     "novelty": "Types that the reference lacks",
@@ -356,7 +356,7 @@ def _few(ax, table: pd.DataFrame) -> None:
             ax.plot(range(len(mean)), mean, marker="o", color=COLOURS[name], label=name)
             ax.set_xticks(range(len(mean)), [str(shots) for shots in mean.index])
     ax.set(
-        ylim=(0, 1), xlabel="labelled cells per type", ylabel="macro-F1, mean over sets", title="few labels"
+        ylim=(0, 1), xlabel="labeled cells per type", ylabel="macro-F1, mean over sets", title="few labels"
     )
     ax.legend(frameon=False, fontsize=9, loc="lower right")
 

@@ -263,7 +263,7 @@ def draw_shots(labels: np.ndarray, shots: int, rng: np.random.Generator) -> tupl
 
 
 def few_shot(model: CellLM, celltypist: str = "", before: Sequence[Row] = ()) -> Iterator[Row]:
-    """Macro-F1 from 5, 10 and 50 labelled cells per type of the same set."""
+    """Macro-F1 from 5, 10 and 50 labeled cells per type of the same set."""
     methods = compared("")
     methods |= {
         f"scellm, {kind}": scellm_annotator("scellm", kind) for kind in ("linear", "prototype", "knn")

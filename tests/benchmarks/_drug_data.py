@@ -36,7 +36,7 @@ def ccle(data: Path = DATA) -> pd.DataFrame:
 def expression(data: Path = DATA) -> pd.DataFrame:
     """log2(TPM + 1) as RNA-seq would show them, 970 lines x 6,000 genes under their approved symbols.
 
-    The arrays of GDSC are standardised within each line, so that only the order of genes is known. Each gene gets the mean and spread
+    The arrays of GDSC are standardized within each line, so that only the order of genes is known. Each gene gets the mean and spread
     that RNA-seq gives it over cell lines: of CCLE where it has the gene (`ccle`), of the Human Protein Atlas elsewhere. Lines
     that only CCLE has would lack nine in ten genes and are left out.
     """

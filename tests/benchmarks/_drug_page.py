@@ -56,7 +56,7 @@ All rows of a split are of the same pairs of GDSC2 (later release, ln IC50), ids
 the name) are one drug, and no pair, line or compound is on both sides. *Per drug* is the mean over drugs of the correlation over
 lines: whether we know which lines are sensitive. Over all pairs differences between drugs dominate: knowing each drug's mean alone
 reaches 0.84. *Those of CCLE* are the lines that the model before this one knew, which read 618 genes of CCLE: same lines, folds and
-drugs. Random pairs are filled in with covariances of lines and drugs learnt from the responses, by which new cells gain nothing, so that the shipped model
+drugs. Random pairs are filled in with covariances of lines and drugs learned from the responses, by which new cells gain nothing, so that the shipped model
 does without (row `scellm-drug` of the tables). The kernel's weights are those chosen for that model on the validation part of older splits; that they are near the best for the new genes was
 checked on drugs that only GDSC1 has.
 """
@@ -72,7 +72,7 @@ The model before this one, with its forests, networks and encoders beside it: {d
 TARGETS = (
     ("unseen lines, per drug", "unseen lines", "per drug", 0.56),
     ("unseen tissues, per drug", "unseen tissues", "per drug", 0.44),
-    ("random pairs, Pearson (learnt covariances)", "random pairs", "Pearson", 0.955),
+    ("random pairs, Pearson (learned covariances)", "random pairs", "Pearson", 0.955),
     ("unseen drugs, Pearson", "unseen drugs", "Pearson", 0.68),
 )
 """What was aimed at."""
@@ -202,7 +202,7 @@ def _rank(part: dict[str, Any]) -> str:
 
 def _few(part: dict[str, Any]) -> str:
     return (
-        "**Few labelled cells.** Measured with the model before this one; `tl.few_shot` does not use the drug model and has not changed. "
+        "**Few labeled cells.** Measured with the model before this one; `tl.few_shot` does not use the drug model and has not changed. "
         "Words and caveats: {doc}`drug_response_618`."
     )
 

@@ -56,7 +56,7 @@ def ridge_per_drug(problem: Problem, *, penalty: float = 1.6) -> np.ndarray:
     for drug in np.unique(problem.columns):
         rows = np.flatnonzero(problem.measured[:, drug])
         if len(rows) > 20:
-            center = gram[rows].mean(0)  # the intercept: genes centred on the drug's own lines
+            center = gram[rows].mean(0)  # the intercept: genes centered on the drug's own lines
             inner = gram[np.ix_(rows, rows)] - center[rows] - center[rows][:, None] + center[rows].mean()
             cross = gram[:, rows] - center[:, None] - center[rows] + center[rows].mean()
             inner.flat[:: len(rows) + 1] += penalty
@@ -72,7 +72,7 @@ def _standardised(problem: Problem) -> np.ndarray:
 
 
 def _components(problem: Problem, n: int) -> np.ndarray:
-    """PCA of the standardised genes, fitted on lines that have training pairs, scaled to unit variance, (L, n)."""
+    """PCA of the standardized genes, fitted on lines that have training pairs, scaled to unit variance, (L, n)."""
     genes, known = _standardised(problem), problem.measured.any(1)
     pca = PCA(n, svd_solver="full").fit(genes[known])
     scores = pca.transform(genes)
@@ -150,7 +150,7 @@ def expression_similarity(problem: Problem) -> np.ndarray:
 
 
 def embedding_similarity(problem: Problem, model: CellLM) -> np.ndarray:
-    """(L, L) cosines of centred encoder embeddings."""
+    """(L, L) cosines of centered encoder embeddings."""
     cells = line_embedding(problem, model)
     cells = cells - cells[problem.measured.any(1)].mean(0)
     cells /= np.linalg.norm(cells, axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""From bulk to single cells: lines measured both ways, and few labelled cells."""
+"""From bulk to single cells: lines measured both ways, and few labeled cells."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ SOURCES = (
 """What lines are predicted from; the last but two without what other lines say about the platform. *Nearest line* is the measured
 response of the most similar known line, *expression of targets* its mean log expression, as of drug2cell."""
 REPEATS = {0.05: 10, 0.8: 3}
-"""Draws for each share of labelled cells."""
+"""Draws for each share of labeled cells."""
 
 
 def plain(name: str) -> str:
@@ -162,7 +162,7 @@ class _Left:
 
 
 def transfer(data: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Lines left out of the fit, predicted from single cells and from bulk; per line, and summarised."""
+    """Lines left out of the fit, predicted from single cells and from bulk; per line, and summarized."""
     left = _Left(data)
     named = source.lines(left.log2_tpm.index, data).set_index("line")["name"]
     rows, by_line = [], {}
@@ -272,7 +272,7 @@ def applicability(data: Path) -> pd.DataFrame:
     return pd.DataFrame(rows).sort_values(["kind", "lowest"]).reset_index(drop=True)
 
 
-# -- few labelled cells -------------------------------------------------------------------------------------------
+# -- few labeled cells -------------------------------------------------------------------------------------------
 
 
 def labelled(data: Path) -> Iterator[tuple[str, str, ad.AnnData, np.ndarray, str]]:
@@ -306,7 +306,7 @@ CHECKS = (
     ("benchmarks/zheng_sorted_pbmc_mudan", "memory T", "helper T", None),
     ("benchmarks/baron_h1_pancreas", "alpha", "delta", None),
 )
-"""Two neighbouring kinds of cells each, no responses; nothing about few labelled cells was chosen on them."""
+"""Two neighboring kinds of cells each, no responses; nothing about few labeled cells was chosen on them."""
 
 
 def checks(data: Path) -> Iterator[tuple[str, str, ad.AnnData, np.ndarray]]:
@@ -391,7 +391,7 @@ def _error(values: np.ndarray) -> float:
 
 
 def _genes(cells: ad.AnnData) -> np.ndarray:
-    """Log-normalised expression, or z-scores as they are."""
+    """Log-normalized expression, or z-scores as they are."""
     X = np.asarray(cells.X.toarray() if hasattr(cells.X, "toarray") else cells.X, dtype=np.float64)
     if X.min() < 0:
         return X
@@ -433,7 +433,7 @@ def _fine_tuned(
 
 
 def _block(values: np.ndarray, *, is_genes: bool = False) -> np.ndarray:
-    """Features centred and brought to a mean square of 1 per cell; embeddings standardised before."""
+    """Features centered and brought to a mean square of 1 per cell; embeddings standardized before."""
     values = values - values.mean(0)
     if not is_genes:
         values = values / (values.std(0) + 1e-6)

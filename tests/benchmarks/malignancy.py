@@ -59,7 +59,7 @@ def platt(logits: np.ndarray, malignant: np.ndarray, study: np.ndarray) -> tuple
 
 
 def pooled(datasets: list[Dataset], key: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Results, classes and studies of all labelled cells of some datasets."""
+    """Results, classes and studies of all labeled cells of some datasets."""
     values = [dataset.results[key][labelled(dataset)] for dataset in datasets]
     truth = [dataset.truth[labelled(dataset)] == 1 for dataset in datasets]
     study = [np.full(labelled(dataset).sum(), dataset.study, dtype=object) for dataset in datasets]

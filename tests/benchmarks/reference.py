@@ -2,10 +2,10 @@
 
     python tests/benchmarks/reference.py DATA [--model scellm-small] [--out FOLDER] [--page]
 
-DATA has the folders `corpus`, `corpus_wide`, `corpus_more` and `profiles`. Cells are measured ones of the labelled studies,
+DATA has the folders `corpus`, `corpus_wide`, `corpus_more` and `profiles`. Cells are measured ones of the labeled studies,
 and cells drawn around the mean profiles of others; `reference_types.tsv` is the tree: its types, their terms in the Cell
 Ontology, the tissues they live in and the labels of the sources that mean them. Labels not listed are left out: of cell
-lines, of tumours, of doublets. Types without human cells take mouse ones through one-to-one orthologs. Nothing of
+lines, of tumors, of doublets. Types without human cells take mouse ones through one-to-one orthologs. Nothing of
 `benchmarks` is read. Needs cellxgene-ontology-guide. The part `reference` is written into the model's folder. `--page` also
 writes `docs/benchmarks/reference.md` and `docs/guide/cell_types.md`. Run it again whenever the weights change.
 """

@@ -184,7 +184,7 @@ def test_damaged_part_is_not_vouched_for(with_part, part):
 
 
 def test_unknown_names(model, part, bundle):
-    text = re.escape(f"No part of a model is named 'colour'; the names are {', '.join(PARTS)}.")
+    text = re.escape(f"No part of a model is named 'color'; the names are {', '.join(PARTS)}.")
     with pytest.raises(ValueError, match=text):
         write_part(bundle, "colour", part)
     with pytest.raises(ValueError, match=text):

@@ -108,7 +108,7 @@ def test_every_group_and_drug_is_there_once(adata, kind):
 
 
 def test_heatmap_colours_are_those_of_group_means(adata):
-    """The surest prediction has the full colour of its mean; lower is darker."""
+    """The surest prediction has the full color of its mean; lower is darker."""
     ax = draw(adata, groupby="group")
     cmap, values = mpl.colormaps["viridis"], adata.obsm[KEY]
     low = min(mean_response(adata, g, d) for g in GROUPS for d in DRUGS if d not in DRUGS[2:4])
@@ -121,7 +121,7 @@ def test_heatmap_colours_are_those_of_group_means(adata):
 
 
 def test_less_certain_is_paler(adata):
-    """A standard deviation twice the smallest leaves half of the colour, mixed with white."""
+    """A standard deviation twice the smallest leaves half of the color, mixed with white."""
     before = colour_of(draw(adata, groupby="group"), "NK", "Lapatinib")  # std 1, the surest has 0.5
     adata.uns[KEY]["std_unit"][:] = 0.5
     full = colour_of(draw(adata, groupby="group"), "NK", "Lapatinib")

@@ -186,7 +186,7 @@ def test_control_projections_redrawn_between_the_passes():
         return plain(batch)
 
     step = without_keeping(DivideAndConquer(encode, contrast, modules=[encoder], tokens_per_chunk=60))
-    with pytest.raises(RuntimeError, match="redraw random projections between optimiser steps"):
+    with pytest.raises(RuntimeError, match="redraw random projections between optimizer steps"):
         step(rows)
 
 

@@ -118,7 +118,7 @@ def test_single_precision_where_the_loss_is_near_zero():
         views = nearly_equal_views(256, dtype)
         value = loss(*views)
         gradient = torch.cat(torch.autograd.grad(value, views)).double()
-        # what lies along the representations is removed by the normalisation
+        # what lies along the representations is removed by the normalization
         return value.item(), gradient
 
     def ours(first, second):

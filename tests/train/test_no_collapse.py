@@ -1,4 +1,4 @@
-"""The first steps of every shipped recipe on real cells: cells stay apart, and the contrast is learnt."""
+"""The first steps of every shipped recipe on real cells: cells stay apart, and the contrast is learned."""
 
 import dataclasses
 import math
@@ -22,7 +22,7 @@ RECIPES = sorted(
 
 
 def real_cells() -> ad.AnnData:
-    """Labelled blood cells of one study."""
+    """Labeled blood cells of one study."""
     if not KANG.exists():
         pytest.skip("needs the training corpus, which is not part of the project")
     adata = ad.read_h5ad(KANG, backed="r")

@@ -190,7 +190,7 @@ def test_control_loadings_are_not_the_discriminants(counts):
 def test_discriminants_need_types(counts):
     options = {"gain": np.ones(500, np.float32), "config": UNIT}
     nothing = np.full(counts.shape[0], "", dtype=object)
-    with pytest.raises(ValueError, match="No dataset has two labelled cell types"):
+    with pytest.raises(ValueError, match="No dataset has two labeled cell types"):
         gene_discriminants({"toy": counts}, {"toy": nothing}, 4, 1e4, **options)
     with pytest.raises(ValueError, match="needs labels"):
         init_from_corpus(Encoder(UNIT), {"toy": counts}, 1e4, gene_init="lda")
