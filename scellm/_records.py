@@ -31,12 +31,19 @@ class Record:
         }
 
     @classmethod
+    def needed(cls) -> set[str]:
+        """Fields without a default."""
+        return {one.name for one in fields(cls) if one.default is MISSING and one.default_factory is MISSING}
+
+    @classmethod
+    def is_in(cls, stored: Any) -> bool:
+        """Whether an entry of `uns` is such a record."""
+        return isinstance(stored, Mapping) and cls.needed() <= set(stored)
+
+    @classmethod
     def from_uns(cls, stored: Any) -> Self | None:
-        """The record; `None` where something else is stored."""
-        needed = {
-            one.name for one in fields(cls) if one.default is MISSING and one.default_factory is MISSING
-        }
-        if not isinstance(stored, Mapping) or not needed <= set(stored):
+        """The record, also from a file, where one text may stand for a list of one; `None` where something else is stored."""
+        if not cls.is_in(stored):
             return None
         lists = {one.name for one in fields(cls) if str(one.type).startswith("list")}
         values: dict[str, Any] = {

@@ -226,7 +226,7 @@ def annotate(
     elif annotator is None:
         annotator = on_embedding(asked, model, options)
     mask = class_mask(annotator, tissue=tissue, classes=classes, exclude=exclude)
-    if vectors is None and annotator.space == "genes":
+    if vectors is None and annotator.head.genes:
         vectors = of_genes(adata, annotator, model, query)
     elif vectors is None:
         vectors, record = cell_vectors(adata, model, query)

@@ -86,7 +86,7 @@ def make_record(
     embedding: np.ndarray,
 ) -> AnnotationRecord:
     """What goes to `uns`; `embedding` is that of the cells before any alignment."""
-    method = "logistic" if annotator.space == "genes" else annotator.kind
+    method = "logistic" if annotator.head.genes else annotator.head.kind
     tree, types = annotator.tree, annotator.facts.get("types") or []
     fit = (
         fit_of(annotator, embedding[~result.is_empty], result.unrestricted) if mode == "pretrained" else None

@@ -72,9 +72,9 @@ def of_model(model: CellLM) -> tuple[Annotator, str]:
     for part, mode in (("cell_type", "fine-tuned"), ("reference", "pretrained")):
         if part in model.parts:
             annotator = Annotator.from_part(model.parts[part])
-            if annotator.space == "embedding" and annotator.n_features != model.config.dim:
+            if not annotator.head.genes and annotator.head.n_features != model.config.dim:
                 msg = (
-                    f"The {part!r} of {model.name!r} takes vectors of {annotator.n_features} numbers, its encoder gives "
+                    f"The {part!r} of {model.name!r} takes vectors of {annotator.head.n_features} numbers, its encoder gives "
                     f"{model.config.dim}: they do not belong together. Fine-tune again, or load the model again."
                 )
                 raise ValueError(msg)
@@ -104,7 +104,7 @@ def seen_before(adata: AnnData, model: CellLM, query: Mapping[str, Any]) -> floa
 
 def of_genes(adata: AnnData, annotator: Annotator, model: CellLM, query: dict[str, Any]) -> np.ndarray:
     """(n_obs, F) log1p CP10k of the genes of a head; genes the data lacks are at the mean of its training cells."""
-    ids = pd.Index(model.vocabulary.symbols).get_indexer(annotator.genes)
+    ids = pd.Index(model.vocabulary.symbols).get_indexer(annotator.head.genes)
     if (ids < 0).any():
         msg = (
             f"{int((ids < 0).sum())} genes of the head of {model.name!r} are not in its vocabulary: they do not belong "
@@ -125,7 +125,7 @@ def of_genes(adata: AnnData, annotator: Annotator, model: CellLM, query: dict[st
             f"`adata` lacks {int((~is_there).sum())} of the {len(ids)} genes of the head; they count as average, and "
             "confidence may be too high."
         )
-    vectors[:, ~is_there] = annotator.centre[~is_there]
+    vectors[:, ~is_there] = annotator.head.centre[~is_there]
     vectors[is_empty] = np.nan
     return vectors
 
