@@ -158,7 +158,8 @@ def say(record: AnnotationRecord, result: Result, annotator: Annotator, mask: np
 
 def _closer(mode: str) -> str:
     return (
-        "If it has several donors or studies, pass val_by= with their column, so that the distance between them counts."
+        "If it has several donors or studies, fit it with scellm.tl.fit_reference(..., val_by=) and their column, so that the "
+        "distance between them counts."
         if mode == "reference"
         else "Pass reference= with labeled cells of the same tissue."
     )
