@@ -57,10 +57,8 @@ def rank_drugs(
         Key of the results: `key_added` of `tl.rank_drugs`.
     ax
         Axes for one group; `None` makes a figure.
-    show
-        Show the figure; `None` shows it if no `ax` is given.
-    return_fig
-        Return the figure instead of the axes.
+    show, return_fig
+        Whether to show the figure, which is done if no `ax` is given, and whether to return it in place of the axes.
 
     Returns
     -------
