@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .._checks import check_anndata
+from .._containers import cells_of, read_any
 from .._files import replacing
-from .._formats import expand, read_cells
+from .._formats import expand
 from .._obs import read_groups
 from .._version import __version__
 from ..annotation._records import AnnotationRecord
@@ -88,7 +89,7 @@ def report(
     target = expand(output)
     check_output(target)
     source = expand(adata) if isinstance(adata, str | os.PathLike) else None
-    cells = read_cells(source) if source is not None else adata
+    cells = read_any(source) if source is not None else cells_of(adata)
     check_anndata(cells)
     if sample_key is not None:
         read_groups(cells, sample_key)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .._calls import current_call
 from .._version import __version__
 
 UNITS = "ln IC50, ln uM: lower = more sensitive"
@@ -52,6 +53,7 @@ class DrugRecord:
     notes: str = ""
     units: str = UNITS
     scellm_version: str = __version__
+    call: str = ""
 
     def __post_init__(self) -> None:
         n = len(self.drugs)
@@ -65,6 +67,7 @@ class DrugRecord:
     def to_uns(self) -> dict[str, Any]:
         """The record as h5ad and zarr can hold it."""
         found = {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}
+        found["call"] = self.call or current_call()
         found |= {
             name: np.array(value, dtype=str) for name, value in found.items() if isinstance(value, list)
         }
@@ -141,6 +144,7 @@ class RankRecord:
     level: float = 0.95
     key: str = ""
     scellm_version: str = __version__
+    call: str = ""
 
     @classmethod
     def is_in(cls, uns: Any) -> bool:
@@ -150,6 +154,7 @@ class RankRecord:
     def to_uns(self) -> dict[str, Any]:
         """The record as h5ad and zarr can hold it."""
         found = {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}
+        found["call"] = self.call or current_call()
         found |= {
             name: np.array(value, dtype=str) for name, value in found.items() if isinstance(value, list)
         }

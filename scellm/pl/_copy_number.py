@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from .._containers import takes_cells
 from .._keys import MALIGNANT
 from .._obs import read_groups
 from ._colours import palette
@@ -26,6 +27,7 @@ MOST_ROWS = 1500
 """Rows of pixels; more cells are averaged with their neighbors of the same group."""
 
 
+@takes_cells
 def copy_number(
     adata: AnnData,
     *,
