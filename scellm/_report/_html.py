@@ -53,9 +53,9 @@ def code(words: str) -> Markup:
 def sentence(words: str) -> Markup:
     """A paragraph in which `words between backticks` are code."""
     pieces = str(words).split("`")
-    is_paired = len(pieces) % 2 == 1
-    parts = [tag("code", piece) if i % 2 and is_paired else text(piece) for i, piece in enumerate(pieces)]
-    return tag("p", *parts)
+    if len(pieces) % 2 == 0:  # one is left over
+        return tag("p", words)
+    return tag("p", *(tag("code", piece) if i % 2 else text(piece) for i, piece in enumerate(pieces)))
 
 
 def bullets(items: Sequence[Any]) -> Markup | None:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from .._checks import check_anndata
 from .._containers import cells_of, read_any
 from .._files import replacing
@@ -183,25 +185,16 @@ def _made(id: str, title: str, make: Callable[[], Section | None]) -> Section | 
 def _summary(adata: AnnData, found: Results, sections: list[Section]) -> Section:
     """What was found, in a few lines, and all warnings with their places."""
     section = Section("summary", "At a glance")
-    lines: list[str] = []
-    for key in found.labels:
-        record = AnnotationRecord.from_uns(adata.uns[key])
-        if record is not None:
-            lines.append(f"Cell types: {record.summary or record.message}")
-    for key in found.malignant:
-        calls = adata.obs[f"{key}_call"].astype(str).value_counts()
-        lines.append(f"Malignant cells: {', '.join(f'{n:,} {call}' for call, n in calls.items())}")
-    lines += [f"Drugs: response to {len(adata.uns[key]['drugs']):,} drugs" for key in found.drugs]
-    lines += [f"Search: {adata.uns[key].get('message', '')}" for key in found.searches]
     if not found.keys:
         section.body.append(
             sentence(
                 "This file holds no results of scellm. Each part below says what to type; `scellm.tl.annotate(adata)` is a good start."
             )
         )
-    section.body.append(bullets(lines))
+    lines = _made("summary", "At a glance", lambda: Section("lines", "", [bullets(_lines(adata, found))]))
+    section.body += lines.body if lines is not None else []
     warned = [
-        tag("li", *sentence_parts(words), " ", tag("a", f"{one.title}", href=f"#{one.id}"))
+        tag("li", _inline(words), " ", tag("a", one.title, href=f"#{one.id}"))
         for one in sections
         for words in one.warnings
     ]
@@ -216,6 +209,21 @@ def _summary(adata: AnnData, found: Results, sections: list[Section]) -> Section
     return section
 
 
-def sentence_parts(words: str) -> list[Markup]:
+def _lines(adata: AnnData, found: Results) -> list[str]:
+    """One for each result."""
+    lines = []
+    for key in found.labels:
+        record = AnnotationRecord.from_uns(adata.uns[key])
+        if record is not None:
+            lines.append(f"Cell types: {record.summary or record.message}")
+    for key in found.malignant:
+        calls = adata.obs[f"{key}_call"].astype(str).value_counts()
+        lines.append(f"Malignant cells: {', '.join(f'{n:,} {call}' for call, n in calls.items())}")
+    lines += [f"Drugs: response to {np.size(adata.uns[key]['drugs']):,} drugs" for key in found.drugs]
+    lines += [f"Search: {adata.uns[key].get('message', '')}" for key in found.searches]
+    return lines
+
+
+def _inline(words: str) -> Markup:
     """A warning without its paragraph."""
-    return [Markup(sentence(words)[3:-4])]
+    return Markup(sentence(words)[3:-4])

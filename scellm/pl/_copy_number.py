@@ -89,7 +89,7 @@ def copy_number(
         rasterized=True,
     )
     plain(ax)
-    _chromosomes(ax, np.asarray(record["chromosome"]).astype(str))
+    _chromosomes(ax, np.array([str(name) for name in record["chromosome"]]))  # zarr gives StringDType
     _groups(ax, names, sizes, len(image))
     bar = ax.figure.colorbar(shown, ax=ax, fraction=0.02, pad=0.01, aspect=30)
     bar.set_label("log ratio to normal cells", fontsize=8)

@@ -30,7 +30,7 @@ def cells(done):
     return done.copy()
 
 
-@pytest.fixture
-def page(cells, tmp_path):
+@pytest.fixture(scope="session")
+def page(done, tmp_path_factory):
     """The report on all of it, as text."""
-    return scellm.report(cells, tmp_path / "report.html").read_text(encoding="utf-8")
+    return scellm.report(done, tmp_path_factory.mktemp("page") / "report.html").read_text(encoding="utf-8")
