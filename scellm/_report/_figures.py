@@ -46,7 +46,8 @@ def figure(adata: AnnData, draw: Callable[..., Any], caption: str, alt: str, **o
         for number in set(plt.get_fignums()) - open_before:
             plt.close(number)
     image = tag("img", src=source, alt=alt, width=width)
-    return tag("figure", image, tag("figcaption", caption))
+    shown = tag("div", image, class_="wide", tabindex=0, role="region", aria_label=f"Figure: {caption}")
+    return tag("figure", shown, tag("figcaption", caption))
 
 
 @contextmanager

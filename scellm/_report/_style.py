@@ -21,7 +21,7 @@ nav ul { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: .3re
 .skip:focus { position: static; }
 .wide { overflow-x: auto; margin: .9rem 0; }
 table { border-collapse: collapse; min-width: min(100%, 30rem); font-size: .88rem; line-height: 1.4; }
-caption { text-align: left; padding-bottom: .35rem; }
+caption { text-align: left; padding-bottom: .35rem; position: sticky; left: 0; max-width: min(46rem, calc(100vw - 2.5rem)); }
 th, td { text-align: left; vertical-align: top; padding: .3rem .65rem; border-bottom: 1px solid var(--line);
   overflow-wrap: normal; }
 thead th { border-bottom: 2px solid var(--line); vertical-align: bottom; }
@@ -39,7 +39,7 @@ pre code { padding: 0; background: none; }
 figure { margin: 1.1rem 0; }
 figure img { display: block; max-width: 100%; height: auto; background: #ffffff; border-radius: 4px; }
 footer { padding-bottom: 2.5rem; margin-top: 2rem; border-top: 1px solid var(--line); padding-top: .7rem; }
-@media (max-width: 40rem) { body { font-size: 15px; } .facts th { width: 8.5rem; } th, td { padding: .3rem .45rem; } }
+@media (max-width: 40rem) { body { font-size: 15px; } figure img { max-width: none; width: 38rem; } .facts th { width: 8.5rem; } th, td { padding: .3rem .45rem; } }
 @media print { :root { --ink: #000; --soft: #333; --paper: #fff; --line: #999; --shade: #f3f3f3; --link: #000; --warn: #fff;
   --warnline: #555; } body { font-size: 10.5pt; } nav, .skip { display: none; } header, main, footer { max-width: none;
   padding: 0; } .wide { overflow: visible; } table { font-size: 8.5pt; } tr, figure, .warning { break-inside: avoid; }
