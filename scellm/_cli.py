@@ -33,6 +33,7 @@ examples:
   scellm embed cells.h5ad                       add obsm["X_scellm"] to the file itself
   scellm embed cells.h5ad -o embedded.h5ad      leave the input as it is
   scellm annotate *.h5ad -o labeled             cell types of many samples, a file each in a folder
+  scellm report labeled/a.h5ad -o report.html   all results of a file as one page
   scellm pack a.h5ad b.h5ad -o corpus.scellm.h5  one file to train on
   scellm pretrain tiny cells.h5ad -o run        train an encoder by a recipe
   scellm models                                 models on this machine

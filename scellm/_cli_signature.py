@@ -44,8 +44,9 @@ class Tool:
 
 @cache
 def read_tool(name: str) -> Tool:
-    """The tool of this name, from `tl/_NAME.py`."""
-    tree = ast.parse((Path(__file__).parent / "tl" / f"_{name}.py").read_text(encoding="utf-8"))
+    """The tool of this name, from `tl/_NAME.py`; `report` from its own folder."""
+    folder = Path(__file__).parent / ("_report" if name == "report" else "tl")
+    tree = ast.parse((folder / f"_{name}.py").read_text(encoding="utf-8"))
     function = next(x for x in tree.body if isinstance(x, ast.FunctionDef) and x.name == name)
     text = ast.get_docstring(function) or ""
     described = _described(text)

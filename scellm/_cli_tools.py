@@ -1,4 +1,4 @@
-"""Tools over many files: `scellm annotate`, `malignancy`, `drug-response`, `rank-drugs`; and what makes their folders."""
+"""Tools over many files: `scellm annotate`, `malignancy`, `drug-response`, `rank-drugs`, `search`, `report`; and what makes their folders."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from ._cli_options import as_path
 from ._cli_signature import add_options, read_tool
+from ._containers import read_any
 from ._files import replacing, restore
-from ._formats import read_cells
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -51,6 +51,14 @@ stop the others; it is named at the end.
 exit codes: 0 all done, 1 some file failed (reasons on stderr), 2 wrong usage, 130 interrupted
 """
 
+REPORT_EXAMPLES = """\
+examples:
+  scellm report results.h5ad -o report.html
+  scellm report 'labeled/*.h5ad' -o reports --sample-key donor
+
+exit codes: 0 all done, 1 some file failed (reasons on stderr), 2 wrong usage, 130 interrupted
+"""
+
 
 def add_commands(commands: Any, style: type[argparse.HelpFormatter]) -> None:
     """One command for each tool."""
@@ -70,6 +78,7 @@ def add_commands(commands: Any, style: type[argparse.HelpFormatter]) -> None:
         add_options(command.add_argument_group(f"options of scellm.tl.{name}"), tool)
     _add_index(commands, style)
     _add_fit_reference(commands, style)
+    _add_report(commands, style)
 
 
 def _add_fit_reference(commands: Any, style: type[argparse.HelpFormatter]) -> None:
@@ -110,6 +119,21 @@ def _run_fit_reference(options: argparse.Namespace) -> int:
     return 0
 
 
+def _add_report(commands: Any, style: type[argparse.HelpFormatter]) -> None:
+    """`scellm report`: a page for each file."""
+    tool = read_tool("report")
+    command = commands.add_parser(
+        "report",
+        help="write all results of a file as one HTML page",
+        description=tool.summary,
+        epilog=REPORT_EXAMPLES,
+        formatter_class=style,
+    )
+    command.set_defaults(run=run, tool="report", table=None)
+    _add_files(command, tables=False)
+    add_options(command.add_argument_group("options of scellm.report"), tool)
+
+
 def _add_index(commands: Any, style: type[argparse.HelpFormatter]) -> None:
     """`scellm index`: many files become one folder."""
     tool = read_tool("index")
@@ -147,7 +171,7 @@ def _run_index(options: argparse.Namespace) -> int:
     return 0
 
 
-def _add_files(command: argparse.ArgumentParser) -> None:
+def _add_files(command: argparse.ArgumentParser, *, tables: bool = True) -> None:
     """Inputs, output and how the files are gone through."""
     command.add_argument(
         "inputs", metavar="IN", nargs="+", help="files, folders of 10x output, or patterns like 'a/*.h5ad'"
@@ -166,9 +190,12 @@ def _add_files(command: argparse.ArgumentParser) -> None:
         action="store_true",
         help="leave files out whose results are there: go on after an interruption",
     )
-    command.add_argument(
-        "--table", choices=("csv", "parquet"), help="write the columns of cells as a table, not a copy of IN"
-    )
+    if tables:
+        command.add_argument(
+            "--table",
+            choices=("csv", "parquet"),
+            help="write the columns of cells as a table, not a copy of IN",
+        )
     command.add_argument(
         "--jobs", metavar="N", type=int, default=1, help="files at once, each in a process (default: 1)"
     )
@@ -224,9 +251,7 @@ def _jobs(options: argparse.Namespace) -> Iterator[Job]:
         raise ValueError(msg)
     targets: dict[Path, Path] = {}
     for source in sources:
-        suffix = (
-            f".{options.table}" if options.table else source.suffix if source.suffix == ".zarr" else ".h5ad"
-        )
+        suffix = f".{options.table}" if options.table else _suffix(options.tool, source)
         name = source.name if source.suffix == "" else source.stem
         target = options.to / f"{name}{suffix}" if is_folder else options.to
         if target in targets:
@@ -250,6 +275,11 @@ def _jobs(options: argparse.Namespace) -> Iterator[Job]:
     for target, source in targets.items():
         if not (options.skip_done and target in done):
             yield Job(options.tool, source, target, given, options.quiet, threads)
+
+
+def _suffix(tool: str, source: Path) -> str:
+    """Ending of the result of a file."""
+    return ".html" if tool == "report" else ".zarr" if source.suffix == ".zarr" else ".h5ad"
 
 
 def _found(words: list[str]) -> Iterator[Path]:
@@ -292,18 +322,23 @@ def do(job: Job) -> tuple[float, str, str]:
 
 def _do(job: Job) -> str:
     """Read, compute, write."""
-    from . import tl
-
     if job.threads is not None:
         import torch
 
         torch.set_num_threads(job.threads)
+    if job.tool == "report":
+        from ._report import report
+
+        page = report(job.source, job.target, **job.options)
+        return f"{job.source} -> {page}, {page.stat().st_size / 1e6:.1f} MB"
+    from . import tl
+
     options = {
-        name: read_cells(value) if isinstance(value, Path) else value for name, value in job.options.items()
+        name: read_any(value) if isinstance(value, Path) else value for name, value in job.options.items()
     }
     if job.quiet and "show_progress" in inspect.signature(getattr(tl, job.tool)).parameters:
         options["show_progress"] = False
-    adata = read_cells(job.source, backed=True)
+    adata = read_any(job.source, backed=True)
     before = {slot: set(getattr(adata, slot).keys()) for slot in ("obs", "obsm", "uns")}
     getattr(tl, job.tool)(adata, **options)
     results = _results(adata, before, options.get("key_added", _key(job.tool)))

@@ -12,6 +12,7 @@ import numpy as np
 from anndata import AnnData
 
 from .._checks import check_anndata, check_backed, check_free, check_key
+from .._containers import takes_cells
 from .._keys import CELL_TYPE, X_SCELLM
 from .._obs import read_text
 from .._warn import warn
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+@takes_cells
 def annotate(
     adata: AnnData,
     model: CellLM | str | os.PathLike[str] = "scellm-small",

@@ -12,6 +12,7 @@ from anndata import AnnData
 from tqdm.auto import tqdm
 
 from .._checks import check_choice, check_key
+from .._containers import takes_cells
 from .._keys import DRUG_RESPONSE
 from .._obs import read_groups
 from .._warn import warn
@@ -27,6 +28,7 @@ PROGRESS_FROM = 5_000
 """Cells from which a progress bar is shown by default."""
 
 
+@takes_cells
 def drug_response(
     adata: AnnData,
     drugs: str | Iterable[str] | None = None,

@@ -14,7 +14,9 @@ import numpy as np
 from anndata import AnnData
 from tqdm.auto import tqdm
 
+from .._calls import current_call
 from .._checks import check_backed, check_choice, check_free, check_key
+from .._containers import takes_cells
 from .._keys import X_SCELLM
 from .._version import __version__
 from .._warn import warn
@@ -30,6 +32,7 @@ PROGRESS_FROM = 2_000
 """Cells from which a progress bar is shown by default."""
 
 
+@takes_cells
 def embed(
     adata: AnnData | str | os.PathLike[str],
     model: CellLM | str | os.PathLike[str] = "scellm-small",
@@ -194,6 +197,7 @@ def embedding_of(
         "revision": model.revision or "",
         "sha256": model.sha256,
         "scellm_version": __version__,
+        "call": current_call(),
         **cells.record(),
         "embedding_fingerprint": fingerprint_of(embedding),
         "n_truncated_cells": n_truncated,

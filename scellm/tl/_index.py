@@ -12,7 +12,8 @@ import pandas as pd
 from anndata import AnnData
 from tqdm.auto import tqdm
 
-from .._formats import expand, read_cells
+from .._containers import cells_of, read_any, takes_cells
+from .._formats import expand
 from .._obs import read_text
 from ..atlas import build_index
 from ..data import ReadOptions
@@ -27,6 +28,7 @@ MOST_CATEGORIES = 10_000
 """Different values of a column beyond which it is no label."""
 
 
+@takes_cells
 def index(
     data: AnnData | str | os.PathLike[str] | Sequence[Any] | Mapping[str, Any],
     output: str | os.PathLike[str],
@@ -104,7 +106,8 @@ def index(
     tables: list[pd.DataFrame] = []
     parts = _parts(data)
     for name, part in tqdm(parts.items(), desc="index", unit="dataset", disable=not show_progress):
-        adata = part if isinstance(part, AnnData) else read_cells(part, backed=True)
+        part = cells_of(part)
+        adata = part if isinstance(part, AnnData) else read_any(part, backed=True)
         found, _ = cell_vectors(adata, model, source, EncodeOptions(device=device, show_progress=False))
         vectors.append(found.astype(np.float16))
         tables.append(_table(adata, names, name))

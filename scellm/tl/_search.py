@@ -10,6 +10,7 @@ import numpy as np
 from anndata import AnnData
 
 from .._checks import check_anndata, check_backed, check_free, check_key
+from .._containers import takes_cells
 from .._formats import expand
 from .._keys import SEARCH
 from .._records import SearchRecord
@@ -27,6 +28,7 @@ FAR, MANY_FAR = 0.99, 0.5
 """Cells farther than this share of the index's own are unlike it; the share of such cells that is worth a word (ours)."""
 
 
+@takes_cells
 def search(
     adata: AnnData,
     index: str | os.PathLike[str],
