@@ -26,7 +26,12 @@ NAMESPACES = {
 """Public namespaces in the order of the pages; `tests/test_api.py` compares them with `scellm.__all__`."""
 
 SEE = {
-    "scellm.tl.annotate": ("guide/annotate", "tutorials/cell_types", "howto/annotate", "benchmarks/annotation"),
+    "scellm.tl.annotate": (
+        "guide/annotate",
+        "tutorials/cell_types",
+        "howto/annotate",
+        "benchmarks/annotation",
+    ),
     "scellm.tl.embed": ("guide/embed", "tutorials/embed", "howto/large-files", "benchmarks/embedding"),
     "scellm.tl.fine_tune": ("guide/annotate", "tutorials/fine_tune", "benchmarks/annotation"),
     "scellm.tl.few_shot": ("howto/drug_response", "benchmarks/drug_response"),
@@ -37,7 +42,12 @@ SEE = {
     "scellm.tl.gene_importance": ("guide/annotate", "tutorials/annotate"),
     "scellm.tl.index": ("howto/search", "benchmarks/search"),
     "scellm.tl.search": ("howto/search", "benchmarks/search"),
-    "scellm.tl.pretrain": ("guide/pretrain", "tutorials/pretrain", "howto/pretrain", "benchmarks/transformer"),
+    "scellm.tl.pretrain": (
+        "guide/pretrain",
+        "tutorials/pretrain",
+        "howto/pretrain",
+        "benchmarks/transformer",
+    ),
     "scellm.pp.check_input": ("howto/refused-input", "tutorials/cell_types"),
     "scellm.pp.harmonize_genes": ("guide/genes",),
     "scellm.pl.annotation": ("guide/annotate", "tutorials/cell_types"),

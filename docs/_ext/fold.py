@@ -6,7 +6,9 @@ first and every other section becomes a dropdown.
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -48,6 +50,28 @@ def dropdown(section: str) -> str:
     return f"::::::{{dropdown}} {title.removeprefix('## ').strip()}\n{body.strip()}\n::::::\n"
 
 
+def with_verdict_first(text: str, name: str) -> str:
+    """The verdict that was stored with the numbers moved to the second line."""
+    stored = Path(__file__).parents[1] / "benchmarks" / f"{name}.json"
+    facts = json.loads(stored.read_text(encoding="utf-8")).get("facts", {}) if stored.exists() else {}
+    verdict = facts.get("verdict") if isinstance(facts, dict) else None
+    if not isinstance(verdict, str) or verdict not in text or "**Verdict" in text:
+        return text
+    question, _, rest = text.lstrip().partition("\n\n")
+    return f"\n{question}\n\n**Verdict.** {verdict}\n\n{rest.replace(verdict, '').strip()}\n"
+
+
+def shortened(text: str) -> tuple[str, list[str]]:
+    """What stands before the first section, up to its figure and table, and the rest as a section of its own."""
+    blocks = re.split(r"\n{2,}", text.strip())
+    shown = [i for i, block in enumerate(blocks) if block.startswith("![") or has_table(block)]
+    n_kept = max(shown, default=2) + 1
+    kept, rest = "\n\n".join(blocks[:n_kept]), "\n\n".join(blocks[n_kept:])
+    if not rest or kept.count("```") % 2 or kept.count("$$") % 2:
+        return text, []
+    return f"\n{kept}\n", [f"## What is compared, and how\n\n{rest}\n"]
+
+
 def fold(text: str, name: str) -> str:
     """The page in the order of its readers."""
     made = MADE.search(text.rstrip() + "\n")
@@ -57,9 +81,10 @@ def fold(text: str, name: str) -> str:
     title, _, rest = head.partition("\n")
     if name in QUESTIONS and "**Question" not in rest:
         rest = f"\n**Question.** {QUESTIONS[name]}\n{rest}"
+    rest, details = shortened(with_verdict_first(rest, name))
     first = None if has_table(rest) else next((part for part in sections if has_table(part)), None)
     parts = [f"{title}\n{rest.rstrip()}\n", *([first] if first else [])]
-    parts += [dropdown(part) for part in sections if part is not first]
+    parts += [dropdown(part) for part in [*details, *sections] if part is not first]
     return "\n".join([*parts, foot]) + "\n"
 
 

@@ -42,7 +42,12 @@ def figures_of() -> dict[str, list[tuple[str, str]]]:
 
 def page() -> str:
     """MyST source of the gallery."""
-    lines = ["# Gallery", "", "Every figure of `scellm.pl`, on real cells. Choose one to see the code that draws it.", ""]
+    lines = [
+        "# Gallery",
+        "",
+        "Every figure of `scellm.pl`, on real cells. Choose one to see the code that draws it.",
+        "",
+    ]
     lines += ["::::{grid} 1 2 2 3", ":gutter: 3", ""]
     for name, (line, _) in figures().items():
         lines += [
@@ -59,10 +64,21 @@ def page() -> str:
     lines += ["::::", ""]
     for name, (line, drawn) in figures().items():
         title = name.replace("_", " ").capitalize()
-        lines += [f"(gallery-{name.replace('_', '-')})=", f"## {title}", "", f"{line} {{func}}`scellm.pl.{drawn}`", ""]
+        lines += [
+            f"(gallery-{name.replace('_', '-')})=",
+            f"## {title}",
+            "",
+            f"{line} {{func}}`scellm.pl.{drawn}`",
+            "",
+        ]
         lines += [f"![{line}](../_static/gallery/{name}.png)", ""]
         lines += ["```{literalinclude} figures.py", f":pyobject: {name}", "```", ""]
-    lines += ["## The cells", "", "How the cells of the figures were prepared; all of them come with packages of PyPI.", ""]
+    lines += [
+        "## The cells",
+        "",
+        "How the cells of the figures were prepared; all of them come with packages of PyPI.",
+        "",
+    ]
     for name in ("pancreas", "own_model", "tumor", "lines"):
         lines += ["```{literalinclude} figures.py", f":pyobject: {name}", "```", ""]
     return "\n".join(lines)

@@ -48,7 +48,9 @@ def split(body: nodes.field_body) -> nodes.definition_list | None:
     if listed is None:
         return None
     items = [item for item in listed.children if isinstance(item, nodes.definition_list_item)]
-    advanced = [item for item in items if next(iter(item.findall(nodes.strong)), nodes.Text("")).astext() in ADVANCED]
+    advanced = [
+        item for item in items if next(iter(item.findall(nodes.strong)), nodes.Text("")).astext() in ADVANCED
+    ]
     if len(advanced) < FEWEST or len(advanced) == len(items):
         return None
     others = nodes.definition_list()
@@ -67,7 +69,9 @@ def group_parameters(app: Sphinx, doctree: nodes.document) -> None:
         others = split(body)
         if others is not None:
             place = field.parent.index(field) + 1
-            advanced = nodes.field("", nodes.field_name("", "Advanced parameters"), nodes.field_body("", others))
+            advanced = nodes.field(
+                "", nodes.field_name("", "Advanced parameters"), nodes.field_body("", others)
+            )
             field.parent.insert(place, advanced)
 
 
