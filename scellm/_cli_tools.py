@@ -1,4 +1,4 @@
-"""Tools over many files: `scellm annotate`, `malignancy`, `drug-response`, `rank-drugs`."""
+"""Tools over many files: `scellm annotate`, `malignancy`, `drug-response`, `rank-drugs`; and what makes their folders."""
 
 from __future__ import annotations
 
@@ -69,6 +69,45 @@ def add_commands(commands: Any, style: type[argparse.HelpFormatter]) -> None:
         _add_files(command)
         add_options(command.add_argument_group(f"options of scellm.tl.{name}"), tool)
     _add_index(commands, style)
+    _add_fit_reference(commands, style)
+
+
+def _add_fit_reference(commands: Any, style: type[argparse.HelpFormatter]) -> None:
+    """`scellm fit-reference`: labeled cells become the folder of a model."""
+    tool = read_tool("fit_reference")
+    command = commands.add_parser(
+        "fit-reference",
+        help="make a reference of labeled cells for `scellm annotate`",
+        description=tool.summary,
+        epilog="example:\n  scellm fit-reference lung.h5ad -o lung-types --labels cell_type --val-by donor\n"
+        "  scellm annotate 'samples/*.h5ad' -o results --model lung-types\n",
+        formatter_class=style,
+    )
+    command.set_defaults(run=_run_fit_reference)
+    command.add_argument("input", metavar="IN", type=as_path, help="file or folder of 10x output")
+    command.add_argument("-o", dest="to", metavar="OUT", type=as_path, required=True, help="folder to write")
+    command.add_argument("--overwrite", action="store_true", help="replace a model that is there")
+    add_options(command.add_argument_group("options of scellm.tl.fit_reference"), tool)
+
+
+def _run_fit_reference(options: argparse.Namespace) -> int:
+    """All work is `tl.fit_reference`'s."""
+    given = {
+        x.name: getattr(options, x.name)
+        for x in read_tool("fit_reference").options
+        if hasattr(options, x.name)
+    }
+    if options.to.exists() and not options.overwrite:
+        msg = (
+            f"{options.to} is there already. Pass --overwrite to replace it, or name another folder with -o."
+        )
+        raise FileExistsError(msg)
+    from . import models, tl
+
+    adata = read_cells(options.input)
+    models.save(tl.fit_reference(adata, **given), options.to, overwrite=options.overwrite)
+    print(f"{options.to}: {adata.n_obs:,} cells; pass it to scellm annotate as --model.")
+    return 0
 
 
 def _add_index(commands: Any, style: type[argparse.HelpFormatter]) -> None:

@@ -163,6 +163,20 @@ def test_an_index_and_a_search(folder, capsys):
     assert main(["index", str(folder / "one.h5ad"), "-o", index, "--columns", "cell_type"]) == 1
 
 
+def test_a_reference_of_ones_own(cells, folder, capsys):
+    words = ["fit-reference", str(folder / "one.h5ad"), "-o", str(folder / "types"), "--labels", "cell_type"]
+    assert main([*words, "--method", "linear", "--min-overlap", "0.01"]) == 0
+    assert "40 cells; pass it to scellm annotate as --model" in capsys.readouterr().out
+    out = folder / "labeled.h5ad"
+    words = [*words[:3], str(folder / "types")]
+    assert main(["annotate", str(folder / "one.h5ad"), "-o", str(out), "--model", words[-1], "--min-overlap", "0.01", "--quiet"]) == 0  # fmt: skip
+    found = ad.read_h5ad(out)
+    assert found.uns["scellm_cell_type"]["mode"] == "reference"
+    assert set(found.uns["scellm_cell_type"]["classes"]) == set(cells.obs["cell_type"])
+    assert main([*words, "--labels", "cell_type"]) == 1
+    assert "Pass --overwrite to replace it" in capsys.readouterr().err
+
+
 def test_wrong_words(folder, capsys):
     with pytest.raises(SystemExit):
         main(["annotate", str(folder / "one.h5ad"), "-o", "x", "--target-error", "much"])

@@ -145,7 +145,7 @@ def read_types(model: CellLM, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarr
     if not {"cell_type", "reference"} & set(model.parts):
         return np.full(len(vectors), "", dtype=object), np.zeros(len(vectors))
     annotator, _ = of_model(model)
-    if annotator.space != "embedding":
+    if annotator.head.genes:
         return np.full(len(vectors), "", dtype=object), np.zeros(len(vectors))
     aligned, _ = align_cells(annotator, vectors, "auto")
     result = decide(annotator, aligned, Thresholds(), is_shifted=True)

@@ -371,7 +371,7 @@ def conformal_row(train: Cells, test: Cells, seed: int, *, by_study: bool) -> Ro
         "method": found.kind,
         "accuracy": accuracy(test.labels, best(logits, classes)),
         "ECE before": error(softmax(logits), truth),
-        "ECE after": error(softmax(logits / found.temperature), truth),
+        "ECE after": error(softmax(logits / found.calibration.temperature), truth),
     }
     probabilities = found.probabilities(vectors)
     strange = found.outlier_score(vectors)

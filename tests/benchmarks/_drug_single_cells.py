@@ -452,7 +452,7 @@ def _recipe(values: np.ndarray, labels: np.ndarray, train: np.ndarray, test: np.
         unlabelled=test,
     )
     fitted = fit_few_labels(cells, FewLabelsConfig(n_genes=len(names)), calibrated=False)
-    used = [int(name) for name in fitted.annotator.genes]
+    used = [int(name) for name in fitted.annotator.head.genes]
     logits = fitted.annotator.logits(values[test][:, used].astype(np.float32))
     return logits[:, 1] - logits[:, 0]
 
