@@ -113,7 +113,7 @@ def _run_fit_reference(options: argparse.Namespace) -> int:
         raise FileExistsError(msg)
     from . import models, tl
 
-    adata = read_cells(options.input)
+    adata = read_any(options.input)
     models.save(tl.fit_reference(adata, **given), options.to, overwrite=options.overwrite)
     print(f"{options.to}: {adata.n_obs:,} cells; pass it to scellm annotate as --model.")
     return 0
