@@ -13,6 +13,7 @@ import scellm
 PACKAGE = Path(scellm.__file__).parent
 
 LAYER = {
+    "_cluster": 0,
     "_keys": 0,
     "_fields": 0,
     "_files": 0,
