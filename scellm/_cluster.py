@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from typing import Any
 
@@ -82,11 +83,12 @@ def check_workers(client: Any) -> None:
     RuntimeError
         There is none.
     """
-    has = client.run(_has, "scellm", on_error="return") if client.nthreads() else {}
+    # of the standard library: a worker without scellm could not read a function of ours
+    has = client.run(find_spec, "scellm", on_error="return") if client.nthreads() else {}
     if not has:
         msg = f"The cluster {client.scheduler.address} has no worker. Start some, or wait: client.wait_for_workers(1)."
         raise RuntimeError(msg)
-    without = sorted(str(name) for name, found in has.items() if found is not True)
+    without = sorted(str(name) for name, found in has.items() if not isinstance(found, ModuleSpec))
     if without:
         msg = (
             f"{len(without)} of {len(has)} workers have no scellm: {', '.join(without[:5])}. Install it in the environment "
@@ -159,11 +161,6 @@ def _on_rows(function: Callable[..., Any], pieces: list[list[Any]], start: int, 
     else:
         rows = np.block(pieces)
     return function(rows, start, *shared)
-
-
-def _has(name: str) -> bool:
-    """Whether a package can be imported."""
-    return find_spec(name) is not None
 
 
 def _address() -> str:
