@@ -20,6 +20,7 @@ from ..._warn import warn
 from ..genes._gene_match import GeneMatch
 from ..genes._match import MIN_OVERLAP, match_genes
 from ..genes._vocabulary import GeneVocabulary
+from ._by_rows import by_rows
 from ._cell_checks import SpeciesCheck
 from ._fingerprint import Fingerprint
 from ._rows import check_finite, open_matrix, row_blocks, to_csr
@@ -199,19 +200,24 @@ class Expression:
                     path = Path(cells).expanduser()
                     file = stack.enter_context(open_matrix(path, source.layer, source.use_raw))
                     match = _match(file.var, vocabulary, source, file.raw_var)
-                    values = judge_values(file.X, file.where, file.var.index)
+                    X = stack.enter_context(by_rows(file.X, file.where))
+                    values = judge_values(X, file.where, file.var.index)
                 _say_if_guessed(values, file.where, dataset)
-                yield cls(file.X, file.var, file.where, match, values, slot=source.slot, dataset=dataset)
+                yield cls(X, file.var, file.where, match, values, slot=source.slot, dataset=dataset)
             return
         from ..._checks import get_matrix
 
-        with naming(dataset):
-            X, var, where = get_matrix(cells, source.layer, source.use_raw)
-            check_structure(X, cells.n_obs, len(var), where)
-            match = _match(var, vocabulary, source, None if cells.raw is None else cells.raw.var, cells.obs)
-            values = judge_values(X, where, var.index, lambda: _readable(cells, source), cells.obs)
-        _say_if_guessed(values, where, dataset)
-        yield cls(X, var, where, match, values, slot=source.slot, dataset=dataset)
+        with ExitStack() as stack:
+            with naming(dataset):
+                X, var, where = get_matrix(cells, source.layer, source.use_raw)
+                check_structure(X, cells.n_obs, len(var), where)
+                match = _match(
+                    var, vocabulary, source, None if cells.raw is None else cells.raw.var, cells.obs
+                )
+                X = stack.enter_context(by_rows(X, where))
+                values = judge_values(X, where, var.index, lambda: _readable(cells, source), cells.obs)
+            _say_if_guessed(values, where, dataset)
+            yield cls(X, var, where, match, values, slot=source.slot, dataset=dataset)
 
     @property
     def n_obs(self) -> int:
