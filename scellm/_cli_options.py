@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from ._keys import X_SCELLM
 
@@ -96,6 +97,20 @@ def _add_overlap_and_quiet(command: argparse.ArgumentParser, overlap_help: str) 
 def as_path(text: str) -> Path:
     """A path, `~` expanded where the shell did not: `--output=~/cells.h5ad`."""
     return Path(text).expanduser()
+
+
+def as_setting(text: str) -> tuple[str, Any]:
+    """KEY=VALUE, the value as TOML has it; text needs no quotes."""
+    import tomllib
+
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        msg = f"{text!r} is not KEY=VALUE"
+        raise argparse.ArgumentTypeError(msg)
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value.strip()
 
 
 def _names(text: str) -> list[str]:

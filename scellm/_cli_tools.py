@@ -8,12 +8,14 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ._cli_notes import difference, write_note
 from ._cli_options import as_path
 from ._cli_signature import add_options, read_tool
+from ._cluster import Weights, check_workers
 from ._files import replacing, restore
 from ._formats import read_cells
 
@@ -125,13 +127,18 @@ def _add_files(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--skip-done",
         action="store_true",
-        help="leave files out whose results are there: go on after an interruption",
+        help="leave files out whose results are there, made with the same options: go on after an interruption",
     )
     command.add_argument(
         "--table", choices=("csv", "parquet"), help="write the columns of cells as a table, not a copy of IN"
     )
     command.add_argument(
         "--jobs", metavar="N", type=int, default=1, help="files at once, each in a process (default: 1)"
+    )
+    command.add_argument(
+        "--cluster",
+        metavar="ADDRESS",
+        help="work on a dask cluster: address of its scheduler, whose workers see the same files",
     )
     command.add_argument(
         "--log", metavar="FILE", type=as_path, help="write what was done with each file, as lines of JSON"
@@ -151,13 +158,20 @@ class Job:
     options: dict[str, Any]
     quiet: bool
     threads: int | None = None
+    has_note: bool = False
+    weights: Weights | None = None
+    """The model, for a worker of a cluster."""
 
 
 def run(options: argparse.Namespace) -> int:
     """Go through all files."""
     jobs = list(_jobs(options))
+    for job in jobs:
+        if job.has_note:
+            write_note(job.target, job.tool, job.source, job.options)
+    done = _done_on(options.cluster, jobs) if options.cluster and jobs else _done(jobs, options.jobs)
     failed, log = [], []
-    for job, (seconds, text, error) in zip(jobs, _done(jobs, options.jobs), strict=True):
+    for job, (seconds, text, error) in zip(jobs, done, strict=True):
         log.append({"file": str(job.source), "output": str(job.target), "seconds": round(seconds, 2)})
         log[-1] |= {"error": error} if error else {"summary": text}
         if error:
@@ -194,23 +208,42 @@ def _jobs(options: argparse.Namespace) -> Iterator[Job]:
             msg = f"{targets[target]} and {source} would both be written to {target}. Run them into two folders."
             raise ValueError(msg)
         targets[target] = source
-    done = {target for target in targets if target.exists()}
-    for target in sorted(done if not options.skip_done else ()):
-        if target.resolve() == targets[target].resolve():
+    for target, source in targets.items():
+        if target.resolve() == source.resolve():
             msg = f"{target} is the input itself. Name another place with -o."
             raise ValueError(msg)
-        if not options.overwrite:
-            msg = f"{target} is there already. Pass --overwrite to replace it, or --skip-done to go on with the others."
-            raise FileExistsError(msg)
-    if is_folder:
-        options.to.mkdir(parents=True, exist_ok=True)
     given = {
         x.name: getattr(options, x.name) for x in read_tool(options.tool).options if hasattr(options, x.name)
     }
+    done = {target for target in targets if target.exists() and not options.overwrite}
+    if not options.skip_done and done:
+        msg = f"{min(done)} is there already. Pass --overwrite to replace it, or --skip-done to go on with the others."
+        raise FileExistsError(msg)
+    if is_folder:
+        options.to.mkdir(parents=True, exist_ok=True)
+        for target in sorted(done):
+            _check_same(target, options.tool, targets[target], given)
+    for target in sorted(done if not options.quiet else ()):
+        same = ", made with the same options" if is_folder else ""
+        print(f"{targets[target]}: skipped, {target} is there{same}.", flush=True)
     threads = None if options.jobs == 1 else 1
     for target, source in targets.items():
-        if not (options.skip_done and target in done):
-            yield Job(options.tool, source, target, given, options.quiet, threads)
+        if target not in done:
+            yield Job(options.tool, source, target, given, options.quiet, threads, has_note=is_folder)
+
+
+def _check_same(target: Path, tool: str, source: Path, given: dict[str, Any]) -> None:
+    """That a result that is there is what this run would make."""
+    differs = difference(target, tool, source, given)
+    if differs is None:
+        msg = f"{target} is there, but not known to be a result of scellm {tool}. Move it away, or pass --overwrite."
+        raise FileExistsError(msg)
+    if differs:
+        msg = (
+            f"{target} was made otherwise; what differs: {differs}. Pass --overwrite instead of --skip-done to make all "
+            "anew, or name another folder with -o."
+        )
+        raise FileExistsError(msg)
 
 
 def _found(words: list[str]) -> Iterator[Path]:
@@ -240,6 +273,42 @@ def _done(jobs: list[Job], at_once: int) -> Iterator[tuple[float, str, str]]:
         yield from pool.map(do, jobs)
 
 
+def _done_on(address: str, jobs: list[Job]) -> Iterator[tuple[float, str, str]]:
+    """The same on the workers of a dask cluster; a file whose worker is lost is done by another."""
+    try:
+        from distributed import Client, KilledWorker
+    except ImportError as error:
+        msg = "--cluster needs dask.distributed. Install it with: pip install 'scellm[dask]'"
+        raise ImportError(msg) from error
+    weights = _weights(jobs[0])
+    absolute = [
+        replace(job, source=job.source.resolve(), target=job.target.resolve(), weights=weights)
+        for job in jobs
+    ]
+    with Client(address) as client:
+        check_workers(client)
+        for future in client.map(do, absolute, pure=False):
+            try:
+                yield future.result()
+            except KilledWorker:
+                yield 0.0, "", "the workers that took it died, most likely because they ran out of memory"
+
+
+def _weights(job: Job) -> Weights | None:
+    """The model that is asked for, as workers load it."""
+    default = next((x.default for x in read_tool(job.tool).options if x.name == "model"), None)
+    name = job.options.get("model", default)
+    if name is None:
+        return None
+    if job.tool == "drug_response":
+        from .drugs import load_drug_model
+
+        return load_drug_model(name).for_workers()
+    from .models import load
+
+    return load(name).for_workers()
+
+
 def do(job: Job) -> tuple[float, str, str]:
     """One file, whose error is text."""
     start = time.monotonic()
@@ -262,6 +331,8 @@ def _do(job: Job) -> str:
     options = {
         name: read_cells(value) if isinstance(value, Path) else value for name, value in job.options.items()
     }
+    if job.weights is not None:
+        options["model"] = job.weights.get()
     if job.quiet and "show_progress" in inspect.signature(getattr(tl, job.tool)).parameters:
         options["show_progress"] = False
     adata = read_cells(job.source, backed=True)

@@ -10,9 +10,6 @@ from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from typing import Any
 
-import numpy as np
-import scipy.sparse as sp
-
 _loaded: dict[Any, Any] = {}
 _lock = threading.Lock()
 
@@ -145,6 +142,8 @@ def map_rows(
 
 def _edges(chunks: tuple[int, ...], multiple: int) -> Iterator[tuple[int, int]]:
     """First and last row of the parts: chunks, rounded to the multiple."""
+    import numpy as np
+
     ends = np.cumsum(chunks)
     rounded = np.minimum(-(-ends // multiple) * multiple, ends[-1])
     edges = np.unique([0, *rounded])
@@ -153,6 +152,9 @@ def _edges(chunks: tuple[int, ...], multiple: int) -> Iterator[tuple[int, int]]:
 
 def _on_rows(function: Callable[..., Any], pieces: list[list[Any]], start: int, *shared: Any) -> Any:
     """On a worker: join the pieces of chunks and call the function."""
+    import numpy as np
+    import scipy.sparse as sp
+
     is_sparse = sp.issparse(pieces[0][0])
     if len(pieces) == len(pieces[0]) == 1:
         rows = pieces[0][0]
