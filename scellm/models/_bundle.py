@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from .._cluster import Weights
 from .._files import read_json
 from .._version import __version__
 from ..data import GeneVocabulary, TokenConfig
@@ -53,6 +54,8 @@ class CellLM:
         Commit of that repository; `None` for models from anywhere else.
     sha256
         SHA-256 of the weights file; "" for a model that was not loaded from one.
+    source
+        What `load` was given, from which the workers of a cluster load it too; "" for a model that was not loaded.
     card
         The model card, Markdown.
     history
@@ -75,6 +78,7 @@ class CellLM:
     name: str = ""
     revision: str | None = None
     sha256: str = ""
+    source: str = ""
     card: str = ""
     history: Any = None
     parts: Parts = field(default_factory=Parts)
@@ -92,6 +96,13 @@ class CellLM:
     def n_parameters(self) -> int:
         """Number of weights; the fixed random projections of FAVOR+ do not count."""
         return sum(parameter.numel() for parameter in self.encoder.parameters())
+
+    def for_workers(self) -> Weights:
+        """What the workers of a cluster load the model from."""
+        from ._hub import load
+
+        options = (("revision", self.revision),) if self.revision else ()
+        return Weights(load, self.source, self.sha256, self.name, options)
 
     def __repr__(self) -> str:
         origin = [f"revision {self.revision[:8]}"] if self.revision else []

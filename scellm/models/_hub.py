@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,9 @@ def load(
     if folder is not None:
         remedy = _REMEDY_SHIPPED if folder.parent == shipped_folder() else _REMEDY_LOCAL
         _check_no_revision(name_or_path, revision)
-        return read_bundle(folder, remedy=remedy)
+        is_shipped = folder.parent == shipped_folder()
+        source = folder.name if is_shipped else str(folder.resolve())
+        return replace(read_bundle(folder, remedy=remedy), source=source)
     name = os.fspath(name_or_path)
     if not isinstance(name_or_path, str) or not _REPOSITORY.fullmatch(name):
         raise _not_found(name_or_path)
@@ -99,7 +102,8 @@ def load(
         revision=revision,
         local_files_only=local_files_only,
     )
-    return read_bundle(snapshot.folder, remedy=snapshot.remedy, name=name, revision=snapshot.commit)
+    found = read_bundle(snapshot.folder, remedy=snapshot.remedy, name=name, revision=snapshot.commit)
+    return replace(found, source=name)
 
 
 def list_models() -> pd.DataFrame:

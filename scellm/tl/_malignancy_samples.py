@@ -178,8 +178,13 @@ def read_counts(adata: AnnData, model: CellLM, source: ReadOptions) -> tuple[sp.
     with Expression.open(adata, vocabulary, source) as cells:
         if cells.match.organism != "human":
             return None, genome
-        blocks = [sp.csr_matrix(block)[:, genome.ids] for _, block in cells.counts()]
-    return sp.csr_array(sp.vstack(blocks, format="csr")), genome
+        parts = cells.map(_on_genome, genome.ids)
+    return sp.csr_array(sp.vstack(parts, format="csr")), genome
+
+
+def _on_genome(cells: Expression, genes: np.ndarray) -> sp.csr_matrix:
+    """Linear expression of some genes, of a part of the cells."""
+    return sp.vstack([sp.csr_matrix(block)[:, genes] for _, block in cells.counts()], format="csr")
 
 
 def default_types(adata: AnnData, types: np.ndarray) -> np.ndarray:
