@@ -137,16 +137,14 @@ def gaussian_process(
 
 
 def expression_similarity(problem: Problem) -> np.ndarray:
-    """(L, L) cosines as the drug model has them, components fitted on lines with training pairs."""
+    """(L, L) similarities as the drug model has them, components fitted on lines with training pairs."""
     known = problem.measured.any(1)
     whole = log_fractions(np.exp2(problem.expression) - 1, 1.0).astype(np.float64)
     center, spread = whole[known].mean(0), np.maximum(whole[known].std(0), 1e-2)
     unit = to_unit((whole - center) * spread**-0.5)
     loadings = np.linalg.svd(unit[known], full_matrices=False)[2][:RANK].T
-    vectors = to_unit(unit @ loadings)
-    similarity = np.clip(vectors @ vectors.T, -1, 1)
-    np.fill_diagonal(similarity, 1)
-    return similarity
+    vectors = unit @ loadings
+    return vectors @ vectors.T
 
 
 def embedding_similarity(problem: Problem, model: CellLM) -> np.ndarray:
