@@ -6,6 +6,7 @@ import dataclasses
 import warnings
 from collections.abc import Callable
 
+import _drug_data as source
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -18,11 +19,13 @@ from sklearn.linear_model import Ridge
 from torch import Tensor, nn
 
 import scellm
-from scellm.drugs import DrugResponseConfig
+from scellm.drugs import DrugResponseConfig, structure_kernel
 from scellm.drugs._fit_projection import RANK
 from scellm.drugs._grid import ResponseGrid
+from scellm.drugs._names import shared_targets
 from scellm.drugs._profiles import log_fractions, to_unit
 from scellm.drugs._solve import solve_response
+from scellm.drugs._structures import structures
 from scellm.models import CellLM
 from scellm.nn import Encoder, encode_bag
 
@@ -134,6 +137,39 @@ def gaussian_process(
         rounds=rounds,
     )
     return fit.fitted[problem.rows, problem.columns]
+
+
+def with_more_compounds(problem: Problem) -> np.ndarray:
+    """The drug model's own fit where more compounds are known."""
+    return gaussian_process(more_compounds(problem), expression_similarity(problem))
+
+
+def more_compounds(problem: Problem) -> Problem:
+    """With what GDSC1 measured of compounds that are in the problem under no name; its level moved to that of the problem.
+
+    Pairs and their order stay; a line without training pairs gets none.
+    """
+    table, catalogue = source.full(), source.drugs()
+    key = source.compounds(catalogue)
+    table = table[table["screen"] == "GDSC1"].assign(compound=key[table["drug"]].to_numpy())
+    known = problem.lines[problem.measured.any(1)]
+    table = table[~table["compound"].isin(source.compounds(problem.drugs)) & table["line"].isin(known)]
+    wide = table.pivot_table(index="line", columns="compound", values="ln_ic50").reindex(problem.lines)
+    extra = catalogue.assign(compound=key).drop_duplicates("compound").set_index("compound").loc[wide.columns]
+    drugs = pd.concat([problem.drugs, extra], ignore_index=True)
+    bits, numbers, _, _ = structures(drugs["smiles"].tolist())
+    found = wide.notna().to_numpy()
+    shift = problem.values[problem.measured].mean() - wide.to_numpy()[found].mean()
+    return dataclasses.replace(
+        problem,
+        drugs=drugs,
+        bits=bits,
+        structure=structure_kernel((bits, numbers), (bits, numbers)),
+        action=shared_targets(drugs).astype(np.float64),
+        values=np.hstack([problem.values, wide.fillna(0).to_numpy() + shift * found]),
+        measured=np.hstack([problem.measured, found]),
+        screens=np.array(["GDSC2"] * len(problem.drugs) + ["GDSC1"] * len(extra)),
+    )
 
 
 def expression_similarity(problem: Problem) -> np.ndarray:

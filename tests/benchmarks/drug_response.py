@@ -62,10 +62,11 @@ ROWS = (
     "scellm-drug",
     "scellm-drug, structures only",
     "scellm-drug, learned covariances",
+    "scellm-drug, compounds of GDSC1 too",
 )
 USUAL = {
     "random pairs": ("drug + line mean", "ridge per drug", OURS, "scellm-drug, learned covariances"),
-    "unseen drugs": ("drug + line mean", "ridge, genes + fingerprint", OURS),
+    "unseen drugs": ("drug + line mean", "ridge, genes + fingerprint", OURS, "scellm-drug, compounds of GDSC1 too"),
 }
 """Rows that are measured without `--rows`; of other splits the drug mean, ridge and ours."""
 MARKERS = (
@@ -96,6 +97,7 @@ def methods(model: CellLM) -> dict[str, Callable[[Problem], np.ndarray]]:
         "scellm-drug": rivals.gaussian_process,
         "scellm-drug, structures only": partial(rivals.gaussian_process, action=False),
         "scellm-drug, learned covariances": partial(rivals.gaussian_process, rounds=2),
+        "scellm-drug, compounds of GDSC1 too": rivals.with_more_compounds,
     }
 
 
