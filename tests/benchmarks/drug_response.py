@@ -66,7 +66,12 @@ ROWS = (
 )
 USUAL = {
     "random pairs": ("drug + line mean", "ridge per drug", OURS, "scellm-drug, learned covariances"),
-    "unseen drugs": ("drug + line mean", "ridge, genes + fingerprint", OURS, "scellm-drug, compounds of GDSC1 too"),
+    "unseen drugs": (
+        "drug + line mean",
+        "ridge, genes + fingerprint",
+        OURS,
+        "scellm-drug, compounds of GDSC1 too",
+    ),
 }
 """Rows that are measured without `--rows`; of other splits the drug mean, ridge and ours."""
 MARKERS = (
