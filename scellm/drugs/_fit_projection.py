@@ -45,7 +45,7 @@ def fit_projector(
     weight = np.maximum(whole.std(0), 1e-2) ** -0.5
     unit = to_unit((whole - whole.mean(0)) * weight)
     rank = min(rank, *unit.shape)
-    loadings = np.linalg.svd(unit, full_matrices=False)[2][:rank].T  # (G, R)
+    loadings = principal_axes(unit, rank)  # (G, R)
     vectors = unit @ loadings
     prior = (vectors**2).mean(0)
     moments = vectors.T @ vectors / len(vectors) + 1e-3 * prior.max() * np.eye(rank)
@@ -78,6 +78,13 @@ def fit_projector(
         "noise": np.array(noises, dtype=np.float32),
         "edge": np.array([*edges, _edge(vectors @ to_unit(vectors).T)], dtype=np.float32),
     }
+
+
+def principal_axes(rows: np.ndarray, rank: int) -> np.ndarray:
+    """(G, R) leading right singular vectors of fewer rows than columns, (L, G), by way of their inner products."""
+    values, vectors = np.linalg.eigh(rows @ rows.T)
+    values, vectors = values[::-1][:rank], vectors[:, ::-1][:, :rank]
+    return rows.T @ (vectors / np.sqrt(np.maximum(values, 1e-12 * values[0])))
 
 
 def _edge(similarity: np.ndarray) -> float:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 import scellm
 from scellm.drugs import DrugResponseConfig, structure_kernel
-from scellm.drugs._fit_projection import RANK
+from scellm.drugs._fit_projection import RANK, principal_axes
 from scellm.drugs._grid import ResponseGrid
 from scellm.drugs._names import shared_targets
 from scellm.drugs._profiles import log_fractions, to_unit
@@ -177,8 +177,7 @@ def expression_similarity(problem: Problem) -> np.ndarray:
     whole = log_fractions(np.exp2(problem.expression) - 1, 1.0).astype(np.float64)
     center, spread = whole[known].mean(0), np.maximum(whole[known].std(0), 1e-2)
     unit = to_unit((whole - center) * spread**-0.5)
-    loadings = np.linalg.svd(unit[known], full_matrices=False)[2][:RANK].T
-    vectors = unit @ loadings
+    vectors = unit @ principal_axes(unit[known], RANK)
     return vectors @ vectors.T
 
 

