@@ -7,7 +7,6 @@ from typing import Any
 
 from ._cli_options import as_path, found
 from ._cli_signature import add_options, read_tool
-from ._containers import read_any
 
 FITS = {
     "few_shot": "learn classes from a few labeled cells",
@@ -60,6 +59,8 @@ def run(options: argparse.Namespace) -> int:
     given = {x.name: getattr(options, x.name) for x in tool.options if hasattr(options, x.name)}
     if given.get("baseline") == ["none"]:
         given["baseline"] = False
+    from ._containers import read_any
+
     adata = read_any(options.input, backed=True)
     from . import tl
     from .models import save

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ._files import restore
 from ._keys import X_SCELLM
 
 

@@ -16,7 +16,6 @@ from ._cli_notes import difference, write_note
 from ._cli_options import as_path, found
 from ._cli_signature import add_options, read_tool
 from ._cluster import Weights, check_workers
-from ._containers import read_any
 from ._files import replacing
 
 if TYPE_CHECKING:
@@ -309,6 +308,7 @@ def _do(job: Job) -> str:
         page = report(job.source, job.target, **job.options)
         return f"{job.source} -> {page}, {page.stat().st_size / 1e6:.1f} MB"
     from . import tl
+    from ._containers import read_any
 
     options = {
         name: read_any(value) if isinstance(value, Path) else value for name, value in job.options.items()
