@@ -65,7 +65,7 @@ def find_results(adata: AnnData, sample_key: str | None = None) -> Results:
         ("malignant", MALIGNANT),
         ("drugs", DRUG_RESPONSE),
     ):
-        kinds[keys].sort(key=lambda key, first=first: key != first)
+        kinds[keys].sort(key=first.__ne__)
     if sample_key is None:
         sample_key = _sample_key(adata, kinds)
     basis = next((name for name in FLAT if name in adata.obsm and np.shape(adata.obsm[name])[1] >= 2), None)

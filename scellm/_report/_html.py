@@ -113,7 +113,7 @@ def number_text(value: Any) -> Any:
     if isinstance(value, int | np.integer):
         return f"{value:,}"
     if isinstance(value, float | np.floating):
-        size = abs(value)
+        size = abs(float(value))
         return (
             f"{value:,.0f}"
             if size >= 100 or not size

@@ -103,7 +103,7 @@ def embed(
     `adata.obsm[key_added]` : array of shape (n_obs, dim), float32
         Row i is cell i.
     `adata.uns[key_added]` : dict
-        `model`, `revision`, `sha256` and `scellm_version`; `matrix` and `values` that were read, a `fingerprint` of
+        `model`, `revision`, `sha256`, `scellm_version` and the `call` as it was typed; `matrix` and `values` that were read, a `fingerprint` of
         them and one of the embedding, by which later steps know whether it is still of these cells; `n_genes` found and their `gene_coverage` of the vocabulary; numbers of columns that are no vocabulary gene
         (`n_dropped_columns`), that were summed (`n_duplicate_columns`), and of names left out as ambiguous
         (`n_ambiguous_names`); numbers of `n_truncated_cells` and `n_empty_cells`; `device` and `precision`.

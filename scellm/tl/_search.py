@@ -89,7 +89,7 @@ def search(
     `adata.obsm[f"{key_added}_distances"]` : array of shape (n_obs, k), float32
         Their distances.
     `adata.uns[key_added]` : dict
-        `index`, `model`, `sha256`, `k`, `columns`, `n_indexed`, `message`.
+        `index`, `model`, `sha256`, `k`, `columns`, `n_indexed`, `message`, `call`.
 
     Raises
     ------
