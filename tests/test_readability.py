@@ -24,7 +24,9 @@ def prose(text: str) -> list[str]:
     text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text)  # links
     text = re.sub(r"`[^`]*`", "code", text)
     lines = [
-        "" if re.match(r"\s*(\||#|:|\(\w[\w-]*\)=|\+\+\+)", line) else re.sub(r"^\s*([-*]|\d+\.|>) ", "\n\n", line)
+        ""
+        if re.match(r"\s*(\||#|:|\(\w[\w-]*\)=|\+\+\+)", line)
+        else re.sub(r"^\s*([-*]|\d+\.|>) ", "\n\n", line)
         for line in text.splitlines()
     ]
     return [part for part in re.split(r"\n\s*\n", "\n".join(lines)) if part.strip()]
