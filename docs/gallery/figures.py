@@ -14,6 +14,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import scanpy as sc
 from anndata import AnnData
+from PIL import Image
 
 import scellm
 
@@ -161,7 +162,9 @@ def main() -> None:
     for figure in FIGURES:
         if len(sys.argv) == 1 or figure.__name__ in sys.argv[1:]:
             figure()
-            plt.gcf().savefig(OUT / f"{figure.__name__}.png", dpi=75, bbox_inches="tight")
+            path = OUT / f"{figure.__name__}.png"
+            plt.gcf().savefig(path, dpi=75, bbox_inches="tight")
+            Image.open(path).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
             plt.close("all")
             print(figure.__name__, flush=True)
 
