@@ -45,9 +45,7 @@ class Weights:
         try:
             model = self.load(self.source, **dict(self.options))
         except FileNotFoundError as error:
-            msg = (
-                f"The worker {_address()} has no model {self.source!r}. Put the folder where all workers see it."
-            )
+            msg = f"The worker {_address()} has no model {self.source!r}. Put the folder where all workers see it."
             raise FileNotFoundError(msg) from error
         if model.sha256 != self.sha256:
             msg = (

@@ -229,7 +229,16 @@ def test_models_from_labels(folder, cells, capsys):
     assert main(words) == 1
     assert "Pass --overwrite" in capsys.readouterr().err
     assert scellm.models.load(out).parts["cell_type"].meta["classes"]
-    tuned = ["fine-tune", str(path), "-o", str(folder / "tuned"), "--labels", "cell_type", "--baseline", "none"]
+    tuned = [
+        "fine-tune",
+        str(path),
+        "-o",
+        str(folder / "tuned"),
+        "--labels",
+        "cell_type",
+        "--baseline",
+        "none",
+    ]
     assert main([*tuned, "--strategy", "lora", "--training", "max_epochs=1", "--test-size", "0"]) == 0
     assert main([*tuned, "--overwrite", "--training", "epochs=1"]) == 1
     assert "--training has no 'epochs'; there are class_weight, max_epochs" in capsys.readouterr().err

@@ -77,17 +77,13 @@ class GroupSums:
             of_block = codes[start : start + len(linear)]
             start += len(linear)
             kept = np.flatnonzero(of_block >= 0)
-            member = sp.csr_array(
-                (np.ones(len(kept)), (of_block[kept], kept)), shape=(shape[0], len(linear))
-            )
+            member = sp.csr_array((np.ones(len(kept)), (of_block[kept], kept)), shape=(shape[0], len(linear)))
             counts, is_bulk = as_counts(linear, one)
             sums += cls(member @ counts, member.sum(1), member @ is_bulk)
         return sums
 
     def __add__(self, other: GroupSums) -> GroupSums:
-        return GroupSums(
-            self.counts + other.counts, self.n_cells + other.n_cells, self.n_bulk + other.n_bulk
-        )
+        return GroupSums(self.counts + other.counts, self.n_cells + other.n_cells, self.n_bulk + other.n_bulk)
 
 
 def predict_groups(

@@ -105,7 +105,9 @@ def search(
     rest = shares.loc[groups].sum(axis=1).to_numpy(float) - left
     if (rest > 1e-6).any():
         ax.barh(place, rest, left=left, height=0.72, color=OTHER, label="others")
-    ax.scatter(unlike[groups], place, s=34, color="black", edgecolor="white", lw=0.8, zorder=4, label="unlike all")
+    ax.scatter(
+        unlike[groups], place, s=34, color="black", edgecolor="white", lw=0.8, zorder=4, label="unlike all"
+    )
     ax.set_yticks(place, [short(str(name)) for name in groups], fontsize=8)
     ax.set(xlim=(-0.01, 1.01), ylim=(-0.6, len(groups) - 0.4), xlabel="share of the cells")
     plain(ax)

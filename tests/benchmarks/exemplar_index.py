@@ -27,7 +27,9 @@ UNKNOWN = ("NA", "nan", "", "unknown")
 def human(path: Path) -> ad.AnnData | None:
     """Cells of a file; `None` for those of mice."""
     adata = ad.read_h5ad(path)
-    organism = str(adata.uns.get("organism", "human")) + " ".join(map(str, adata.obs.get("organism", ["human"])[:1]))
+    organism = str(adata.uns.get("organism", "human")) + " ".join(
+        map(str, adata.obs.get("organism", ["human"])[:1])
+    )
     return None if "mouse" in organism or path.stem.startswith(("mouse_", "tabula_muris")) else adata
 
 
@@ -44,14 +46,24 @@ def main() -> None:
         if adata is None:
             continue
         scellm.tl.embed(adata, model, min_overlap=0.02, show_progress=False)
-        table = pd.DataFrame({name: adata.obs[name].astype(str).to_numpy() if name in adata.obs else "" for name in COLUMNS[:3]})
-        table["study"], table["paper"] = path.stem, str(adata.uns.get("paper", adata.uns.get("source", "")))[:120]
+        table = pd.DataFrame(
+            {
+                name: adata.obs[name].astype(str).to_numpy() if name in adata.obs else ""
+                for name in COLUMNS[:3]
+            }
+        )
+        table["study"], table["paper"] = (
+            path.stem,
+            str(adata.uns.get("paper", adata.uns.get("source", "")))[:120],
+        )
         is_full = np.isfinite(adata.obsm["X_scellm"]).all(1)
         tables.append(table[is_full])
         vectors.append(adata.obsm["X_scellm"][is_full].astype(np.float16))
     table, X = pd.concat(tables, ignore_index=True), np.concatenate(vectors)
     rank = table.assign(order=np.random.default_rng(0).permutation(len(table))).sort_values("order")
-    rank = rank.groupby(["study", "cell_type"]).cumcount()  # the first of each type and study, then the second ...
+    rank = rank.groupby(
+        ["study", "cell_type"]
+    ).cumcount()  # the first of each type and study, then the second ...
     rows = np.sort(rank.sort_values(kind="stable").index[:N_CELLS].to_numpy())
     table = table.iloc[rows].where(~table.iloc[rows].isin(UNKNOWN), None)
     about = {

@@ -53,7 +53,9 @@ def write_cells(data: Path, path: Path, n_cells: int) -> None:
     obs.index = [f"cell-{i}" for i in range(n_cells)]
     obs["group"] = pd.Categorical([f"group {i}" for i in rng.integers(0, 20, n_cells)])
     obs["sample"] = pd.Categorical([f"sample {i // 2500}" for i in range(n_cells)])
-    ad.AnnData(sp.csr_matrix((n_cells, X.shape[1]), dtype=np.float32), obs=obs, var=whole.var[[]]).write_h5ad(path)
+    ad.AnnData(sp.csr_matrix((n_cells, X.shape[1]), dtype=np.float32), obs=obs, var=whole.var[[]]).write_h5ad(
+        path
+    )
     with h5py.File(path, "r+") as file:
         del file["X"]
         write_elem(file, "X", sp.csr_matrix((0, X.shape[1]), dtype=np.float32))
@@ -122,7 +124,9 @@ def step(name: str, path: Path) -> dict[str, float]:
     elif name == "drugs":
         scellm.tl.drug_response(adata, groupby="group", show_progress=False)
     elif name == "index":
-        scellm.tl.index(adata, folder / f"{path.stem}-index", columns="group", overwrite=True, show_progress=False)
+        scellm.tl.index(
+            adata, folder / f"{path.stem}-index", columns="group", overwrite=True, show_progress=False
+        )
     elif name == "search":
         scellm.tl.search(adata, folder / f"{path.stem}-index")
     else:
@@ -170,7 +174,9 @@ def on_cluster(path: Path, rounds: int = 3) -> pd.DataFrame:
             scellm.tl.embed(alone, show_progress=False)
             one = time.process_time() - start, time.perf_counter() - clock
             with Client(cluster) as client:
-                X = read_elem_lazy(file["X"], chunks=(20_000 if whole.n_obs > 50_000 else 2_000, whole.n_vars))
+                X = read_elem_lazy(
+                    file["X"], chunks=(20_000 if whole.n_obs > 50_000 else 2_000, whole.n_vars)
+                )
                 spread = ad.AnnData(X, obs=whole.obs, var=whole.var)
                 spread.X = spread.X.persist()
                 dask.distributed.wait(spread.X)
