@@ -42,7 +42,7 @@ def run(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     return 0
 
 
-def _mark_files(parser: argparse.ArgumentParser, mark: dict[str, str]) -> None:
+def _mark_files(parser: argparse.ArgumentParser, mark: Any) -> None:
     """Say which words are names of files, in all commands."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):

@@ -43,7 +43,7 @@ def _path(target: Path) -> Path:
 def _asked(tool: str, source: Path, options: dict[str, Any]) -> dict[str, Any]:
     """All that the result depends on, as JSON holds it."""
     status = source.stat()
-    found = {"tool": tool, "scellm": __version__, "input": str(source.resolve())}
+    found: dict[str, Any] = {"tool": tool, "scellm": __version__, "input": str(source.resolve())}
     found |= {"size of the input": status.st_size, "time of the input": status.st_mtime_ns}
     found |= {f"--{name.replace('_', '-')}": value for name, value in options.items()}
     return json.loads(json.dumps(found, default=str))

@@ -44,7 +44,7 @@ LAYER = {
     "_cli_completion": 5,
     "_cli_fit": 5.7,
     "_cli_notes": 5,
-    "_cli_options": 5,
+    "_cli_options": 4.5,
     "_cli_pretrain": 5,
     "_cli_signature": 5.5,
     "_cli_tools": 5.7,

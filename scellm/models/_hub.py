@@ -8,15 +8,17 @@ import re
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from .._warn import warn
-from ._bundle import CellLM, read_bundle, read_config
 from ._card import first_paragraph
 from ._download import cache_folder, cached_snapshots, download
-from ._manifest import CARD, CONFIG, CONTENTS, MANIFEST, PART_FILES, PICKLES, verify
+from ._manifest import CARD, CONFIG, CONTENTS, MANIFEST, PART_FILES, PICKLES, read_config, verify
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ._bundle import CellLM
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _REMEDY_LOCAL = (
@@ -85,6 +87,8 @@ def load(
         raise _no_name(name_or_path)
     if name_or_path == "":  # pathlib would take it for the current folder
         raise _not_found(name_or_path)
+    from ._bundle import read_bundle  # here, with torch: `list_models` needs neither
+
     folder = _local_folder(name_or_path)
     if folder is not None:
         remedy = _REMEDY_SHIPPED if folder.parent == shipped_folder() else _REMEDY_LOCAL
@@ -134,6 +138,8 @@ def list_models() -> pd.DataFrame:
     >>> scellm.models.list_models().columns[:2].tolist()  # doctest: +SKIP
     ['name', 'where']
     """
+    import pandas as pd
+
     rows = []
     for name in shipped_names():
         rows.append(_describe(name, "shipped", "", shipped_folder() / name, _REMEDY_SHIPPED))

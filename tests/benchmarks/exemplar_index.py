@@ -21,6 +21,8 @@ from scellm.tl._search import SHIPPED
 FOLDERS = ("corpus", "corpus_wide", "corpus_more")
 COLUMNS = ("cell_type", "tissue", "disease", "study", "paper")
 N_CELLS = 7_000
+MOST_OF_A_TYPE = 60
+"""Cells of a type and study that are embedded."""
 UNKNOWN = ("NA", "nan", "", "unknown")
 
 
@@ -45,6 +47,14 @@ def main() -> None:
         adata = human(path)
         if adata is None:
             continue
+        types = (
+            adata.obs["cell_type"].astype(str)
+            if "cell_type" in adata.obs
+            else pd.Series("", index=adata.obs_names)
+        )
+        order = pd.Series(np.random.default_rng(0).permutation(adata.n_obs), index=adata.obs_names)
+        rank = order.groupby(types.to_numpy()).rank()
+        adata = adata[(rank <= MOST_OF_A_TYPE).to_numpy()].copy()
         scellm.tl.embed(adata, model, min_overlap=0.02, show_progress=False)
         table = pd.DataFrame(
             {

@@ -1,6 +1,7 @@
 """Atlas search: the index as a folder, neighbors that are true, votes, and what is refused."""
 
 import json
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -191,3 +192,17 @@ def test_stored_vectors_of_many_cells_and_of_empty_ones(tmp_path):
     index = build_index([vectors], {}, tmp_path / "i", about={"model": "m", "sha256": "s"})
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     assert np.allclose(index.stored().astype(np.float32), unit, atol=2e-3, equal_nan=True)
+
+
+def test_the_index_that_comes_with_scellm(cells):
+    folder = scellm.tl._search.SHIPPED
+    assert sum(path.stat().st_size for path in folder.iterdir()) <= 5e6
+    index = open_index(folder)
+    assert index.manifest["sha256"] == scellm.models.load("scellm-small").sha256
+    assert index.columns == ["cell_type", "tissue", "disease", "study", "paper"]
+    adata = cells[60:].copy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # toy cells are unlike all of them
+        scellm.tl.search(adata)
+    assert adata.uns["scellm_search"]["n_indexed"] == index.n_cells
+    assert adata.obs["scellm_search_study"].notna().all()

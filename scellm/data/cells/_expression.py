@@ -320,12 +320,19 @@ class Expression:
     def tokens_of(self, rows: np.ndarray, config: TokenConfig) -> Tokens:
         """Some cells as tokens, in the order asked for; read in stored order, as files want it."""
         order = np.argsort(rows, kind="stable")
-        block = self.X[rows[order]]
+        return self._tokenize(self._stored(rows[order]), config)[np.argsort(order, kind="stable")]
+
+    def counts_of(self, rows: np.ndarray) -> sp.csr_array:
+        """Some cells, by ascending number, as linear expression, (B, n_genes)."""
+        return self.linear(self._stored(rows))
+
+    def _stored(self, rows: np.ndarray) -> sp.csr_array:
+        """Some rows as `blocks` gives them, by ascending number."""
+        block = self.X[rows]
         block = to_csr(block.compute() if hasattr(block, "compute") else block)  # dask
         block = self.values.clean(block)
-        self.harmonizer.check(block, rows[order])
-        block = SpeciesCheck(self.match, self.values).keep(block)
-        return self._tokenize(block, config)[np.argsort(order, kind="stable")]
+        self.harmonizer.check(block, rows)
+        return SpeciesCheck(self.match, self.values).keep(block)
 
     @property
     def fingerprint(self) -> str:
