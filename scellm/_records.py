@@ -54,6 +54,14 @@ class Record:
         }
         return cls(**values)
 
+    @classmethod
+    def known(cls, uns: Mapping[str, Any], key: str) -> Self:
+        """A record that is known to be there."""
+        record = cls.from_uns(uns[key])
+        if record is None:
+            raise KeyError(key)
+        return record
+
 
 def _plain(value: Any, kind: str) -> Any:
     """A value as a field of this type has it: files give arrays for lists, and numbers and text of numpy."""
