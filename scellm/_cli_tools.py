@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from ._cli_options import as_path
 from ._cli_signature import add_options, read_tool
-from ._containers import read_any
 from ._files import replacing, restore
 
 if TYPE_CHECKING:
@@ -293,6 +292,7 @@ def _do(job: Job) -> str:
         page = report(job.source, job.target, **job.options)
         return f"{job.source} -> {page}, {page.stat().st_size / 1e6:.1f} MB"
     from . import tl
+    from ._containers import read_any
 
     options = {
         name: read_any(value) if isinstance(value, Path) else value for name, value in job.options.items()

@@ -42,7 +42,7 @@ def takes_cells(function: Callable[P, R]) -> Callable[P, R]:
         plain = [cells_of(value) for value in args]
         named = {name: cells_of(value) for name, value in kwargs.items()}
         with called(function, args, kwargs):
-            return function(*plain, **named)  # type: ignore[arg-type]
+            return function(*plain, **named)
 
     return door
 
