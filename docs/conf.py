@@ -10,7 +10,8 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "_ext"))
 
-from api_pages import write_pages  # noqa: E402
+from api_pages import SEE, write_pages  # noqa: E402
+from gallery import figures_of, write_gallery  # noqa: E402
 
 import scellm  # noqa: E402
 
@@ -29,6 +30,7 @@ language = "en"
 
 # Before Sphinx looks for documents: autosummary only reads those that exist then.
 write_pages(HERE / "api")
+write_gallery()
 
 # The notebooks live beside docs/, as in other scverse packages, and Sphinx reads only what is in docs/.
 (HERE / "tutorials").mkdir(exist_ok=True)
@@ -44,7 +46,9 @@ bibtex_reference_style = "author_year"
 # -- Extensions -------------------------------------------------------------------------------------------
 
 extensions = [
+    "fold",  # in docs/_ext
     "layers",  # in docs/_ext
+    "parameters",  # in docs/_ext
     "mathml",  # in docs/_ext
     "myst_nb",
     "sphinx.ext.autodoc",
@@ -61,6 +65,7 @@ extensions = [
 ]
 
 autosummary_generate = True
+autosummary_context = {"figures": figures_of(), "see": SEE}
 autodoc_member_order = "groupwise"
 autodoc_typehints_format = "short"
 always_use_bars_union = True

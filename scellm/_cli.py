@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import _cli_pretrain, _cli_tools
+from . import _cli_completion, _cli_fit, _cli_pretrain, _cli_tools
 from ._cli_options import add_embed_options, add_matrix_options, add_pack_options, as_path
 from ._files import restore
 from ._formats import check_readable
@@ -142,6 +142,8 @@ def _parser() -> argparse.ArgumentParser:
         if add_options is not None:
             add_options(command)
     _cli_tools.add_commands(commands, style)
+    _cli_fit.add_commands(commands, style)
+    _cli_completion.add_command(commands, style, _parser)
     return parser
 
 

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ._cli_options import as_path
+from ._cli_options import as_path, as_setting
 
 NOT_OPTIONS = {"adata", "copy", "data", "output", "overwrite", "show_progress"}
 """Parameters that the command line has in its own way."""
@@ -135,6 +135,8 @@ def _reading(option: Option) -> dict[str, Any]:
         return {"metavar": "FILE", "type": as_path}
     if any(kind.startswith(("Sequence", "Iterable")) for kind in kinds):
         return {"action": "append", "metavar": option.name.rstrip("s").upper()}
+    if any(kind.endswith("Options") for kind in kinds):
+        return {"action": "append", "metavar": "KEY=VALUE", "type": as_setting}
     numbers = [cast for word, cast in (("int", int), ("float", float), ("bool", _truth)) if word in kinds]
     words += ["none"] * ("None" in kinds and option.default is not None)
     if numbers:

@@ -35,22 +35,40 @@ class Record:
         }
 
     @classmethod
+    def needed(cls) -> set[str]:
+        """Fields without a default."""
+        return {one.name for one in fields(cls) if one.default is MISSING and one.default_factory is MISSING}
+
+    @classmethod
+    def is_in(cls, stored: Any) -> bool:
+        """Whether an entry of `uns` is such a record."""
+        return isinstance(stored, Mapping) and cls.needed() <= set(stored)
+
+    @classmethod
     def from_uns(cls, stored: Any) -> Self | None:
-        """The record; `None` where something else is stored."""
-        needed = {
-            one.name for one in fields(cls) if one.default is MISSING and one.default_factory is MISSING
-        }
-        if not isinstance(stored, Mapping) or not needed <= set(stored):
+        """The record, also from a file, where one text may stand for a list of one; `None` where something else is stored."""
+        if not cls.is_in(stored):
             return None
-        lists = {one.name for one in fields(cls) if str(one.type).startswith("list")}
         values: dict[str, Any] = {
-            one.name: [str(text) for text in np.atleast_1d(stored[one.name])]
-            if one.name in lists
-            else stored[one.name]
-            for one in fields(cls)
-            if one.name in stored
+            one.name: _plain(stored[one.name], str(one.type)) for one in fields(cls) if one.name in stored
         }
         return cls(**values)
+
+    @classmethod
+    def known(cls, uns: Mapping[str, Any], key: str) -> Self:
+        """A record that is known to be there."""
+        record = cls.from_uns(uns[key])
+        if record is None:
+            raise KeyError(key)
+        return record
+
+
+def _plain(value: Any, kind: str) -> Any:
+    """A value as a field of this type has it: files give arrays for lists, and numbers and text of numpy."""
+    if kind.startswith("list"):
+        return [str(text) for text in np.atleast_1d(value)]
+    cast = {"str": str, "int": int, "float": float, "bool": bool}.get(kind)
+    return cast(value) if cast is not None else value
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ import scellm
 PACKAGE = Path(scellm.__file__).parent
 
 LAYER = {
+    "_cluster": 0,
     "_keys": 0,
     "_fields": 0,
     "_files": 0,
@@ -40,7 +41,10 @@ LAYER = {
     "tl": 4,
     "_cli": 6,
     "_report": 5,
-    "_cli_options": 5,
+    "_cli_completion": 5,
+    "_cli_fit": 5.7,
+    "_cli_notes": 5,
+    "_cli_options": 4.5,
     "_cli_pretrain": 5,
     "_cli_signature": 5.5,
     "_cli_tools": 5.7,

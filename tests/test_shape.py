@@ -20,11 +20,6 @@ LONG_FILES = {
 }
 """Files that may be longer, and why."""
 
-MANY_PARAMETERS = {
-    "tl/_annotate.py:annotate": "three ways to a label: what each takes, which types may be answered, how sure, and where to read",
-}
-"""Public functions that may have more parameters, and why."""
-
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -112,7 +107,7 @@ def test_functions_have_few_parameters():
         for function in functions(source)
         if n_parameters(function) > (MOST_PUBLIC_PARAMETERS if is_public(function, file) else MOST_PARAMETERS)
     }
-    assert set(many) == set(MANY_PARAMETERS)
+    assert many == {}
 
 
 def test_control_public_functions_may_have_more():

@@ -25,6 +25,46 @@ NAMESPACES = {
 }
 """Public namespaces in the order of the pages; `tests/test_api.py` compares them with `scellm.__all__`."""
 
+SEE = {
+    "scellm.tl.annotate": (
+        "guide/annotate",
+        "tutorials/cell_types",
+        "howto/annotate",
+        "benchmarks/annotation",
+    ),
+    "scellm.tl.embed": ("guide/embed", "tutorials/embed", "howto/large-files", "benchmarks/embedding"),
+    "scellm.tl.fit_reference": ("guide/annotate", "tutorials/annotate", "howto/annotate"),
+    "scellm.tl.fine_tune": ("guide/annotate", "tutorials/fine_tune", "benchmarks/annotation"),
+    "scellm.tl.few_shot": ("howto/drug_response", "benchmarks/drug_response"),
+    "scellm.tl.drug_response": ("guide/drug_response", "tutorials/drug_response", "benchmarks/drug_response"),
+    "scellm.tl.rank_drugs": ("guide/drug_response", "tutorials/drug_response", "benchmarks/drug_response"),
+    "scellm.tl.drug_similarity": ("guide/drug_response", "howto/drug_response"),
+    "scellm.tl.malignancy": ("guide/malignancy", "tutorials/tumor", "benchmarks/malignancy"),
+    "scellm.tl.gene_importance": ("guide/annotate", "tutorials/annotate"),
+    "scellm.tl.index": ("howto/search", "benchmarks/search"),
+    "scellm.tl.search": ("howto/search", "benchmarks/search"),
+    "scellm.tl.pretrain": (
+        "guide/pretrain",
+        "tutorials/pretrain",
+        "howto/pretrain",
+        "benchmarks/transformer",
+    ),
+    "scellm.pp.check_input": ("howto/refused-input", "tutorials/cell_types"),
+    "scellm.pp.harmonize_genes": ("guide/genes",),
+    "scellm.pl.annotation": ("guide/annotate", "tutorials/cell_types"),
+    "scellm.pl.confidence": ("guide/annotate", "tutorials/annotate"),
+    "scellm.pl.markers": ("guide/annotate", "tutorials/cell_types"),
+    "scellm.pl.confusion_matrix": ("guide/annotate", "tutorials/annotate"),
+    "scellm.pl.reliability": ("guide/annotate", "tutorials/annotate"),
+    "scellm.pl.compare": ("guide/annotate", "tutorials/fine_tune"),
+    "scellm.pl.training_history": ("guide/pretrain", "tutorials/pretrain"),
+    "scellm.pl.malignancy": ("guide/malignancy", "tutorials/tumor"),
+    "scellm.pl.copy_number": ("guide/malignancy", "tutorials/tumor"),
+    "scellm.pl.drug_response": ("guide/drug_response", "tutorials/drug_response"),
+    "scellm.pl.rank_drugs": ("guide/drug_response", "tutorials/drug_response"),
+}
+"""Guide, tutorial, how-to and benchmark of a function; shown on its page."""
+
 HEADINGS = {"function": "Functions", "class": "Classes", "other": "Data"}
 
 

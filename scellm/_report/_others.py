@@ -158,7 +158,7 @@ def _sentences(adata: AnnData, found: Results) -> Iterator[tuple[str, tuple[str,
             ("Patel2014", "Tickle2019"),
         )
     for key in found.drugs:
-        drugs = DrugRecord.from_uns(adata.uns[key])
+        drugs = DrugRecord.known(adata.uns, key)
         level = f"groups of cells ({drugs.groupby})" if drugs.groupby else "single cells"
         yield (
             f"Response to {len(drugs.drugs):,} drugs (ln IC50) was predicted for {level} with the model {drugs.model!r} (sha256 {drugs.sha256[:12]}), a "
@@ -166,7 +166,7 @@ def _sentences(adata: AnnData, found: Results) -> Iterator[tuple[str, tuple[str,
             ("Iorio2016",),
         )
     for key in found.ranks:
-        rank = RankRecord.from_uns(adata.uns[key])
+        rank = RankRecord.known(adata.uns, key)
         test = (
             f"by t tests over samples ({rank.sample_key}), with p-values corrected over drugs"
             if rank.sample_key

@@ -163,7 +163,7 @@ def drugs_section(adata: AnnData, found: Results, *, figures: bool) -> Section:
 
 def _response(section: Section, adata: AnnData, key: str, found: Results, *, figures: bool) -> None:
     """Predictions by group, and how far to trust them."""
-    record = DrugRecord.from_uns(adata.uns[key])
+    record = DrugRecord.known(adata.uns, key)
     outside = adata.obs[f"{key}_applicability"].to_numpy(float)
     share = float(np.mean(outside[np.isfinite(outside)] > 1)) if np.isfinite(outside).any() else float("nan")
     section.body.append(tag("h3", f"Predicted response, {key!r}"))
@@ -260,7 +260,7 @@ def _by_group(adata: AnnData, key: str, groupby: str) -> Markup:
 
 def _ranked(section: Section, adata: AnnData, key: str, *, figures: bool) -> None:
     """Groups compared."""
-    record = RankRecord.from_uns(adata.uns[key])
+    record = RankRecord.known(adata.uns, key)
     section.body.append(tag("h3", f"Groups compared, {key!r}"))
     section.body.append(
         sentence(

@@ -41,13 +41,13 @@ def batch_shift(annotator: Annotator, vectors: np.ndarray) -> np.ndarray:
         (n, F) unit vectors of the cells of one study; too few of them give no shift.
     """
     shift = np.zeros(vectors.shape[1], dtype=np.float32)
-    if len(vectors) < FEWEST_CELLS or annotator.space != "embedding" or annotator.projection.size:
+    if len(vectors) < FEWEST_CELLS or annotator.head.genes:
         return shift
-    n_classes = len(annotator.classes)
-    is_there = np.bincount(annotator.exemplar_labels, minlength=n_classes) > 0
+    n_classes, exemplars = len(annotator.classes), annotator.exemplars
+    is_there = np.bincount(exemplars.labels, minlength=n_classes) > 0
     means = np.stack(
         [
-            annotator.exemplars[annotator.exemplar_labels == k].mean(axis=0) if is_there[k] else shift
+            exemplars.cells[exemplars.labels == k].mean(axis=0) if is_there[k] else shift
             for k in range(n_classes)
         ]
     )
@@ -55,7 +55,7 @@ def batch_shift(annotator: Annotator, vectors: np.ndarray) -> np.ndarray:
         moved = vectors - shift
         strange = annotator.outlier_score(moved)
         trusted = strange <= np.quantile(strange, TRUSTED)
-        logits = annotator.logits(moved[trusted]) / (annotator.temperature * softer)
+        logits = annotator.logits(moved[trusted]) / (annotator.calibration.temperature * softer)
         shares = softmax(logits) * is_there
         sizes = shares.sum(axis=0) + 1e-9
         found = shares.T @ vectors[trusted] / sizes[:, None]

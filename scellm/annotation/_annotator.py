@@ -8,34 +8,102 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from ..metrics._calibration import softmax
-from ..metrics._conformal import LEVELS, conformal_threshold, prediction_sets
+from ..metrics._conformal import LEVELS, conformal_threshold, prediction_sets, score_quantiles
 from ..models._parts import Part
 from ._tree import Tree
 
-KINDS = ("linear", "knn", "prototype")
-SPACES = ("embedding", "genes")
+Kind = Literal["linear", "prototype", "knn"]
+KINDS = get_args(Kind)
 ROWS_AT_ONCE = 2048
 N_NEAREST = 5
 """Exemplars a distance is averaged over."""
 SHARPNESS = 30.0
 """Scores of prototypes are this times the cosine; the temperature, fitted later, has the last word."""
-_ARRAYS = (
-    "centre",
-    "scale",
-    "weight",
-    "bias",
-    "projection",
-    "exemplars",
-    "exemplar_labels",
-    "exemplar_spread",
-    "nonconformity",
-    "novelty",
-)
+N_VOTES = 15
+"""Exemplars that vote for `"knn"`."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Head:
+    """What scores a cell: K classes by F features.
+
+    `kind` is `"linear"` (multinomial logistic regression), `"prototype"` (cosine to the mean of each class) or
+    `"knn"` (a vote of the nearest exemplars).
+    """
+
+    kind: Kind
+    centre: np.ndarray
+    """(F,) subtracted from the vectors, after embeddings were put onto the unit sphere."""
+    scale: np.ndarray
+    """(F,) the vectors are divided by."""
+    weight: np.ndarray
+    """(K, F)"""
+    bias: np.ndarray
+    """(K,), not used by prototypes."""
+    genes: list[str] = field(default_factory=list)
+    """Genes whose log1p CP10k the vectors are; empty for the embedding of a model."""
+
+    @property
+    def n_features(self) -> int:
+        """F, the length of the vectors it takes."""
+        return len(self.centre)
+
+    def standardize(self, vectors: np.ndarray) -> np.ndarray:
+        """(B, F) vectors as the classifier sees them."""
+        if self.genes:
+            return np.clip((vectors - self.centre) / self.scale, -10, 10)
+        return (unit(vectors) - self.centre) / self.scale
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Exemplars:
+    """Reference cells that distances are measured to."""
+
+    cells: np.ndarray
+    """(N, F or d) unit vectors."""
+    labels: np.ndarray
+    """(N,) their classes."""
+    spread: np.ndarray
+    """(N,) mean cosine distance of each to its nearest others."""
+    projection: np.ndarray
+    """(F, d) from standardized vectors to their space; empty where cells are vectors on the unit sphere themselves."""
+
+    @classmethod
+    def none(cls, n_features: int, projection: np.ndarray | None = None) -> Exemplars:
+        """No cells yet."""
+        return cls(
+            cells=np.zeros((0, n_features), np.float32),
+            labels=np.zeros(0, np.int32),
+            spread=np.zeros(0, np.float32),
+            projection=np.zeros((0, 0), np.float32) if projection is None else projection,
+        )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Calibration:
+    """What held-out cells say of the scores; each table has 1001 quantiles."""
+
+    temperature: float = 1.0
+    """Scores are divided by it."""
+    n_cells: int = 0
+    """Number of held-out cells; 0 if it is not calibrated."""
+    nonconformity: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+    """Of 1 - p(true class)."""
+    novelty: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+    """Of `outlier_score`."""
+    path_errors: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+    """Of the probability of the first wrong node on the way down the tree."""
+
+    @classmethod
+    def of(cls, temperature: float, weights: np.ndarray, **scores: np.ndarray) -> Calibration:
+        """Quantiles of scores of held-out cells, (n,) each, with weights that sum to n."""
+        tables = {name: score_quantiles(x, weights).astype(np.float32) for name, x in scores.items()}
+        return cls(temperature=temperature, n_cells=len(weights), **tables)
 
 
 @dataclass(eq=False, kw_only=True)
@@ -46,122 +114,74 @@ class Annotator:
     ----------
     classes
         (K,) names, any text.
-    kind
-        `"linear"`: multinomial logistic regression; `"prototype"`: cosine to the mean of each class; `"knn"`: a vote
-        of the nearest exemplars.
-    space
-        What the vectors are: embeddings of a model, or log1p CP10k of `genes`.
-    center, scale
-        (F,) subtracted from and divided into the vectors, after embeddings were put onto the unit sphere.
-    weight, bias
-        (K, F) and (K,); of prototypes the bias is not used.
-    projection
-        (F, d) into the space of exemplars; empty (F, 0) where exemplars are vectors on the unit sphere themselves.
-    exemplars, exemplar_labels
-        (N, F or d) unit vectors of reference cells and (N,) their classes.
-    temperature
-        Scores are divided by it.
-    nonconformity, n_calibration
-        (1001,) quantiles of 1 - p(true class) over held-out cells, and their number; 0 if it is not calibrated.
-    exemplar_spread
-        (N,) mean cosine distance of each exemplar to its nearest ones.
-    novelty
-        (1001,) quantiles of `outlier_score` over held-out cells.
-    n_neighbors
-        Neighbors that vote.
-    genes
-        Genes of the vectors, for `space="genes"`.
+    head
+        What scores them.
+    exemplars
+        Cells that distances are measured to.
+    calibration
+        What held-out cells say.
+    tree
+        Over the classes; `None` for flat ones.
     report
         What was measured on held-out cells.
     facts
         What it was made from.
-    tree
-        Over the classes; `None` for flat ones.
-    path_errors
-        (1001,) quantiles over held-out cells of the probability of the first wrong node on the way down the tree.
     """
 
     classes: list[str]
-    kind: Literal["linear", "knn", "prototype"]
-    centre: np.ndarray
-    scale: np.ndarray
-    weight: np.ndarray
-    bias: np.ndarray
-    exemplars: np.ndarray
-    exemplar_labels: np.ndarray
-    exemplar_spread: np.ndarray
-    projection: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
-    space: Literal["embedding", "genes"] = "embedding"
-    temperature: float = 1.0
-    nonconformity: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
-    n_calibration: int = 0
-    novelty: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
-    n_neighbors: int = 15
-    genes: list[str] = field(default_factory=list)
+    head: Head
+    exemplars: Exemplars
+    calibration: Calibration = field(default_factory=Calibration)
+    tree: Tree | None = None
     report: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
-    tree: Tree | None = None
-    path_errors: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS or self.space not in SPACES:
-            msg = f"An annotator has a kind of {KINDS} and a space of {SPACES}; found {self.kind!r}, {self.space!r}."
+        head, exemplars = self.head, self.exemplars
+        if head.kind not in KINDS:
+            msg = f"An annotator has a kind of {KINDS}; found {head.kind!r}."
             raise ValueError(msg)
-        n_classes, n_features = len(self.classes), len(self.centre)
-        wanted = {
-            "scale": (n_features,),
-            "weight": (n_classes, n_features),
-            "bias": (n_classes,),
-            "exemplar_labels": (len(self.exemplars),),
-            "exemplar_spread": (len(self.exemplars),),
-        }
-        for name, shape in wanted.items():
-            if getattr(self, name).shape != shape:
+        n_classes, n_features, n_exemplars = len(self.classes), head.n_features, len(exemplars.cells)
+        for name, array, shape in (
+            ("scale", head.scale, (n_features,)),
+            ("weight", head.weight, (n_classes, n_features)),
+            ("bias", head.bias, (n_classes,)),
+            ("exemplar_labels", exemplars.labels, (n_exemplars,)),
+            ("exemplar_spread", exemplars.spread, (n_exemplars,)),
+        ):
+            if array.shape != shape:
                 msg = (
-                    f"The annotator does not fit together: {name} has shape {getattr(self, name).shape}, "
+                    f"The annotator does not fit together: {name} has shape {array.shape}, "
                     f"{n_classes} classes and {n_features} features need {shape}."
                 )
                 raise ValueError(msg)
-        if (
-            len(self.exemplar_labels)
-            and not 0 <= self.exemplar_labels.min() <= self.exemplar_labels.max() < n_classes
-        ):
+        if n_exemplars and not 0 <= exemplars.labels.min() <= exemplars.labels.max() < n_classes:
             msg = f"The annotator does not fit together: exemplars of classes beyond its {n_classes}."
             raise ValueError(msg)
 
     @property
-    def n_features(self) -> int:
-        """F, the length of the vectors it takes."""
-        return len(self.centre)
-
-    @property
     def is_calibrated(self) -> bool:
         """Whether its probabilities were compared with held-out cells."""
-        return self.n_calibration > 0
-
-    def standardize(self, vectors: np.ndarray) -> np.ndarray:
-        """(B, F) vectors as the classifier sees them."""
-        if self.space == "embedding":
-            vectors = unit(vectors)
-        found = (vectors - self.centre) / self.scale
-        return np.clip(found, -10, 10) if self.space == "genes" else found
+        return self.calibration.n_cells > 0
 
     def place(self, vectors: np.ndarray) -> np.ndarray:
         """(B, F or d) unit vectors to be compared with the exemplars."""
-        return unit(self.standardize(vectors) @ self.projection) if self.projection.size else unit(vectors)
+        projection = self.exemplars.projection
+        return unit(self.head.standardize(vectors) @ projection) if projection.size else unit(vectors)
 
     def logits(self, vectors: np.ndarray) -> np.ndarray:
         """(B, K) scores before calibration."""
-        if self.kind == "knn":
+        head = self.head
+        if head.kind == "knn":
             return np.concatenate([self._votes(block) for block in _blocks(vectors)])
-        standard = self.standardize(vectors)
-        if self.kind == "linear":
-            return standard @ self.weight.T + self.bias
-        return SHARPNESS * unit(standard) @ self.weight.T
+        standard = head.standardize(vectors)
+        if head.kind == "linear":
+            return standard @ head.weight.T + head.bias
+        return SHARPNESS * unit(standard) @ head.weight.T
 
     def probabilities(self, vectors: np.ndarray) -> np.ndarray:
         """(B, K) calibrated probabilities, float32."""
-        return softmax(self.logits(vectors) / self.temperature).astype(np.float32)
+        return softmax(self.logits(vectors) / self.calibration.temperature).astype(np.float32)
 
     def outlier_score(self, vectors: np.ndarray) -> np.ndarray:
         """(B,) cosine distance to the nearest exemplars over the square root of their own spread (ours).
@@ -171,23 +191,28 @@ class Annotator:
         """
         found = []
         for block in _blocks(vectors):
-            distance, spread = nearest(self.place(block), self.exemplars, self.exemplar_spread)
+            distance, spread = nearest(self.place(block), self.exemplars.cells, self.exemplars.spread)
             found.append(distance / np.sqrt(np.maximum(spread, 1e-4)))
         return np.concatenate(found) if found else np.zeros(0, np.float32)
 
+    @property
+    def usual_distance(self) -> float:
+        """Median outlier score of held-out cells."""
+        novelty = self.calibration.novelty
+        return max(float(novelty[len(novelty) // 2]), 1e-6)
+
     def shift(self, strange: np.ndarray) -> float:
         """How many times stranger the median of (B,) cells is than that of held-out ones; at least 1."""
-        usual = max(float(self.novelty[len(self.novelty) // 2]), 1e-6)
-        return max(1.0, float(np.median(strange)) / usual)
+        return max(1.0, float(np.median(strange)) / self.usual_distance)
 
     def novelty_scores(self, strange: np.ndarray, false_alarm: float, *, shift: float = 1.0) -> np.ndarray:
         """(B,) outlier_score as a multiple of what `false_alarm` of the held-out cells exceed, after a common shift."""
         at = int(np.floor((1 - false_alarm) * (len(LEVELS) - 1) + 1e-9))
-        return (strange / (shift * max(float(self.novelty[at]), 1e-6))).astype(np.float32)
+        return (strange / (shift * max(float(self.calibration.novelty[at]), 1e-6))).astype(np.float32)
 
     def threshold(self, target_error: float) -> float:
         """Nonconformity up to which a class belongs to the set."""
-        return conformal_threshold(self.nonconformity, self.n_calibration, target_error)
+        return conformal_threshold(self.calibration.nonconformity, self.calibration.n_cells, target_error)
 
     def sets(self, probabilities: np.ndarray, target_error: float) -> np.ndarray:
         """(B, K) bool, classes that cannot be excluded at this error."""
@@ -195,29 +220,27 @@ class Annotator:
 
     def least_probability(self, target_error: float) -> float:
         """What a node of the tree must reach to be named at this error."""
-        return conformal_threshold(self.path_errors, self.n_calibration, target_error) + 2e-6
+        return (
+            conformal_threshold(self.calibration.path_errors, self.calibration.n_cells, target_error) + 2e-6
+        )
 
     def to_part(self) -> Part:
-        """Arrays and facts, for a model folder; exemplars at half precision."""
-        tensors = {name: np.asarray(getattr(self, name)) for name in _ARRAYS}
-        tensors = {name: x.astype(np.float32) if x.dtype.kind == "f" else x for name, x in tensors.items()}
-        tensors["exemplars"] = tensors["exemplars"].astype(np.float16)
-        if self.tree is not None:
-            tensors["path_errors"] = np.asarray(self.path_errors, dtype=np.float32)
+        """Arrays and facts, for a model folder."""
+        tensors = {
+            name: np.asarray(getattr(getattr(self, of), where)) for name, (of, where) in _STORED.items()
+        }
         meta = {
             "classes": list(self.classes),
-            "kind": self.kind,
-            "space": self.space,
-            "temperature": float(self.temperature),
-            "n_calibration": int(self.n_calibration),
-            "n_neighbors": int(self.n_neighbors),
-            "genes": list(self.genes),
+            "kind": self.head.kind,
+            "genes": list(self.head.genes),
+            "temperature": float(self.calibration.temperature),
+            "n_calibration": int(self.calibration.n_cells),
             "report": self.report,
             "facts": self.facts,
         }
         if self.tree is not None:
             meta["tree"] = self.tree.to_meta()
-        return Part(tensors=tensors, meta=meta)
+        return Part(tensors={name: _float32(x) for name, x in tensors.items()}, meta=meta)
 
     @classmethod
     def from_part(cls, part: Part) -> Annotator:
@@ -228,45 +251,58 @@ class Annotator:
         ValueError
             Something is missing or does not fit together.
         """
-        meta_fields = (
-            "classes",
-            "kind",
-            "space",
-            "temperature",
-            "n_calibration",
-            "n_neighbors",
-            "genes",
-            "report",
-            "facts",
-        )
-        missing = [name for name in _ARRAYS if name not in part.tensors]
-        missing += [name for name in meta_fields if name not in part.meta]
+        needed = ("classes", "kind", "genes", "temperature", "n_calibration", "report", "facts")
+        missing = [name for name in _STORED if name not in part.tensors and name != "path_errors"]
+        missing += [name for name in needed if name not in part.meta]
         if missing:
             msg = f"This part is no annotator: {', '.join(missing)} missing."
             raise ValueError(msg)
-        tensors = {
-            name: x.astype(np.float32) if (x := part.tensors[name]).dtype.kind == "f" else x
-            for name in _ARRAYS
-        }
-        tensors["exemplars"] = unit(tensors["exemplars"])
-        found = cls(**tensors, **{name: part.meta[name] for name in meta_fields})
-        if "tree" in part.meta:  # heads of before had none
-            found.tree = Tree.from_meta(part.meta["tree"])
-            found.path_errors = part.tensors.get("path_errors", found.path_errors)
-        return found
+        meta = part.meta
+        arrays: dict[str, dict[str, Any]] = {"head": {}, "exemplars": {}, "calibration": {}}
+        for name, (of, where) in _STORED.items():
+            if name in part.tensors:
+                arrays[of][where] = _float32(part.tensors[name])
+        arrays["exemplars"]["cells"] = unit(arrays["exemplars"]["cells"])
+        return cls(
+            classes=meta["classes"],
+            head=Head(kind=meta["kind"], genes=meta["genes"], **arrays["head"]),
+            exemplars=Exemplars(**arrays["exemplars"]),
+            calibration=Calibration(
+                temperature=meta["temperature"], n_cells=meta["n_calibration"], **arrays["calibration"]
+            ),
+            tree=Tree.from_meta(meta["tree"]) if "tree" in meta else None,
+            report=meta["report"],
+            facts=meta["facts"],
+        )
 
     def _votes(self, vectors: np.ndarray) -> np.ndarray:
         """(B, K) logarithm of the share of votes; the nearer, the heavier."""
-        similarity = self.place(vectors) @ self.exemplars.T
-        k = min(self.n_neighbors, len(self.exemplars))
+        similarity = self.place(vectors) @ self.exemplars.cells.T
+        k = min(N_VOTES, len(self.exemplars.cells))
         close, nearest = largest(similarity, k)
         distance = 1 - close
         weight = 1 / np.maximum(distance, 1e-3)
         rows = np.repeat(np.arange(len(vectors)), k)
         votes = np.zeros((len(vectors), len(self.classes)))
-        np.add.at(votes, (rows, self.exemplar_labels[nearest].ravel()), weight.ravel())
+        np.add.at(votes, (rows, self.exemplars.labels[nearest].ravel()), weight.ravel())
         votes /= votes.sum(axis=1, keepdims=True)
         return np.log(votes + 0.1 / k)  # a class nobody votes for is unlikely, not impossible
+
+
+_STORED = {
+    **{name: ("head", name) for name in ("centre", "scale", "weight", "bias")},
+    "projection": ("exemplars", "projection"),
+    "exemplars": ("exemplars", "cells"),
+    "exemplar_labels": ("exemplars", "labels"),
+    "exemplar_spread": ("exemplars", "spread"),
+    **{name: ("calibration", name) for name in ("nonconformity", "novelty", "path_errors")},
+}
+"""Arrays of a part, and where they are in an annotator."""
+
+
+def _float32(array: np.ndarray) -> np.ndarray:
+    """Floats in single precision; other types as they are."""
+    return array.astype(np.float32) if array.dtype.kind == "f" else array
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

@@ -86,7 +86,7 @@ def decide(
     unrestricted = annotator.probabilities(some)
     probabilities[~is_empty] = _restricted(unrestricted, allowed)
     shift, strange = 1.0, np.zeros(0, np.float32)
-    if limits.novelty_error is not None and len(annotator.novelty) and len(some):
+    if limits.novelty_error is not None and len(annotator.calibration.novelty) and len(some):
         strange = annotator.outlier_score(some)
         shift = annotator.shift(strange) if is_shifted else 1.0
         novelty[~is_empty] = annotator.novelty_scores(

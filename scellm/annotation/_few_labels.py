@@ -13,7 +13,7 @@ The head is linear in the genes. Shape letters: `n` cells, `F` genes, `d` compon
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ import scipy.sparse as sp
 from ..metrics._calibration import softmax
 from ..metrics._conformal import balance, score_quantiles
 from ..metrics._logistic import logistic_regression
-from ._annotator import ROWS_AT_ONCE, Annotator, nearest
+from ._annotator import ROWS_AT_ONCE, Annotator, Exemplars, Head, nearest
 from ._fit import (
     MAX_EXEMPLARS,
     calibrate,
@@ -190,7 +190,8 @@ def fit_few_labels(
             least_temperature=1.0 if len(kept) < MIN_CALIBRATION else 0.0,
         )
         strange = _own_outlier_scores(annotator)
-        annotator.novelty = score_quantiles(strange, np.ones(len(strange))).astype(np.float32)
+        novelty = score_quantiles(strange, np.ones(len(strange))).astype(np.float32)
+        annotator.calibration = replace(annotator.calibration, novelty=novelty)
         report["held_out"] = "cells" if groups is None else "groups"
     annotator.report = report
     every, places = np.arange(len(labelled)), np.arange(len(labelled), len(labelled) + len(test))
@@ -276,17 +277,15 @@ def _annotator(space: _Components, cells: FewCells, config: FewLabelsConfig) -> 
     weight, bias = _fit_head(space, logged, labelled, codes, len(cells.classes), config)
     annotator = Annotator(
         classes=list(cells.classes),
-        kind="linear",
-        space="genes",
-        genes=[cells.genes[i] for i in space.genes],
-        centre=space.centre,
-        scale=np.ones_like(space.centre),
-        weight=weight @ space.axes.T,
-        bias=bias,
-        projection=space.plain[:, :N_AXES],
-        exemplars=np.zeros((0, 0), np.float32),
-        exemplar_labels=np.zeros(0, np.int32),
-        exemplar_spread=np.zeros(0, np.float32),
+        head=Head(
+            kind="linear",
+            genes=[cells.genes[i] for i in space.genes],
+            centre=space.centre,
+            scale=np.ones_like(space.centre),
+            weight=weight @ space.axes.T,
+            bias=bias,
+        ),
+        exemplars=Exemplars.none(0, space.plain[:, :N_AXES]),
     )
     vectors = logged[space.rows][:, space.genes].toarray()
     of_row = annotator.logits(vectors).argmax(axis=1)
@@ -297,7 +296,7 @@ def _annotator(space: _Components, cells: FewCells, config: FewLabelsConfig) -> 
 
 def _own_outlier_scores(annotator: Annotator) -> np.ndarray:
     """(N,) outlier_score of each exemplar among the others."""
-    cells, spread = annotator.exemplars, annotator.exemplar_spread
+    cells, spread = annotator.exemplars.cells, annotator.exemplars.spread
     found = []
     for start in range(0, len(cells), ROWS_AT_ONCE):
         distance, usual = nearest(cells[start : start + ROWS_AT_ONCE], cells, spread, skip=1)

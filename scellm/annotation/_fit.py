@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -18,7 +19,7 @@ from ..metrics._conformal import (
     score_quantiles,
 )
 from ..metrics._logistic import logistic_regression
-from ._annotator import Annotator, spread_of, unit
+from ._annotator import Annotator, Calibration, Exemplars, Head, Kind, spread_of, unit
 from ._records import REPORTED_ERRORS
 from ._tree import Tree
 
@@ -161,18 +162,18 @@ def calibrate(
     -------
     What was measured on held-out cells.
     """
-    annotator.temperature = max(least_temperature, fit_temperature(logits, codes, weights))
-    probabilities = softmax(logits / annotator.temperature)
-    annotator.nonconformity = score_quantiles(nonconformity(probabilities, codes), weights).astype(np.float32)
-    if annotator.tree is not None:
-        wrong = annotator.tree.first_wrong(probabilities, annotator.tree.node_of_class[codes])
-        annotator.path_errors = score_quantiles(wrong, weights).astype(np.float32)
-    annotator.n_calibration = len(codes)
-    annotator.novelty = score_quantiles(strange, weights).astype(np.float32)
+    tree, temperature = annotator.tree, max(least_temperature, fit_temperature(logits, codes, weights))
+    probabilities = softmax(logits / temperature)
+    wrong = (
+        {} if tree is None else {"path_errors": tree.first_wrong(probabilities, tree.node_of_class[codes])}
+    )
+    annotator.calibration = Calibration.of(
+        temperature, weights, nonconformity=nonconformity(probabilities, codes), novelty=strange, **wrong
+    )
     report: dict[str, Any] = {
         "accuracy": float((logits.argmax(axis=1) == codes).mean()),
         "macro_f1": macro_f1(codes, logits.argmax(axis=1), logits.shape[1]),
-        "temperature": annotator.temperature,
+        "temperature": temperature,
         "ece_before": expected_calibration_error(softmax(logits), codes),
         "n_held_out": len(codes),
     }
@@ -215,7 +216,7 @@ def _judge(
 
 
 def fit_one(
-    kind: str,
+    kind: Kind,
     vectors: np.ndarray,
     codes: np.ndarray,
     classes: list[str],
@@ -230,34 +231,25 @@ def fit_one(
     `like` is one of another kind that was fitted to the same cells: its exemplars are taken.
     """
     n_classes, n_features = len(classes), vectors.shape[1]
-    space: Literal["embedding", "genes"] = "embedding" if genes is None else "genes"
-    annotator = Annotator(
-        classes=list(classes),
+    plain = vectors if genes else unit(vectors)
+    head = Head(
         kind=kind,
-        space=space,
-        genes=list(genes or []),
-        centre=np.zeros(n_features, np.float32),
-        scale=np.ones(n_features, np.float32),
+        centre=plain.mean(axis=0),
+        scale=np.maximum(plain.std(axis=0), 1e-3 if genes else 1e-6),
         weight=np.zeros((n_classes, n_features), np.float32),
         bias=np.zeros(n_classes, np.float32),
-        exemplars=np.zeros((0, n_features), np.float32),
-        exemplar_labels=np.zeros(0, np.int32),
-        exemplar_spread=np.zeros(0, np.float32),
+        genes=list(genes or []),
     )
-    plain = annotator.standardize(vectors)
-    annotator.centre = plain.mean(axis=0)
-    annotator.scale = np.maximum(plain.std(axis=0), 1e-3 if space == "genes" else 1e-6)
-    standard = annotator.standardize(vectors)
+    standard = head.standardize(vectors)
     if kind == "linear":
-        annotator.weight, annotator.bias = logistic_regression(standard, codes, n_classes)
+        weight, bias = logistic_regression(standard, codes, n_classes)
+        head = replace(head, weight=weight, bias=bias)
     elif kind == "prototype":
-        annotator.weight = _prototypes(standard, codes, n_classes)
+        head = replace(head, weight=_prototypes(standard, codes, n_classes))
     if like is not None:
-        for name in ("projection", "exemplars", "exemplar_labels", "exemplar_spread"):
-            setattr(annotator, name, getattr(like, name))
-        return annotator
-    if space == "genes":
-        annotator.projection = _principal_axes(standard, rng)
+        return Annotator(classes=list(classes), head=head, exemplars=like.exemplars)
+    projection = _principal_axes(standard, rng) if genes else None
+    annotator = Annotator(classes=list(classes), head=head, exemplars=Exemplars.none(n_features, projection))
     keep_exemplars(annotator, vectors, codes, max_exemplars, rng)
     return annotator
 
@@ -265,9 +257,10 @@ def fit_one(
 def keep_exemplars(annotator: Annotator, vectors: np.ndarray, codes: np.ndarray, n: int, rng: int) -> None:
     """Give an annotator the cells that distances are measured to, drawn evenly over classes."""
     drawn = draw_evenly(codes, n, rng)
-    annotator.exemplars = annotator.place(vectors[drawn])
-    annotator.exemplar_labels = codes[drawn].astype(np.int32)
-    annotator.exemplar_spread = spread_of(annotator.exemplars)
+    cells = annotator.place(vectors[drawn])
+    annotator.exemplars = replace(
+        annotator.exemplars, cells=cells, labels=codes[drawn].astype(np.int32), spread=spread_of(cells)
+    )
 
 
 def _prototypes(vectors: np.ndarray, codes: np.ndarray, n_classes: int) -> np.ndarray:

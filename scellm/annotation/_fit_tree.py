@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ..metrics._calibration import TEMPERATURES, softmax
 from ..metrics._conformal import conformal_threshold, score_quantiles
-from ._annotator import Annotator
+from ._annotator import Annotator, Calibration
 from ._fit import fit_one, keep_exemplars
 from ._records import REPORTED_ERRORS
 from ._softmax import fit_softmax
@@ -73,10 +74,9 @@ def fit_on_tree(
     known = allowed.sum(axis=1) == 1
     codes = allowed.argmax(axis=1)
     annotator = fit_one("prototype", vectors, codes, classes, max_exemplars=1)
-    annotator.kind, annotator.tree = "linear", tree
-    annotator.weight, annotator.bias = fit_softmax(
-        annotator.standardize(vectors), allowed, balanced(nodes, groups), PENALTY
-    )
+    standard = annotator.head.standardize(vectors)
+    weight, bias = fit_softmax(standard, allowed, balanced(nodes, groups), PENALTY)
+    annotator.head, annotator.tree = replace(annotator.head, kind="linear", weight=weight, bias=bias), tree
     keep_exemplars(annotator, vectors[known], codes[known], max_exemplars, rng)
     return annotator
 
@@ -122,14 +122,15 @@ def calibrate_on_tree(
     if tree is None:
         raise AssertionError
     allowed = allowed_classes(tree, nodes)
-    annotator.temperature = fit_temperature(logits, allowed, weights)
-    held_out = softmax(logits / annotator.temperature)
-    inside = (held_out * allowed).sum(axis=1)
-    annotator.nonconformity = score_quantiles(1 - inside, weights).astype(np.float32)
-    wrong = tree.first_wrong(held_out, nodes)
-    annotator.path_errors = score_quantiles(wrong, weights).astype(np.float32)
-    annotator.n_calibration = len(nodes)
-    annotator.novelty = score_quantiles(strange, weights).astype(np.float32)
+    temperature = fit_temperature(logits, allowed, weights)
+    held_out = softmax(logits / temperature)
+    annotator.calibration = Calibration.of(
+        temperature,
+        weights,
+        nonconformity=1 - (held_out * allowed).sum(axis=1),
+        path_errors=tree.first_wrong(held_out, nodes),
+        novelty=strange,
+    )
     probabilities = np.zeros_like(logits)
     named = {error: np.full(len(nodes), -1) for error in REPORTED_ERRORS}
     for part in np.unique(parts):
@@ -144,7 +145,7 @@ def calibrate_on_tree(
             least = conformal_threshold(quantiles, int(others.sum()), error) + 2e-6
             named[error][here] = tree.deepest(probabilities[here], least)
     report: dict[str, Any] = {
-        "temperature": annotator.temperature,
+        "temperature": annotator.calibration.temperature,
         "n_held_out": len(nodes),
         **{name: float(x) for name, x in tree_scores(tree, probabilities, nodes, weights).items()},
     }

@@ -14,12 +14,12 @@ from ._records import REPORTED_ERRORS
 
 def measured(annotator: Annotator, logits: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
     """Scores, calibration and coverage on cells the head was not fitted on."""
-    probabilities = softmax(logits / annotator.temperature)
+    probabilities = softmax(logits / annotator.calibration.temperature)
     n_cells = np.bincount(truth, minlength=logits.shape[1])
     found = {
         **scores(probabilities, truth),
         "ece_before": expected_calibration_error(softmax(logits), truth),
-        "temperature": float(annotator.temperature),
+        "temperature": float(annotator.calibration.temperature),
         "f1_by_class": f1_by_class(probabilities, truth),
         "n_by_class": n_cells,
     }

@@ -66,13 +66,12 @@ def fit_of(annotator: Annotator, vectors: np.ndarray, probabilities: np.ndarray)
     some = vectors
     if len(vectors) > MOST_CELLS:
         some = vectors[np.random.default_rng(0).choice(len(vectors), MOST_CELLS, replace=False)]
-    usual = max(float(annotator.novelty[len(annotator.novelty) // 2]), 1e-6)
     mean = probabilities.mean(axis=0)
     inside = {name: float(mean[tissue_mask(annotator, name)].sum()) for name in annotator.facts["tissues"]}
     best = max(inside, key=lambda name: inside[name])
     return Fit(
         unsure=float((probabilities.max(axis=1) < UNSURE).mean()),
-        distance=float(np.median(annotator.outlier_score(some))) / usual,
+        distance=float(np.median(annotator.outlier_score(some))) / annotator.usual_distance,
         outside=1 - inside[best],
         tissue=best,
     )

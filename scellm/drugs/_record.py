@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from .._calls import current_call
-from .._version import __version__
+from .._records import Record
 
 UNITS = "ln IC50, ln uM: lower = more sensitive"
-_OF_DRUGS = ("pearson", "spread", "std_unit", "std_extra")
+_NUMBERS = ("pearson", "spread", "std_unit", "std_extra")
+_TEXTS = ("synonyms", "drug_class", "target", "smiles")
 UNKNOWN = ("", "nan", "None")
 """What stands for a text that is not known, also in files that other programs wrote."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class DrugRecord:
+class DrugRecord(Record):
     """How predictions of drug response were made, and what the D drugs are.
 
     Only `drugs` is needed to read one; what is missing is "" or NaN, so that predictions from elsewhere can be drawn.
@@ -52,56 +51,23 @@ class DrugRecord:
     median_counts: float = np.nan
     notes: str = ""
     units: str = UNITS
-    scellm_version: str = __version__
-    call: str = ""
 
     def __post_init__(self) -> None:
         n = len(self.drugs)
-        for name in ("synonyms", "drug_class", "target", "smiles"):
-            if not getattr(self, name):
-                object.__setattr__(self, name, [""] * n)
-        for name in _OF_DRUGS:
-            if not len(getattr(self, name)):
-                object.__setattr__(self, name, np.full(n, np.nan))
-
-    def to_uns(self) -> dict[str, Any]:
-        """The record as h5ad and zarr can hold it."""
-        found = {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}
-        found["call"] = self.call or current_call()
-        found |= {
-            name: np.array(value, dtype=str) for name, value in found.items() if isinstance(value, list)
-        }
-        return found | {name: np.asarray(found[name], dtype=np.float32) for name in _OF_DRUGS}
+        found: dict[str, Any] = {"columns": [column for column in self.columns if column]}
+        for name in _TEXTS:
+            found[name] = ["" if text in UNKNOWN else text for text in getattr(self, name)] or [""] * n
+        for name in _NUMBERS:
+            values = pd.Series(np.atleast_1d(getattr(self, name)))
+            numbers = pd.to_numeric(values, errors="coerce").to_numpy(np.float64)
+            found[name] = numbers if len(numbers) else np.full(n, np.nan)
+        for name, value in found.items():
+            object.__setattr__(self, name, value)
 
     @classmethod
-    def is_in(cls, uns: Any) -> bool:
-        """Whether an entry of `uns` is such a record."""
-        return isinstance(uns, Mapping) and "drugs" in uns and "effect" not in uns and "structure" not in uns
-
-    @classmethod
-    def from_uns(cls, uns: Mapping[str, Any]) -> DrugRecord:
-        """Read a record, also from a file: one drug may have become a single text, lists arrays.
-
-        Raises
-        ------
-        KeyError
-            It names no drugs: see `is_in`.
-        """
-        kept: dict[str, Any] = {}
-        for one in dataclasses.fields(cls):
-            if one.name not in uns:
-                continue
-            value = uns[one.name]
-            if one.name in _OF_DRUGS:
-                value = _numbers(value)
-            elif one.type == "list[str]":
-                value = ["" if text in UNKNOWN else text for text in map(str, np.atleast_1d(value))]
-            elif one.type == "str":
-                value = str(value)
-            kept[one.name] = value
-        if "columns" in kept:
-            kept["columns"] = [column for column in kept["columns"] if column]
-        return cls(**kept)
+    def is_in(cls, stored: Any) -> bool:
+        """Whether an entry of `uns` is such a record: those of rankings and similarities name drugs too."""
+        return super().is_in(stored) and not {"effect", "structure"} & set(stored)
 
     def std(self, uncertainty: np.ndarray) -> np.ndarray:
         """Standard deviations (n, D) of cells of this uncertainty, (n,)."""
@@ -114,13 +80,8 @@ class DrugRecord:
         return pd.DataFrame({"drug": self.drugs, **texts, "drug_class": self.drug_class}, dtype=object)
 
 
-def _numbers(value: Any) -> np.ndarray:
-    """Numbers, NaN for what is none."""
-    return pd.to_numeric(pd.Series(np.atleast_1d(value)), errors="coerce").to_numpy(np.float64)
-
-
 @dataclass(frozen=True, kw_only=True)
-class RankRecord:
+class RankRecord(Record):
     """Ranked drugs of G groups and D drugs."""
 
     groups: list[str]
@@ -143,42 +104,6 @@ class RankRecord:
     replicates: str = "cells"
     level: float = 0.95
     key: str = ""
-    scellm_version: str = __version__
-    call: str = ""
-
-    @classmethod
-    def is_in(cls, uns: Any) -> bool:
-        """Whether an entry of `uns` is such a record."""
-        return isinstance(uns, Mapping) and "effect" in uns and "groups" in uns
-
-    def to_uns(self) -> dict[str, Any]:
-        """The record as h5ad and zarr can hold it."""
-        found = {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}
-        found["call"] = self.call or current_call()
-        found |= {
-            name: np.array(value, dtype=str) for name, value in found.items() if isinstance(value, list)
-        }
-        arrays = {name: value for name, value in found.items() if getattr(value, "dtype", None) == np.float64}
-        return found | {name: value.astype(np.float32) for name, value in arrays.items()}
-
-    @classmethod
-    def from_uns(cls, uns: Mapping[str, Any]) -> RankRecord:
-        """Read a record, also from a file."""
-        kept: dict[str, Any] = {}
-        for one in dataclasses.fields(cls):
-            if one.name not in uns:
-                continue
-            value = uns[one.name]
-            if one.type == "list[str]":
-                value = [str(text) for text in np.atleast_1d(value)]
-            elif one.type == "np.ndarray":
-                value = np.asarray(value, dtype=None if one.name == "n_samples" else np.float64)
-            elif one.type == "float":
-                value = float(value)
-            else:
-                value = str(value)
-            kept[one.name] = value
-        return cls(**kept)
 
     def choose(self, groups: str | Iterable[str] | None) -> list[str]:
         """The groups that a caller names, in that order; all for `None`.

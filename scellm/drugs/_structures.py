@@ -13,8 +13,6 @@ import numpy as np
 
 FINGERPRINT_BITS = 2048
 """Bits of a Morgan fingerprint of radius 2, as in ECFP4."""
-N_DESCRIPTORS = 9
-"""Numbers of a molecule, see `descriptors`."""
 
 
 @dataclass(frozen=True)

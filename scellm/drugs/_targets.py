@@ -222,11 +222,6 @@ def genes_of(text: str) -> tuple[str, ...]:
     return (str(symbol),) if symbol else ()
 
 
-def is_family(text: str) -> bool:
-    """Whether a text is a name of this table, such as `MEK`."""
-    return _plain(text) in _tables()[0]
-
-
 @lru_cache(maxsize=1)
 def _tables() -> tuple[dict[str, tuple[str, ...]], frozenset[str]]:
     """Genes by plain name of a target, and plain names of what is no gene."""

@@ -55,11 +55,11 @@ def drug_response(adata: AnnData, *, key: str = DRUG_RESPONSE, groupby: str | No
     4
     """
     check_anndata(adata)
-    if key not in adata.obsm or not DrugRecord.is_in(adata.uns.get(key)):
+    record = DrugRecord.from_uns(adata.uns.get(key))
+    if key not in adata.obsm or record is None:
         added = "" if key == DRUG_RESPONSE else f", key_added={key!r}"
         msg = f"There are no drug responses under {key!r}. Run scellm.tl.drug_response(adata{added}) first."
         raise KeyError(msg)
-    record = DrugRecord.from_uns(adata.uns[key])
     groupby = groupby or record.groupby or None
     mean = np.asarray(adata.obsm[key], dtype=np.float64)
     std = record.std(adata.obs[f"{key}_uncertainty"].to_numpy())
@@ -127,10 +127,10 @@ def rank_drugs(
         No group is named.
     """
     check_anndata(adata)
-    if not RankRecord.is_in(adata.uns.get(key)):
+    record = RankRecord.from_uns(adata.uns.get(key))
+    if record is None:
         msg = f"There are no ranked drugs under {key!r}. Run scellm.tl.rank_drugs(adata, groupby) first."
         raise KeyError(msg)
-    record = RankRecord.from_uns(adata.uns[key])
     table = pd.concat([record.table(group) for group in record.choose(groups)], ignore_index=True)
     if max_p_adjusted is not None:
         table = table[table["p_adjusted"] <= max_p_adjusted].reset_index(drop=True)

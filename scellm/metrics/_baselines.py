@@ -167,7 +167,7 @@ def summary(table: pd.DataFrame, ours: Sequence[str]) -> str:
     rival, gap = str(others.idxmax()), float(others.max() - table.loc[mine, "macro_f1"])
     if gap > CLOSE:
         way = (
-            " Use it: scellm.tl.annotate(..., method='logistic') gives it the same confidence, sets and novelty."
+            " Use it: scellm.tl.fit_reference(..., method='logistic') gives it the same confidence, sets and novelty."
             if rival == "logistic"
             else ""
         )

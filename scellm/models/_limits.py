@@ -76,10 +76,9 @@ def _annotator_problem(tensors: Mapping[str, np.ndarray], meta: Mapping[str, Any
     temperature = meta.get("temperature", 1.0)
     if not _is_number(temperature) or not 0 < temperature < math.inf:
         return f"its temperature is {temperature!r}; it must be a number above 0"
-    for field, least in (("n_neighbors", 1), ("n_calibration", 0)):
-        value = meta.get(field, least)
-        if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 2**31:
-            return f"{field} is {value!r}; it must be a whole number of at least {least}"
+    number = meta.get("n_calibration", 0)
+    if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < 2**31:
+        return f"n_calibration is {number!r}; it must be a whole number of at least 0"
     if "tree" in meta and (problem := _tree_problem(meta["tree"], len(classes))):
         return problem
     return _array_problem(tensors, len(classes), calibrated=bool(meta.get("n_calibration", 0)))

@@ -58,10 +58,8 @@ def annotation(
         Area of a cell's dot in square points; `None` chooses by the number of cells.
     ax
         Two axes to draw on; `None` makes a figure.
-    show
-        Show the figure; `None` shows it if no `ax` is given.
-    return_fig
-        Return the figure instead of the axes.
+    show, return_fig
+        Whether to show the figure, which is done if no `ax` is given, and whether to return it in place of the axes.
 
     Returns
     -------

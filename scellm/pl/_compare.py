@@ -55,10 +55,8 @@ def compare(
         Key of the report in `adata.uns`.
     ax
         Axes for the scores alone; `None` makes a figure, with a second panel for the F1 of each class where it is known.
-    show
-        Show the figure; `None` shows it if no `ax` is given.
-    return_fig
-        Return the figure instead of the axes.
+    show, return_fig
+        Whether to show the figure, which is done if no `ax` is given, and whether to return it in place of the axes.
 
     Returns
     -------

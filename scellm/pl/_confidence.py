@@ -46,12 +46,9 @@ def confidence(
         Key of the labels in `adata.obs`.
     groupby
         Column of `adata.obs` to draw by instead of the predicted types, such as donors or clusters.
-    ax
-        Axes to draw on; `None` makes a figure.
-    show
-        Show the figure; `None` shows it if no `ax` is given.
-    return_fig
-        Return the figure instead of the axes.
+    ax, show, return_fig
+        Axes to draw on, or `None` for a new figure; whether to show it, which is done if no `ax` is given; and whether to
+        return the figure in place of the axes.
 
     Returns
     -------

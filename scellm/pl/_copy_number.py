@@ -50,12 +50,9 @@ def copy_number(
         Key of the results.
     groupby
         Column of `adata.obs` to group rows by instead.
-    ax
-        Axes to draw on; `None` makes a figure.
-    show
-        Show the figure; `None` shows it if no `ax` is given.
-    return_fig
-        Return the figure instead of the axes.
+    ax, show, return_fig
+        Axes to draw on, or `None` for a new figure; whether to show it, which is done if no `ax` is given; and whether to
+        return the figure in place of the axes.
 
     Returns
     -------

@@ -92,10 +92,8 @@ def drug_response(
         Colors; `None` takes viridis, or orange to purple if centered. Both are safe for color-blind readers.
     ax
         Axes to draw on; for `"umap"` and `"violin"` with one drug only. `None` makes a figure.
-    show
-        Show the figure; `None` shows it if no `ax` is given.
-    return_fig
-        Return the figure instead of the axes.
+    show, return_fig
+        Whether to show the figure, which is done if no `ax` is given, and whether to return it in place of the axes.
 
     Returns
     -------

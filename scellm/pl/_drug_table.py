@@ -100,12 +100,12 @@ def read_responses(adata: AnnData, key: str) -> Responses:
         Names and predictions differ in number.
     """
     check_anndata(adata)
-    if key not in adata.obsm or not DrugRecord.is_in(adata.uns.get(key)):
+    record = DrugRecord.from_uns(adata.uns.get(key))
+    if key not in adata.obsm or record is None:
         others = [name for name, value in adata.uns.items() if DrugRecord.is_in(value) and name in adata.obsm]
         found = f" There are responses under {others}: pass key=." if others else ""
         msg = f"There are no drug responses under {key!r}. Run scellm.tl.drug_response(adata) first.{found}"
         raise KeyError(msg)
-    record = DrugRecord.from_uns(adata.uns[key])
     values = np.asarray(adata.obsm[key], dtype=np.float64)
     if values.ndim != 2 or values.shape[1] != len(record.drugs):
         msg = (

@@ -67,12 +67,9 @@ def markers(
         Layer with expression; `None` reads `adata.X`.
     use_raw
         Read `adata.raw`; `None` is `False`.
-    ax
-        Axes to draw on; `None` makes a figure.
-    show
-        Show the figure; `None` shows it if no `ax` is given.
-    return_fig
-        Return the figure instead of the axes.
+    ax, show, return_fig
+        Axes to draw on, or `None` for a new figure; whether to show it, which is done if no `ax` is given; and whether to
+        return the figure in place of the axes.
 
     Returns
     -------

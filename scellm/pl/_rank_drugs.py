@@ -59,10 +59,8 @@ def rank_drugs(
         Key of the results: `key_added` of `tl.rank_drugs`.
     ax
         Axes for one group; `None` makes a figure.
-    show
-        Show the figure; `None` shows it if no `ax` is given.
-    return_fig
-        Return the figure instead of the axes.
+    show, return_fig
+        Whether to show the figure, which is done if no `ax` is given, and whether to return it in place of the axes.
 
     Returns
     -------
@@ -81,10 +79,10 @@ def rank_drugs(
     if n_drugs < 1:
         msg = f"n_drugs={n_drugs!r} must be at least 1."
         raise ValueError(msg)
-    if not RankRecord.is_in(adata.uns.get(key)):
+    record = RankRecord.from_uns(adata.uns.get(key))
+    if record is None:
         msg = f"There are no ranked drugs under {key!r}. Run scellm.tl.rank_drugs(adata, groupby) first."
         raise KeyError(msg)
-    record = RankRecord.from_uns(adata.uns[key])
     chosen = record.choose(groups)
     if ax is not None and len(chosen) > 1:
         msg = f"ax= takes one group, found {len(chosen)}; name one in groups=, or leave ax= out."

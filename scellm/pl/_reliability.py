@@ -53,12 +53,9 @@ def reliability(
         not in it keep their names.
     n_bins
         Number of bins between 0 and 1; 15 as in `metrics.expected_calibration_error`.
-    ax
-        Axes to draw on; `None` makes a figure.
-    show
-        Show the figure; `None` shows it if no `ax` is given.
-    return_fig
-        Return the figure instead of the axes.
+    ax, show, return_fig
+        Axes to draw on, or `None` for a new figure; whether to show it, which is done if no `ax` is given; and whether to
+        return the figure in place of the axes.
 
     Returns
     -------

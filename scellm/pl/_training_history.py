@@ -68,10 +68,8 @@ def training_history(
     ax
         Axes for the losses alone; `None` makes a figure, with a second panel for alignment, uniformity and anisotropy
         where the log has them.
-    show
-        Show the figure; `None` shows it if no `ax` is given.
-    return_fig
-        Return the figure instead of the axes.
+    show, return_fig
+        Whether to show the figure, which is done if no `ax` is given, and whether to return it in place of the axes.
 
     Returns
     -------

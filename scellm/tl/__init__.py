@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from ._embed import embed
     from ._few_shot import few_shot
     from ._fine_tune import fine_tune
+    from ._fit_reference import fit_reference
     from ._gene_importance import gene_importance
     from ._index import index
     from ._malignancy import malignancy
@@ -24,6 +25,7 @@ __all__ = [
     "embed",
     "few_shot",
     "fine_tune",
+    "fit_reference",
     "gene_importance",
     "index",
     "malignancy",

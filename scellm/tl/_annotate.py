@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from anndata import AnnData
@@ -18,12 +18,12 @@ from .._obs import read_text
 from .._warn import warn
 from ..annotation._align import align_cells, check_align
 from ..annotation._decide import decide, vote_clusters
-from ..annotation._fit import METHODS
 from ..annotation._restrict import class_mask
 from ..annotation._vote import over_cluster
 from ..models import CellLM, load
 from ._annotate_results import Limits, make_record, say, write_labels
-from ._annotate_sources import Reference, of_genes, of_model, on_embedding, on_genes, seen_before
+from ._annotate_sources import of_genes, of_model, seen_before
+from ._fit_reference import Labeled, with_reference
 from ._vectors import cell_vectors
 
 if TYPE_CHECKING:
@@ -39,9 +39,6 @@ def annotate(
     *,
     reference: AnnData | None = None,
     labels: str | None = None,
-    levels: str | Sequence[str] | None = None,
-    method: Literal["auto", "linear", "prototype", "knn", "logistic"] = "auto",
-    val_by: str | None = None,
     tissue: str | Sequence[str] | None = None,
     classes: str | Sequence[str] | None = None,
     exclude: str | Sequence[str] | None = None,
@@ -51,7 +48,6 @@ def annotate(
     align: bool | Literal["auto"] = "auto",
     groupby: str | Literal["auto"] | None = None,
     layer: str | None = None,
-    reference_layer: str | None = None,
     use_raw: bool | None = None,
     gene_key: str | None = None,
     min_overlap: float = 0.10,
@@ -62,19 +58,17 @@ def annotate(
 ) -> AnnData | None:
     """Name the type of every cell, say how sure that is, and leave out what is not known.
 
-    Three ways, chosen by what is given:
+    Types are those of the model, or of a reference of your own:
 
-    - *reference*: `reference=` and `labels=`. Both objects are embedded with the same model, and a classifier is fitted
-      on the embedding of the reference. It is the best of logistic regression, class prototypes and nearest
-      neighbors on held-out parts of the reference: on groups such as donors with `val_by=`, else on cells.
-    - *fine-tuned*: `model=` is what `tl.fine_tune` returned. Its own head is used, on the embedding or, as for drug
-      response, on genes.
-    - *pretrained*: nothing else. The reference that comes with the model is used: types of many tissues on a tree, from
-      lineages such as lymphocytes down to regulatory T cells.
+    - nothing but cells: the reference that comes with the model is used, with types of many tissues on a tree, from
+      lineages such as lymphocytes down to regulatory T cells;
+    - `reference=` and `labels=`: both objects are embedded with the same model, and a classifier is fitted on the
+      embedding of the reference, as `tl.fit_reference` does with the defaults of its options;
+    - `model=` is what `tl.fit_reference`, `tl.fine_tune` or `tl.few_shot` returned.
 
     In all of them the probabilities are scaled by a temperature fitted on held-out cells :cite:p:`Guo2017`.
 
-    Where types stand on a tree, as in the shipped reference and with `levels=`, probabilities add up along it, and a cell
+    Where types stand on a tree, as in the shipped reference and with `tl.fit_reference(levels=)`, probabilities add up along it, and a cell
     gets the deepest node that is sure enough: one that is surely a T cell, but CD4 or CD8, is a "T cell". With
     `target_error=0.05` the threshold is set by split conformal prediction on nested sets :cite:p:`Gupta2022`: the way
     down the tree is fixed, the nodes on it hold ever fewer types, and for cells exchangeable with the held-out ones the
@@ -95,23 +89,13 @@ def annotate(
     adata
         Cells.
     model
-        Model for the embedding: a name, a folder, a loaded model or the result of `tl.fine_tune` or
-        `tl.few_shot`. `adata.obsm["X_scellm"]` is used if it is of this model and matrix, else cells are embedded.
+        Model for the embedding, and for types unless `reference` is given: a name, a folder, or a loaded model.
+        `adata.obsm["X_scellm"]` is used if it is of this model and matrix, else cells are embedded.
     reference
-        Labeled cells of the same kind of sample.
+        Labeled cells of the same kind of sample. Its expression is `reference.X`; to read a layer, to hold out whole donors,
+        to give it a tree or to use it more than once, see `tl.fit_reference`.
     labels
         Column of `reference.obs` with their types.
-    levels
-        Columns of `reference.obs` with broader types, from coarse to fine, or one column with ids of the Cell Ontology, for
-        instance `"cell_type_ontology_term_id"`; the tree over the types. `None` leaves them flat.
-    method
-        Classifier on the reference: `"linear"` (multinomial logistic regression), `"prototype"` (cosine to the mean of
-        each type), `"knn"` (vote of the nearest cells), all on the embedding; `"auto"` takes the one that wins on
-        held-out cells, the linear one unless another wins by more than 0.02 macro-F1. `"logistic"` is the baseline: logistic regression on 2,000 variable genes, without a model, but
-        with the same calibration, sets and novelty.
-    val_by
-        Column of `reference.obs` with donors or studies. Whole groups are held out to choose and to calibrate, each
-        weighs the same. Without it confidence is that for more cells of the same donors.
     tissue
         Tissues the cells are from, by name or Uberon id: types that live in none of them are left out. Of the shipped
         reference; :doc:`the page of types </guide/cell_types>` lists them.
@@ -139,8 +123,6 @@ def annotate(
         the embedding.
     layer
         Layer of `adata` with expression; `None` reads `adata.X`.
-    reference_layer
-        Layer of `reference` with expression; `None` reads `reference.X`.
     use_raw, gene_key
         Of `adata`, as in `tl.embed`.
     min_overlap, device
@@ -207,30 +189,24 @@ def annotate(
     """
     check_key(key_added)
     check_align(align)
-    _check_options(adata, reference, labels, method, copy=copy)
-    if reference is None:
-        _check_no_reference(labels, method, val_by, reference_layer, levels)
+    _check_reference(adata, reference, labels)
+    check_backed(adata, copy=copy)
     limits = Limits(target_error, min_confidence, novelty_error)
     check_free(adata, key_added, ("obs", key_added), of="tl.annotate", field="classes")
     clusters = None if groupby in (None, "auto") else read_text(adata, groupby)
     model = model if isinstance(model, CellLM) else load(model)
     options = {"min_overlap": min_overlap, "device": device}
     query = {"layer": layer, "use_raw": use_raw, "gene_key": gene_key, **options}
-    if reference is None:
-        annotator, mode = of_model(model)
-    else:
-        annotator, mode = None, "reference"
-        asked = Reference(reference, labels, method, val_by, rng, levels)
-        options |= {"layer": reference_layer}
-    vectors, record = None, {}
-    if method == "logistic":
-        annotator, vectors = on_genes(adata, asked, model, query, options)
-    elif annotator is None:
-        annotator = on_embedding(asked, model, options)
+    if reference is not None and labels is not None:
+        model = with_reference(
+            reference, model, Labeled(labels, None, "auto", None, rng, "reference"), options
+        )
+    annotator, mode = of_model(model)
     mask = class_mask(annotator, tissue=tissue, classes=classes, exclude=exclude)
-    if vectors is None and annotator.space == "genes":
+    record: dict[str, Any] = {}
+    if annotator.head.genes:
         vectors = of_genes(adata, annotator, model, query)
-    elif vectors is None:
+    else:
         vectors, record = cell_vectors(adata, model, query)
     embedding = vectors
     vectors, batch_shift = align_cells(annotator, vectors, align)
@@ -260,21 +236,16 @@ def annotate(
     return target if copy else None
 
 
-def _check_options(
-    adata: AnnData,
-    reference: AnnData | None,
-    labels: str | None,
-    method: str,
-    *,
-    copy: bool,
-) -> None:
+def _check_reference(adata: AnnData, reference: AnnData | None, labels: str | None) -> None:
     """Refuse what makes no sense before anything is computed."""
     check_anndata(adata)
-    check_backed(adata, copy=copy)
-    if method not in ("auto", *METHODS, "logistic"):
-        msg = f"method={method!r} is unknown; choose one of {['auto', *METHODS, 'logistic']}."
-        raise ValueError(msg)
     if reference is None:
+        if labels is not None:
+            msg = (
+                f"labels={labels!r} is about a reference, and none is given. Pass reference= with labeled cells; to train on "
+                "labels of these cells, see scellm.tl.fine_tune."
+            )
+            raise ValueError(msg)
         return
     if not isinstance(reference, AnnData):
         msg = f"The reference must be an AnnData object, found {type(reference).__name__}."
@@ -290,22 +261,3 @@ def _check_options(
             "The reference and the cells to annotate are the same: each cell finds itself, so that confidence and "
             "novelty say nothing about new cells. What was measured on held-out cells still does."
         )
-
-
-def _check_no_reference(
-    labels: str | None,
-    method: str,
-    val_by: str | None,
-    reference_layer: str | None,
-    levels: str | Sequence[str] | None,
-) -> None:
-    """Refuse options about a reference where there is none: they would do nothing."""
-    given = {"labels": labels, "levels": levels, "val_by": val_by, "reference_layer": reference_layer}
-    named = [f"{name}={value!r}" for name, value in given.items() if value is not None]
-    named += [f"method={method!r}"] if method != "auto" else []
-    if named:
-        msg = (
-            f"{' and '.join(named)} {'is' if len(named) == 1 else 'are'} about a reference, and none is given. Pass "
-            "reference= with labeled cells; to train on labels of these cells, see scellm.tl.fine_tune."
-        )
-        raise ValueError(msg)

@@ -86,7 +86,7 @@ def make_record(
     embedding: np.ndarray,
 ) -> AnnotationRecord:
     """What goes to `uns`; `embedding` is that of the cells before any alignment."""
-    method = "logistic" if annotator.space == "genes" else annotator.kind
+    method = "logistic" if annotator.head.genes else annotator.head.kind
     tree, types = annotator.tree, annotator.facts.get("types") or []
     fit = (
         fit_of(annotator, embedding[~result.is_empty], result.unrestricted) if mode == "pretrained" else None
@@ -158,7 +158,8 @@ def say(record: AnnotationRecord, result: Result, annotator: Annotator, mask: np
 
 def _closer(mode: str) -> str:
     return (
-        "If it has several donors or studies, pass val_by= with their column, so that the distance between them counts."
+        "If it has several donors or studies, fit it with scellm.tl.fit_reference(..., val_by=) and their column, so that the "
+        "distance between them counts."
         if mode == "reference"
         else "Pass reference= with labeled cells of the same tissue."
     )

@@ -77,11 +77,12 @@ def read_response(adata: AnnData, key: str) -> tuple[np.ndarray, DrugRecord]:
         `adata` is no AnnData.
     """
     check_anndata(adata)
-    if key not in adata.obsm or not DrugRecord.is_in(adata.uns.get(key)):
+    record = DrugRecord.from_uns(adata.uns.get(key))
+    if key not in adata.obsm or record is None:
         added = "" if key == DRUG_RESPONSE else f", key_added={key!r}"
         msg = f"There are no drug responses under {key!r}. Run scellm.tl.drug_response(adata{added}) first."
         raise KeyError(msg)
-    return np.asarray(adata.obsm[key]), DrugRecord.from_uns(adata.uns[key])
+    return np.asarray(adata.obsm[key]), record
 
 
 def _of_cells(values: np.ndarray, codes: np.ndarray | None) -> np.ndarray:
@@ -95,5 +96,5 @@ def _of_cells(values: np.ndarray, codes: np.ndarray | None) -> np.ndarray:
 
 def _written(adata: AnnData, key: str) -> list[str]:
     """Columns of drugs in `obs` that an earlier call wrote."""
-    record = adata.uns.get(key)
-    return DrugRecord.from_uns(record).columns if DrugRecord.is_in(record) else []
+    record = DrugRecord.from_uns(adata.uns.get(key))
+    return [] if record is None else record.columns

@@ -185,7 +185,7 @@ def fine_tune(
     methods = ("logistic", "pca_knn") if baseline is True else baseline
     comparison = None
     if methods:
-        predicted = softmax(logits[judged] / annotator.temperature)
+        predicted = softmax(logits[judged] / annotator.calibration.temperature)
         comparison = compare(adata, rows, model, data, cells, predicted, methods, rng)
     record = FitRecord(
         labels=labels,

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from .._warn import warn
-from ..annotation._annotator import Annotator
+from ..annotation._annotator import Annotator, Exemplars, Head
 from ..annotation._fit import MAX_EXEMPLARS, keep_exemplars
 from ..annotation._fit import calibrate as calibrate_annotator
 from ..annotation._split import Split, split_cells
@@ -125,14 +125,14 @@ def annotator_of(
     head, split = tuned.head, cells.split
     annotator = Annotator(
         classes=cells.classes,
-        kind="linear",
-        centre=head.centre.numpy(),
-        scale=head.scale.numpy(),
-        weight=head.weight.detach().numpy(),
-        bias=head.bias.detach().numpy(),
-        exemplars=np.zeros((0, model.config.dim), np.float32),
-        exemplar_labels=np.zeros(0, np.int32),
-        exemplar_spread=np.zeros(0, np.float32),
+        head=Head(
+            kind="linear",
+            centre=head.centre.numpy(),
+            scale=head.scale.numpy(),
+            weight=head.weight.detach().numpy(),
+            bias=head.bias.detach().numpy(),
+        ),
+        exemplars=Exemplars.none(model.config.dim),
     )
     keep_exemplars(annotator, vectors[split.train], cells.codes[split.train], MAX_EXEMPLARS, 0)
     logits = {part: annotator.logits(vectors[getattr(split, part)]) for part in ("val", "test")}

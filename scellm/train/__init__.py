@@ -9,7 +9,7 @@ from ._gene_directions import bag_values, gene_discriminants, gene_loadings
 from ._info_nce import info_nce, supervised_contrastive
 from ._losses import masked_gene_loss, masked_value_loss, normal_cancer_loss
 from ._recipe import PretrainConfig
-from ._start import deepen, gene_gain, init_from_corpus, interpolate_weights, sample_corpus, sample_labels
+from ._start import deepen, gene_gain, init_from_corpus, sample_corpus, sample_labels
 from ._trainer import train
 from ._views import ViewConfig, draw_view
 
@@ -32,7 +32,6 @@ __all__ = [
     "gene_loadings",
     "info_nce",
     "init_from_corpus",
-    "interpolate_weights",
     "masked_gene_loss",
     "masked_value_loss",
     "normal_cancer_loss",

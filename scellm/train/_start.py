@@ -172,22 +172,3 @@ def deepen(bag: Encoder, config: CellLMConfig) -> Encoder:
         block.contract.weight.zero_()
         block.contract.bias.zero_()
     return encoder
-
-
-@torch.no_grad()
-def interpolate_weights(start: Encoder, trained: Encoder, share: float) -> Encoder:
-    """The encoder between two: (1 - share) * start + share * trained, except for the masked-gene head.
-
-    After a short training the weights half-way are often better on data unlike the training's than either
-    end :cite:p:`Wortsman2022`. The head and the mask embedding, of no use before training, are those of `trained`.
-    """
-    first, second = start.state_dict(), trained.state_dict()
-    own = ("masked_gene.", "expression.mask_embedding")
-    encoder = Encoder(trained.config)
-    encoder.load_state_dict(
-        {
-            name: new if name.startswith(own) else torch.lerp(first[name], new, share)
-            for name, new in second.items()
-        }
-    )
-    return encoder

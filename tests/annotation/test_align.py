@@ -33,12 +33,14 @@ def test_shift_is_found_whatever_the_proportions_of_types(world):
         codes = np.repeat(np.arange(5), sizes)
         moved = unit(there + move)
         true_shift = np.mean(
-            [moved[codes == k].mean(0) - unit(annotator.exemplars)[annotator.exemplar_labels == k].mean(0)
+            [moved[codes == k].mean(0) - unit(annotator.exemplars.cells)[annotator.exemplars.labels == k].mean(0)
              for k in range(5) if sizes[k]], axis=0,
         )  # fmt: skip
         found = batch_shift(annotator, moved)
         assert np.linalg.norm(found - true_shift) < 0.35 * np.linalg.norm(true_shift)
-        control = moved.mean(0) - unit(annotator.exemplars).mean(0)  # what a plain mean takes for the shift
+        control = moved.mean(0) - unit(annotator.exemplars.cells).mean(
+            0
+        )  # what a plain mean takes for the shift
         if max(sizes) > 100:
             assert np.linalg.norm(control - true_shift) > 1.2 * np.linalg.norm(found - true_shift)
 

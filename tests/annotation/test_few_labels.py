@@ -41,7 +41,7 @@ def fit(X, codes, labelled, *, config=None, **options):
 
 
 def vectors(annotator, X):
-    return X[:, [GENES.index(name) for name in annotator.genes]].toarray()
+    return X[:, [GENES.index(name) for name in annotator.head.genes]].toarray()
 
 
 def accuracy(annotator, X, codes):
@@ -100,12 +100,12 @@ def test_test_cells_are_never_looked_at():
     changed = X.toarray()
     changed[test] = changed[test][::-1] * 3
     other = fit(sp.csr_array(changed), codes, np.arange(12), **options)
-    np.testing.assert_array_equal(one.annotator.weight, other.annotator.weight)
-    np.testing.assert_array_equal(one.annotator.novelty, other.annotator.novelty)
+    np.testing.assert_array_equal(one.annotator.head.weight, other.annotator.head.weight)
+    np.testing.assert_array_equal(one.annotator.calibration.novelty, other.annotator.calibration.novelty)
     assert one.test_logits["scellm"].shape == (50, 2)
     changed[20] *= 3
     control = fit(sp.csr_array(changed), codes, np.arange(12), **options)
-    assert not np.array_equal(one.annotator.weight, control.annotator.weight)
+    assert not np.array_equal(one.annotator.head.weight, control.annotator.head.weight)
 
 
 def test_held_out_groups_are_held_out_with_their_unlabelled_cells():
@@ -136,15 +136,15 @@ def test_few_right_answers_do_not_raise_the_confidence(n, is_sharpened):
     X = X.toarray()
     X[:, :12] += 3 * codes[:, None]  # never wrong
     annotator = fit(sp.csr_array(X), codes, np.arange(n)).annotator
-    assert (annotator.temperature < 1) == is_sharpened
-    assert annotator.n_calibration == n
+    assert (annotator.calibration.temperature < 1) == is_sharpened
+    assert annotator.calibration.n_cells == n
 
 
 def test_without_calibration_nothing_is_said():
     X, codes = two_kinds()
     annotator = fit(X, codes, np.arange(10), calibrated=False).annotator
     assert not annotator.is_calibrated
-    assert annotator.temperature == 1
+    assert annotator.calibration.temperature == 1
     assert annotator.report == {}
 
 
@@ -172,7 +172,7 @@ def test_stored_head_says_the_same():
     X, codes = two_kinds()
     annotator = fit(X, codes, np.arange(30)).annotator
     again = Annotator.from_part(annotator.to_part())
-    assert again.genes == annotator.genes
+    assert again.head.genes == annotator.head.genes
     np.testing.assert_array_equal(
         again.probabilities(vectors(again, X)), annotator.probabilities(vectors(annotator, X))
     )

@@ -54,7 +54,7 @@ def score(
     annotator = copy.copy(annotator)
     weights = balance(studies, len(studies))
     report = calibrate_on_tree(annotator, logits, nodes, np.zeros(len(nodes)), weights, studies)
-    probabilities = softmax(logits / annotator.temperature)
+    probabilities = softmax(logits / annotator.calibration.temperature)
     chain, _ = tree.chains(probabilities)
     last = chain[np.arange(len(chain)), (chain >= 0).sum(axis=1) - 1]
     right = (chain == nodes[:, None]).any(axis=1)
@@ -83,7 +83,7 @@ def score(
         )
     table = pd.DataFrame(rows)
     mean = table.drop(columns=["study", "cells"]).mean().to_dict()
-    mean |= {"calibration error": report["ece_after"], "temperature": annotator.temperature}
+    mean |= {"calibration error": report["ece_after"], "temperature": annotator.calibration.temperature}
     return mean | {"named (5 %)": report["named_0.05"], "right of the named": report["right_0.05"]}, table
 
 

@@ -202,7 +202,7 @@ def main() -> None:
     annotator = fit_on_tree(vectors, nodes, tree, groups=studies, max_exemplars=N_EXEMPLARS)
     weights = balance(studies[tested], len(tested))
     report = calibrate_on_tree(annotator, logits, nodes[tested], strange, weights, studies[tested])
-    probabilities = softmax(logits / annotator.temperature)
+    probabilities = softmax(logits / annotator.calibration.temperature)
     chain = tree.chains(probabilities)[0]
     passed = (chain[:, :, None] == np.arange(len(tree.names))).any(axis=1)
     types = facts_of_types(rows, tree, nodes, cells, tested, passed)
@@ -230,6 +230,7 @@ def main() -> None:
         "made_by": "tests/benchmarks/reference.py",
     }
     part = annotator.to_part()
+    part.tensors["exemplars"] = part.tensors["exemplars"].astype(np.float16)
     part.tensors["cell_hashes"] = marks[is_real]
     part.meta["hashed_studies"] = [str(x) for x in studies[is_real]]
     write_part(folder, "reference", part)

@@ -186,11 +186,11 @@ def test_damaged_part_is_not_vouched_for(with_part, part):
 def test_unknown_names(model, part, bundle):
     text = re.escape(f"No part of a model is named 'color'; the names are {', '.join(PARTS)}.")
     with pytest.raises(ValueError, match=text):
-        write_part(bundle, "colour", part)
+        write_part(bundle, "color", part)
     with pytest.raises(ValueError, match=text):
-        model.parts["colour"] = part
+        model.parts["color"] = part
     with pytest.raises(ValueError, match=text):
-        Parts({"colour": part})
+        Parts({"color": part})
     with pytest.raises(TypeError, match="The part 'reference' is a dict; a Part is needed"):
         model.parts["reference"] = {"tensors": {}}
 

@@ -10,7 +10,7 @@ import scellm
 from scellm.annotation._annotator import Annotator
 from scellm.annotation._restrict import class_mask, guess_tissue
 from scellm.models import load
-from scellm.tl import annotate
+from scellm.tl import annotate, fit_reference
 
 KEY = "scellm_cell_type"
 CELLS = scellm.datasets.toy_cells(320, n_vars=2000, n_donors=4)
@@ -35,7 +35,12 @@ def shipped():
 
 
 def run(adata, reference, model, **options):
-    annotate(adata, model, reference=reference, labels="cell_type", novelty_error=None, **options)
+    """Annotate with a reference of one's own, by way of `fit_reference` where it has levels."""
+    if "levels" in options:
+        fitted = fit_reference(reference, "cell_type", model=model, levels=options.pop("levels"))
+        annotate(adata, fitted, novelty_error=None, **options)
+    else:
+        annotate(adata, model, reference=reference, labels="cell_type", novelty_error=None, **options)
     return adata.uns[KEY]
 
 
@@ -92,11 +97,6 @@ def test_levels_of_ontology_ids(adata, reference, bag_model):
     reference.obs.loc[reference.obs_names[0], "term"] = "CL:0000182"
     with pytest.raises(ValueError, match=r"has CL:.*CL:.* for .*; one id of the Cell Ontology per type"):
         run(adata, reference, bag_model, levels="term")
-
-
-def test_levels_without_a_reference_are_refused(adata):
-    with pytest.raises(ValueError, match="levels='broad' is about a reference, and none is given"):
-        annotate(adata, levels="broad")
 
 
 # -- restriction --------------------------------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """The bag, its scales from the corpus, growth and averages."""
 
-import copy
 import dataclasses
 
 import numpy as np
@@ -18,7 +17,6 @@ from scellm.train import (
     gene_gain,
     gene_loadings,
     init_from_corpus,
-    interpolate_weights,
 )
 
 
@@ -59,19 +57,6 @@ def test_a_grown_encoder_starts_as_the_bag(counts):
         torch.testing.assert_close(
             encoder(ids[None], values[None], whole).cells, bag(ids[None], values[None], whole).cells
         )
-
-
-def test_the_average_lies_between():
-    start = deepen(new_encoder(depth=0), new_encoder().config)
-    trained = copy.deepcopy(start)
-    with torch.no_grad():
-        for parameter in trained.parameters():
-            parameter += torch.rand_like(parameter)
-    middle = interpolate_weights(start, trained, 0.25).state_dict()
-    for name, first in start.state_dict().items():
-        second = trained.state_dict()[name]
-        is_head = name.startswith(("masked_gene", "expression.mask_embedding"))
-        torch.testing.assert_close(middle[name], second if is_head else torch.lerp(first, second, 0.25))
 
 
 def test_the_mean_cell_starts_at_zero(counts):

@@ -1,0 +1,106 @@
+"""What the documentation makes of the package and of stored results: gallery, links of API pages, folded benchmarks."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+import scellm
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "docs" / "_ext"))
+import fold
+import gallery
+from api_pages import SEE
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+PAGE = """# Title
+
+About it.
+
+Second paragraph.
+
+![picture](a.png)
+
+- how it was done
+
+## Prose
+
+Words.
+
+### Deeper
+
+More.
+
+## Numbers
+
+| a | b |
+| --- | --- |
+| 1 | 2 |
+
+## More numbers
+
+| c |
+| --- |
+| 3 |
+
+Made by `python tests/benchmarks/x.py` on: a machine.
+"""
+
+
+def test_every_figure_of_pl_is_in_the_gallery_with_a_picture():
+    figures = gallery.figures()
+    assert {f"scellm.pl.{name}" for name in scellm.pl.__all__} == set(gallery.figures_of())
+    for name, (line, _) in figures.items():
+        assert line.endswith((".", "?")), name
+        assert (DOCS / "_static" / "gallery" / f"{name}.png").stat().st_size < 300_000
+
+
+@pytest.mark.parametrize("name", SEE)
+def test_pages_that_api_pages_link_exist(name):
+    module, _, function = name.rpartition(".")
+    assert function in getattr(scellm, module.split(".")[1]).__all__
+    for page in SEE[name]:
+        source = DOCS.parent if page.startswith("tutorials/") else DOCS
+        assert any((source / f"{page}{ending}").is_file() for ending in (".md", ".ipynb")), page
+
+
+def test_every_tool_and_figure_has_links():
+    names = {f"scellm.{part}.{name}" for part in ("tl", "pl", "pp") for name in getattr(scellm, part).__all__}
+    assert names <= set(SEE)
+
+
+def test_a_benchmark_page_begins_with_question_figure_and_first_table():
+    page = fold.fold(PAGE, "embedding")
+    order = [
+        "# Title",
+        "**Question.**",
+        "![picture]",
+        "## Numbers",
+        "{dropdown} What is compared",
+        "{dropdown} Prose",
+    ]
+    places = [page.index(text) for text in [*order, "{dropdown} More numbers", "Made by"]]
+    assert places == sorted(places)
+    assert "**Deeper**" in page
+    assert "### Deeper" not in page
+    assert page.count("::::::") == 6
+
+
+@pytest.mark.parametrize("path", sorted((DOCS / "benchmarks").glob("*.md")), ids=lambda path: path.stem)
+def test_nothing_of_a_benchmark_page_is_lost(path):
+    text = path.read_text(encoding="utf-8")
+    folded = fold.fold(text, path.stem)
+    for line in text.splitlines():
+        if line.startswith("|") or line.startswith("!["):
+            assert line in folded
+
+
+def test_every_benchmark_has_a_question():
+    pages = {path.stem for path in (DOCS / "benchmarks").glob("*.md")} - {"index"}
+    unasked = {
+        page
+        for page in pages - set(fold.QUESTIONS)
+        if "**Question" not in (DOCS / "benchmarks" / f"{page}.md").read_text("utf-8")
+    }
+    assert not unasked, "give them a question in docs/_ext/fold.py"
