@@ -228,7 +228,8 @@ def zero_shot_targets(table: pd.DataFrame | None) -> list[tuple[str, str, bool |
     return [
         (
             "no labels: macro-F1 of at least 0.78, and above logistic regression",
-            f"{ours:.3f}, logistic regression {rival:.3f}",
+            f"{ours:.3f}, logistic regression {rival:.3f}"
+            + (f", celltypist {mean['celltypist']:.3f}" if "celltypist" in mean else ""),
             ours >= 0.78 and ours > rival,
         ),
         ("the same with tissue=: at least 0.83", f"{tissue:.3f}", tissue >= 0.83),

@@ -545,7 +545,7 @@ def test_head_on_genes_is_saved_and_loaded(few, bag_model, tmp_path):
     record = found[1].uns["scellm_cell_type"]
     assert (record["mode"], record["method"]) == ("fine-tuned", "logistic")
     assert adata.uns[KEY]["summary"] in loaded.card
-    assert loaded.parts["cell_type"].meta["space"] == "genes"
+    assert loaded.parts["cell_type"].meta["genes"]
     assert loaded.parts["cell_type"].meta["facts"]["strategy"] == "few_shot"
     same = {name: x.numpy() for name, x in bag_model.encoder.state_dict().items()}
     for name, x in loaded.encoder.state_dict().items():
