@@ -16,7 +16,6 @@ import numpy as np
 from scipy.linalg import solve_triangular
 from scipy.sparse.linalg import LinearOperator, cg
 
-
 COMMON = 0.15
 """Share of the kernel that all cell lines have in common, whatever their expression."""
 
