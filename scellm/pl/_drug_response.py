@@ -18,6 +18,7 @@ from ._drug_table import (
     centred,
     choose_drugs,
     group_codes,
+    judged,
     most_different,
     only_groups,
     read_responses,
@@ -71,7 +72,7 @@ def drug_response(
     drugs
         Names, synonyms, targets or classes of drugs, as `tl.drug_response` takes them; a target or class is all drugs
         of it. `None` draws all of them, or if there are more than `n_drugs`, those that differ most between groups that the
-        model can judge (at most half of the cells outside), and says so.
+        model can judge (at most half of the cells outside; where fewer than two can be judged, the two most like cell lines), and says so.
     n_drugs
         Most drugs drawn where none are named; `None` is 50, 5 for `"umap"` and 8 for `"violin"`.
     groupby
@@ -161,10 +162,11 @@ def _choose(
     by_group = len(groups) > 1
     rows = summarise(responses, codes, groups) if by_group else _each_cell(responses, [])
     between = "groups" if by_group else "cells"
-    inside = ~(rows.outside > 0.5)
-    judged = " inside the applicability" if 1 < inside.sum() < len(inside) else ""
+    which, called = judged(rows)
+    if called:
+        between = f"the {between} {called}" if which.sum() > 2 else f"the two {between} {called}"
     return responses[most_different(rows, most)], (
-        f"{most} of {n_drugs} drugs: those whose prediction differs most between {between}{judged}"
+        f"{most} of {n_drugs} drugs: those whose prediction differs most between {between}"
     )
 
 

@@ -232,13 +232,26 @@ def fraction_outside(applicability: np.ndarray) -> float:
     return float((known > 1).mean()) if len(known) else np.nan
 
 
+def judged(summary: Summary) -> tuple[np.ndarray, str]:
+    """Rows between which differences mean most, bool, and what to call them, "" for all.
+
+    Those that mostly lie inside of what the model has seen, or where fewer than two do, the two most like cell lines.
+    """
+    inside = ~(summary.outside > 0.5)
+    if inside.sum() > 1:
+        return inside, "" if inside.all() else "inside the applicability"
+    if len(inside) < 3 or not np.isfinite(summary.applicability).all():
+        return np.ones(len(inside), dtype=bool), ""
+    nearest = np.argsort(summary.applicability, kind="stable")[:2]
+    return np.isin(np.arange(len(inside)), nearest), "most like cell lines"
+
+
 def most_different(summary: Summary, n: int) -> np.ndarray:
     """Columns, in their order, of the `n` drugs whose response differs most between rows.
 
-    Rows that mostly lie outside of what the model has seen do not count, if two others are left.
+    Only the rows of `judged` count.
     """
-    inside = ~(summary.outside > 0.5)
-    values = summary.values[inside] if inside.sum() > 1 else summary.values
+    values = summary.values[judged(summary)[0]]
     spread = np.nan_to_num(mean(centred(values) ** 2), nan=-1.0)
     return np.sort(np.argsort(-spread, kind="stable")[:n])
 

@@ -134,6 +134,7 @@ def measure_splits(
             print(name, row, flush=True)
             state.update(read_state())
             state.setdefault("splits", {}).setdefault(name, {})[method] = row
+            is_measured(state, name)
             keep(state)
 
 
@@ -314,6 +315,11 @@ def read_state() -> dict[str, Any]:
     return json.loads(STATE.read_text(encoding="utf-8")).get("facts", {})
 
 
+def is_measured(state: dict[str, Any], name: str) -> None:
+    """Take a split or part off the list of what the recipe before was measured on."""
+    state["recipe before"] = [one for one in state.get("recipe before", []) if one != name]
+
+
 def keep(state: dict[str, Any]) -> None:
     """Write the numbers so far, the page, and its long tables as CSV."""
     tables = {"As published": PUBLISHED}
@@ -359,6 +365,7 @@ def main() -> None:
         chosen = {"only": options.only, "rows": options.rows} if part == "splits" else {}
         globals()[f"measure_{part}"](state, model, options.data, **chosen)
         state = read_state() | {part: state[part]}  # another run may have measured others meanwhile
+        is_measured(state, part)
         keep(state)
         print(part, "done", machine()["date"], flush=True)
     keep(state)

@@ -280,6 +280,10 @@ def test_drugs_are_those_that_differ_among_groups_the_model_can_judge():
     for outside, shown in ((2.0, "drug 7"), (0.0, "drug 40")):
         adata = filled(values, np.ones((6, 60)), [0, 0, outside] * 2, drugs=names, classes=["a"] * 60)
         assert columns(draw(adata, groupby="group", n_drugs=1)) == [shown]
+    adata = filled(values, np.ones((6, 60)), [0.5, 1.2, 2.0] * 2, drugs=names, classes=["a"] * 60)
+    ax = draw(adata, groupby="group", n_drugs=1)  # one group inside is nothing to compare
+    assert columns(ax) == ["drug 7"]
+    assert ax.get_legend().get_title().get_text().endswith("between the two groups most like cell lines")
     adata = filled(values, np.ones((6, 60)), [0, 0, 2.0] * 2, drugs=names, classes=["a"] * 60)
     assert rows(draw(adata, groupby="group", groups=["NK", "B/plasma"], sort=False)) == ["NK", "B/plasma"]
     with pytest.raises(KeyError, match=r"\['none'\] of groups= are no groups"):
