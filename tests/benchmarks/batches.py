@@ -213,8 +213,8 @@ def main() -> None:
         f"{table['set'].nunique()} sets of at most {MOST_CELLS:,} cells: the embedding as it is, principal components of 2,000 variable genes, "
         "and Harmony on top of each; scVI where a set has counts and it was run. Entropy says how well batches mix among the 30 nearest cells of a type (0 not at all, 1 "
         "as in all cells of it), silhouette, from 0 to 1, how well types lie apart; the macro-F1 is that of naming a cell by its 15 nearest cells *of "
-        "other batches*, which needs both. The sets are parts of the training corpus of the encoder, which saw their cells without labels of batches; the islets "
-        "of Baron were not seen. Most sets come with 875 to 2,000 genes only. "
+        "other batches*, which needs both. The encoder was trained on Kang's cells and those of Enge, without "
+        "labels of batches, and on none of the others. Most sets come with 875 to 2,000 genes only. "
         "The mean of scVI, if it was run, is over fewer sets. CONCORD was not run; scib-metrics needs JAX, which took minutes for a set here."
     )
     print(write("batches", "Batches", text, {"Mean over sets": mean, **sets}, {"sets": list(sets)}))
