@@ -237,6 +237,7 @@ ARGUMENTS = {
     "pl.malignancy": lambda model: {"key": "called", "basis": "X_pca", "show": False},
     "pl.markers": lambda model: ANNOTATED | {"markers": ["CD3D", "LYZ"]},
     "pl.rank_drugs": lambda model: {"key": "ranked", "show": False},
+    "pl.search": lambda model: {"key": "looked_up", "show": False},
     "pl.reliability": lambda model: ANNOTATED | {"truth": "cell_type"},
     "pl.search": lambda model: {"groupby": "cell_type", "key": "looked_up", "show": False},
     "pp.check_input": lambda model: {},

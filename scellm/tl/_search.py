@@ -57,8 +57,8 @@ def search(
     adata
         Cells. `obsm["X_scellm"]` is used if it is of the index's model and of these values, else they are embedded.
     index
-        Folder that `tl.index` wrote; `"scellm-corpus"` comes with scellm: exemplars of the cells that `scellm-small` was
-        trained on, with their type, tissue, disease, study and paper.
+        Folder that `tl.index` wrote; `"scellm-corpus"` comes with scellm: exemplars of the corpus behind
+        `scellm-small` and its reference of types, with their type, tissue, disease, study and paper.
     k
         Neighbors of each cell.
     columns

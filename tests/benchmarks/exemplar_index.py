@@ -1,4 +1,4 @@
-"""The small index of the training corpus that comes with scellm: python tests/benchmarks/exemplar_index.py DATA.
+"""The small index of the corpus that comes with scellm: python tests/benchmarks/exemplar_index.py DATA.
 
 DATA is the folder with `corpus`, `corpus_wide` and `corpus_more`. Of every human dataset, an equal number of cells of each type is taken,
 until the index has some 4 MB. Run it again when the weights of `scellm-small` change: a test compares their hashes.
@@ -79,7 +79,7 @@ def main() -> None:
     about = {
         "model": model.name,
         "sha256": model.sha256,
-        "about": "Exemplars of the cells that scellm-small was trained on; embeddings only, no expression.",
+        "about": "Exemplars of the corpus behind scellm-small and its reference of cell types; embeddings only, no expression.",
     }
     index = build_index([X[rows]], {name: table[name] for name in COLUMNS}, SHIPPED, about=about)
     size = sum(file.stat().st_size for file in SHIPPED.iterdir())
