@@ -238,6 +238,7 @@ ARGUMENTS = {
     "pl.markers": lambda model: ANNOTATED | {"markers": ["CD3D", "LYZ"]},
     "pl.rank_drugs": lambda model: {"key": "ranked", "show": False},
     "pl.reliability": lambda model: ANNOTATED | {"truth": "cell_type"},
+    "pl.search": lambda model: {"groupby": "cell_type", "key": "looked_up", "show": False},
     "pp.check_input": lambda model: {},
     "pp.harmonize_genes": lambda model: {},
     "tl.annotate": lambda model: {

@@ -290,3 +290,10 @@ def test_files_on_a_cluster(folder, capsys):
     assert "40 cells" in told.out
     assert "bad.h5ad" in told.err
     assert "scellm_cell_type" in ad.read_h5ad(out / "one.h5ad").obs
+
+
+def test_models_are_listed_without_torch():
+    code = "import sys\nfrom scellm._cli import main\nmain(['models'])\nprint({'torch', 'anndata', 'scipy'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "scellm-small" in done.stdout
+    assert done.stdout.strip().endswith("set()")

@@ -48,6 +48,7 @@ MADE_FROM = {
         "reference",
         "speed",
     ),
+    "scellm/models/weights/scellm-transformer/README.md": ("transformer",),
     "scellm/models/weights/scellm-drug/README.md": ("drug_response",),
 }
 """Pages that scripts of `tests/benchmarks` write, and whose results their numbers are."""

@@ -35,6 +35,11 @@ QUESTIONS = {
     "verdict": "Does scellm notice cells that the reference does not fit?",
 }
 """What a page answers; shown first where the page does not say it itself."""
+VERDICTS = {
+    "annotation": "Ahead of regression on genes with few labels and across studies, about as good without labels of yours. "
+    "Confidence is too high where the cells are of another study.",
+}
+"""What a page found, where it does not say it itself; in words, as numbers are in its tables."""
 MADE = re.compile(r"(?m)^Made by `[^\n]*\n?\Z")
 
 
@@ -65,7 +70,8 @@ def shortened(text: str) -> tuple[str, list[str]]:
     """What stands before the first section, up to its figure and table, and the rest as a section of its own."""
     blocks = re.split(r"\n{2,}", text.strip())
     shown = [i for i, block in enumerate(blocks) if block.startswith("![") or has_table(block)]
-    n_kept = max(shown, default=2) + 1
+    lists = [i for i, block in enumerate(blocks) if block.startswith("- ")]
+    n_kept = max(shown) + 1 if shown else min([3, *lists])
     kept, rest = "\n\n".join(blocks[:n_kept]), "\n\n".join(blocks[n_kept:])
     if not rest or kept.count("```") % 2 or kept.count("$$") % 2:
         return text, []
@@ -80,7 +86,8 @@ def fold(text: str, name: str) -> str:
     head, *sections = re.split(r"(?m)^(?=## )", text)
     title, _, rest = head.partition("\n")
     if name in QUESTIONS and "**Question" not in rest:
-        rest = f"\n**Question.** {QUESTIONS[name]}\n{rest}"
+        verdict = f"\n**Verdict.** {VERDICTS[name]}\n" if name in VERDICTS else ""
+        rest = f"\n**Question.** {QUESTIONS[name]}\n{verdict}{rest}"
     rest, details = shortened(with_verdict_first(rest, name))
     first = None if has_table(rest) else next((part for part in sections if has_table(part)), None)
     parts = [f"{title}\n{rest.rstrip()}\n", *([first] if first else [])]

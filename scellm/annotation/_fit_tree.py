@@ -157,22 +157,31 @@ def calibrate_on_tree(
     return report
 
 
+def confidence_at(tree: Tree, probabilities: np.ndarray, nodes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) confidence at the level of the true nodes, and whether the way down the tree passes them."""
+    chain, values = tree.chains(probabilities)
+    depth = tree.above.sum(axis=1)[nodes] - 1
+    level = np.minimum(depth, (chain >= 0).sum(axis=1) - 1)
+    return values[np.arange(len(values)), level], (chain == nodes[:, None]).any(axis=1)
+
+
+def calibration_error(confidence: np.ndarray, right: np.ndarray, weights: np.ndarray) -> float:
+    """Mean gap between confidence and share that is right, over 15 bins."""
+    bins = np.clip((confidence * 15).astype(int), 0, 14)
+    gaps = np.bincount(bins, weights=(right - confidence) * weights, minlength=15)
+    return float(np.abs(gaps).sum() / weights.sum())
+
+
 def tree_scores(
     tree: Tree, probabilities: np.ndarray, nodes: np.ndarray, weights: np.ndarray
 ) -> dict[str, float]:
     """Accuracy at the depth of the label, at the lineage, and the calibration error of the label's level."""
-    chain, values = tree.chains(probabilities)
-    right = (chain == nodes[:, None]).any(axis=1)
-    lineage = tree.lineage
+    chain, lineage = tree.chains(probabilities)[0], tree.lineage
+    confidence, right = confidence_at(tree, probabilities, nodes)
     has = lineage[nodes] >= 0
     coarse = (chain[has] == lineage[nodes[has], None]).any(axis=1)
-    depth = tree.above.sum(axis=1)[nodes] - 1
-    level = np.minimum(depth, (chain >= 0).sum(axis=1) - 1)
-    confidence = values[np.arange(len(values)), level]
-    bins = np.clip((confidence * 15).astype(int), 0, 14)
-    gaps = np.bincount(bins, weights=(right - confidence) * weights, minlength=15)
     return {
         "accuracy": float(np.average(right, weights=weights)),
         "coarse_accuracy": float(np.average(coarse, weights=weights[has])) if has.any() else float("nan"),
-        "ece_after": float(np.abs(gaps).sum() / weights.sum()),
+        "ece_after": calibration_error(confidence, right, weights),
     }

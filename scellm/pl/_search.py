@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
+from .._checks import check_anndata
 from .._keys import SEARCH
-from ..get import search as search_table
+from .._obs import read_groups
+from .._records import SearchRecord
 from ._colours import palette
 from ._figure import finish, ink_on, new_axes, plain, short
 
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+UNLIKE = 0.99
+"""Cells above this are unlike all of the index, see `tl.search`."""
 OTHER = "#E4E4E4"
 """Values that come together in one bar."""
 ROOM_FOR_NAME = 0.16
@@ -70,24 +75,29 @@ def search(
     ValueError
         No cell has a neighbor with a value in the column; `n_values` below 1.
     """
-    table = search_table(adata, groupby, key=key)
-    there = list(dict.fromkeys(table["column"]))
-    searched = [str(name) for name in adata.uns[key]["columns"]]
-    column = searched[0] if column is None else column
-    if column not in searched:
-        msg = f"column={column!r} was not searched for; there are {searched}."
+    check_anndata(adata)
+    record = SearchRecord.from_uns(adata.uns.get(key))
+    if record is None:
+        msg = f"There are no results of tl.search under {key!r}. Run scellm.tl.search(adata, index) first."
+        raise KeyError(msg)
+    column = record.columns[0] if column is None else column
+    if column not in record.columns:
+        msg = f"column={column!r} was not searched for; there are {record.columns}."
         raise KeyError(msg)
     if n_values < 1:
         msg = f"n_values={n_values!r} must be at least 1."
         raise ValueError(msg)
-    if column not in there:
-        msg = f"No cell has a neighbor with a value of {column!r}. Choose another column: {there}."
+    values = adata.obs[f"{key}_{column}"].astype(object)
+    if values.isna().all():
+        msg = f"No cell has a neighbor with a value of {column!r}. Choose another column: {record.columns}."
         raise ValueError(msg)
-    table = table[table["column"] == column]
-    cells = table.groupby("value")["n_cells"].sum().sort_values(ascending=False, kind="stable")
-    names = [str(name) for name in cells.index[:n_values]]
-    shares = table.pivot_table(index="group", columns="value", values="share", fill_value=0.0, observed=True)
-    unlike = table.groupby("group", observed=True)["unlike"].first()
+    by = np.full(adata.n_obs, "all") if groupby is None else read_groups(adata, groupby).astype(object)
+    is_in = ~pd.isna(by)
+    names = [str(name) for name in values[is_in].value_counts().index[:n_values]]
+    counts = pd.crosstab(pd.Series(by[is_in], name="group"), values[is_in].to_numpy())
+    sizes = pd.Series(by[is_in]).value_counts()
+    shares = counts.div(sizes[counts.index], axis=0)
+    unlike = (adata.obs[f"{key}_unusual"][is_in] > UNLIKE).groupby(by[is_in]).mean()
     groups = list(shares.index)[::-1]  # the first on top
 
     is_ours = ax is None

@@ -40,7 +40,7 @@ from scellm.metrics import find_leakage
 from scellm.metrics._calibration import softmax
 from scellm.metrics._cell_hashes import cell_hashes, match_hashes
 from scellm.models import CellLM
-from scellm.tl._vectors import log_expression
+from scellm.tl._vectors import cell_vectors, log_expression
 
 Row = dict[str, Any]
 SEEDS = 5
@@ -178,6 +178,39 @@ def zero_shot(model: CellLM, celltypist: str = "", before: Sequence[Row] = ()) -
         with_tissue = _common(tree, _nodes(adata, tree), truth, nodes)
         row |= {"scellm, tissue=": macro_f1(truth, with_tissue), **old, "accuracy": accuracy(truth, guess)}
         yield row | _at_five_percent(adata, model, tree, nodes) | {"ECE": _ece(tree, p, nodes)}
+
+
+def shipped_calibration(model: CellLM, celltypist: str = "", before: Sequence[Row] = ()) -> Iterator[Row]:
+    """Confidence of the shipped reference beside what a perfect one would be measured as, and other temperatures."""
+    from scellm.annotation._annotator import Annotator
+    from scellm.annotation._fit_tree import calibration_error, confidence_at
+
+    annotator, rng = Annotator.from_part(model.parts["reference"]), np.random.default_rng(0)
+    tree = annotator.tree
+    for name in data.HELD_OUT:
+        adata = data.read_for_ontology(name)
+        vectors, _ = align_cells(annotator, cell_vectors(adata, model, {"min_overlap": 0.02})[0], "auto")
+        is_full = np.isfinite(vectors).all(axis=1)
+        labels = adata.obs["cell_type"].astype(str).to_numpy()[is_full]
+        nodes = np.array([tree.names.index(data.ONTOLOGY[label][0]) for label in labels])
+        logits, ones = annotator.logits(vectors[is_full]), np.ones(len(nodes))
+        errors = {}
+        for factor in (0.8, 1.0, 1.25, 1.5):
+            p = softmax(logits / (factor * annotator.calibration.temperature))
+            confidence, right = confidence_at(tree, p, nodes)
+            errors[factor] = calibration_error(confidence, right, ones)
+            if factor == 1.0:
+                drawn = [
+                    calibration_error(confidence, rng.random(len(nodes)) < confidence, ones)
+                    for _ in range(200)
+                ]
+                row = {"set": data.short(name), "cells": len(nodes), "confidence": float(confidence.mean())}
+                row |= {
+                    "right": float(right.mean()),
+                    "ECE": errors[1.0],
+                    "ECE of a perfect one": float(np.mean(drawn)),
+                }
+        yield row | {f"ECE at {factor} T": error for factor, error in errors.items() if factor != 1.0}
 
 
 # -- the same cells on both sides? --------------------------------------------------------------------------------
@@ -616,6 +649,7 @@ def own_peak() -> float:
 
 PARTS: dict[str, Callable[..., Iterator[Row]]] = {
     "zero_shot": zero_shot,
+    "shipped_calibration": shipped_calibration,
     "leakage": leakage,
     "cross_study": cross_study,
     "few_shot": few_shot,

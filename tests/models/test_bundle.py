@@ -323,7 +323,7 @@ def test_strange_format(bundle, edit_json, found):
         (lambda c: c["encoder"].pop("n_genes"), r"needs the field 'n_genes'"),
         (lambda c: c["encoder"].update(dim="16"), r"config.json`: .*written by scellm"),
         (lambda c: c["tokens"].update(shuffle=1), r"Unknown token fields \['shuffle'\]"),
-        (lambda c: c.update(colour="red"), r"unknown fields \['color'\], missing fields \[\]"),
+        (lambda c: c.update(color="red"), r"unknown fields \['color'\], missing fields \[\]"),
         (lambda c: c.pop("tokens"), r"unknown fields \[\], missing fields \['tokens'\]"),
         (lambda c: c.update(provenance="mine"), r"'provenance' is a str; an object is needed"),
         (
