@@ -11,7 +11,7 @@ from anndata import AnnData
 
 from .._keys import CELL_TYPE, DRUG_RESPONSE, MALIGNANT, X_SCELLM
 from .._obs import has_column, read_groups
-from .._records import FitRecord, ImportanceRecord, SearchRecord
+from .._records import FitRecord, ImportanceRecord, Record, SearchRecord
 from ..annotation._records import AnnotationRecord
 from ..drugs._record import DrugRecord, RankRecord
 
@@ -85,15 +85,23 @@ def _kind(adata: AnnData, key: str, record: Any) -> str:
         return "ranks"
     if DrugRecord.is_in(record):
         return "drugs" if key in adata.obsm and f"{key}_applicability" in has else ""
-    if SearchRecord.from_uns(record) is not None:
+    if _is(SearchRecord, record):
         return "searches" if f"{key}_unusual" in has else ""
-    if ImportanceRecord.from_uns(record) is not None:
+    if _is(ImportanceRecord, record):
         return "importance"
-    if "evaluated_on" in record and FitRecord.from_uns(record) is not None:
+    if "evaluated_on" in record and _is(FitRecord, record):
         return "fits"
-    if AnnotationRecord.from_uns(record) is not None:
+    if _is(AnnotationRecord, record):
         return "labels" if {key, f"{key}_confidence"} <= set(has) else ""
     return ""
+
+
+def _is(kind: type[Record], record: Any) -> bool:
+    """Whether an entry is such a record; a damaged one is, and its section will say that it cannot be read."""
+    try:
+        return kind.from_uns(record) is not None
+    except (TypeError, ValueError):
+        return True
 
 
 def _sample_key(adata: AnnData, kinds: dict[str, list[str]]) -> str | None:

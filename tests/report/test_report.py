@@ -391,7 +391,7 @@ def test_command_line(cells, tmp_path, capsys):
     )
     assert "<h1>Mine</h1>" in (tmp_path / "a.html").read_text(encoding="utf-8")
     assert main(["report", str(tmp_path / "*.h5ad"), "-o", str(tmp_path / "out"), "--no-figures"]) == 0
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"a.html", "b.html"}
+    assert {path.name for path in (tmp_path / "out").glob("*.html")} == {"a.html", "b.html"}
     assert "b.h5ad -> " in capsys.readouterr().out
     assert main(["report", str(tmp_path / "a.h5ad"), "-o", str(tmp_path / "a.html")]) == 1
     assert "--overwrite" in capsys.readouterr().err
