@@ -132,6 +132,18 @@ html_theme_options = {
     "use_fullscreen_button": False,
     "use_download_button": True,
 }
+# On Read the Docs every release has pages of its own; the list of them is docs/_static/versions.json.
+if _built := os.environ.get("READTHEDOCS_VERSION"):
+    html_baseurl = os.environ.get("READTHEDOCS_CANONICAL_URL", "")
+    html_theme_options |= {
+        "switcher": {
+            "json_url": "https://scellm.readthedocs.io/en/latest/_static/versions.json",
+            "version_match": _built,
+        },
+        "check_switcher": False,
+        "show_version_warning_banner": True,
+        "primary_sidebar_end": ["version-switcher"],
+    }
 html_math_renderer = "mathml"
 html_show_sphinx = False
 pygments_style = "default"

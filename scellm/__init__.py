@@ -7,6 +7,7 @@ from ._version import __version__
 
 if TYPE_CHECKING:
     from . import data, datasets, drugs, get, metrics, models, nn, pl, pp, tl, train
+    from ._report import report
 
 __all__ = [
     "__version__",
@@ -19,6 +20,7 @@ __all__ = [
     "nn",
     "pl",
     "pp",
+    "report",
     "tl",
     "train",
 ]
@@ -26,6 +28,8 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     """Import a namespace when it is first used, so that `import scellm` stays light."""
+    if name == "report":
+        return _import_module("._report", __name__).report
     if name in __all__:
         return _import_module(f".{name}", __name__)
     msg = f"module {__name__!r} has no attribute {name!r}"

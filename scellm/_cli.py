@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import _cli_pretrain, _cli_tools
+from . import _cli_completion, _cli_fit, _cli_pretrain, _cli_tools
 from ._cli_options import add_embed_options, add_matrix_options, add_pack_options, as_path
 from ._files import restore
 from ._formats import check_readable
@@ -33,6 +33,7 @@ examples:
   scellm embed cells.h5ad                       add obsm["X_scellm"] to the file itself
   scellm embed cells.h5ad -o embedded.h5ad      leave the input as it is
   scellm annotate *.h5ad -o labeled             cell types of many samples, a file each in a folder
+  scellm report labeled/a.h5ad -o report.html   all results of a file as one page
   scellm pack a.h5ad b.h5ad -o corpus.scellm.h5  one file to train on
   scellm pretrain tiny cells.h5ad -o run        train an encoder by a recipe
   scellm models                                 models on this machine
@@ -141,6 +142,8 @@ def _parser() -> argparse.ArgumentParser:
         if add_options is not None:
             add_options(command)
     _cli_tools.add_commands(commands, style)
+    _cli_fit.add_commands(commands, style)
+    _cli_completion.add_command(commands, style, _parser)
     return parser
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+from ._files import restore
 from ._keys import X_SCELLM
 
 
@@ -98,6 +101,20 @@ def as_path(text: str) -> Path:
     return Path(text).expanduser()
 
 
+def as_setting(text: str) -> tuple[str, Any]:
+    """KEY=VALUE, the value as TOML has it; text needs no quotes."""
+    import tomllib
+
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        msg = f"{text!r} is not KEY=VALUE"
+        raise argparse.ArgumentTypeError(msg)
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value.strip()
+
+
 def _names(text: str) -> list[str]:
     """Parse names separated by commas."""
     names = [name.strip() for name in text.split(",")]
@@ -127,3 +144,18 @@ def _fraction(text: str) -> float:
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(msg)
     return value
+
+
+def found(words: list[str]) -> Iterator[Path]:
+    """Paths, patterns expanded where the shell did not."""
+    for word in words:
+        path = as_path(word)
+        restore(path)
+        if path.exists() or not set("*?[") & set(word):
+            yield path
+            continue
+        matches = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+        if not matches:
+            msg = f"No file is like {word!r}."
+            raise FileNotFoundError(msg)
+        yield from matches

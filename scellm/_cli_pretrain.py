@@ -6,7 +6,8 @@ import argparse
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Any
+
+from ._cli_options import as_setting
 
 EXAMPLES = """\
 examples:
@@ -50,7 +51,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         action="append",
         default=[],
-        type=_setting,
+        type=as_setting,
         help="change a key of every stage, as it would stand in the recipe; may be given several times",
     )
     command.add_argument("--layer", help="layer with counts or log1p values (default: X)")
@@ -74,20 +75,6 @@ def add_options(command: argparse.ArgumentParser) -> None:
         help="end when another process of torchrun does not answer for so long (default: %(default)s)",
     )
     command.add_argument("--quiet", action="store_true", help="no progress bars; warnings stay")
-
-
-def _setting(text: str) -> tuple[str, Any]:
-    """KEY=VALUE, the value as TOML has it; text needs no quotes."""
-    import tomllib
-
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        msg = f"{text!r} is not KEY=VALUE"
-        raise argparse.ArgumentTypeError(msg)
-    try:
-        return key.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return key.strip(), value.strip()
 
 
 def run(options: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ._cli_options import as_path
+from ._cli_options import as_path, as_setting
 
 NOT_OPTIONS = {"adata", "copy", "data", "output", "overwrite", "show_progress"}
 """Parameters that the command line has in its own way."""
@@ -44,8 +44,9 @@ class Tool:
 
 @cache
 def read_tool(name: str) -> Tool:
-    """The tool of this name, from `tl/_NAME.py`."""
-    tree = ast.parse((Path(__file__).parent / "tl" / f"_{name}.py").read_text(encoding="utf-8"))
+    """The tool of this name, from `tl/_NAME.py`; `report` from its own folder."""
+    folder = Path(__file__).parent / ("_report" if name == "report" else "tl")
+    tree = ast.parse((folder / f"_{name}.py").read_text(encoding="utf-8"))
     function = next(x for x in tree.body if isinstance(x, ast.FunctionDef) and x.name == name)
     text = ast.get_docstring(function) or ""
     described = _described(text)
@@ -134,6 +135,8 @@ def _reading(option: Option) -> dict[str, Any]:
         return {"metavar": "FILE", "type": as_path}
     if any(kind.startswith(("Sequence", "Iterable")) for kind in kinds):
         return {"action": "append", "metavar": option.name.rstrip("s").upper()}
+    if any(kind.endswith("Options") for kind in kinds):
+        return {"action": "append", "metavar": "KEY=VALUE", "type": as_setting}
     numbers = [cast for word, cast in (("int", int), ("float", float), ("bool", _truth)) if word in kinds]
     words += ["none"] * ("None" in kinds and option.default is not None)
     if numbers:

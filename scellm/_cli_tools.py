@@ -1,4 +1,4 @@
-"""Tools over many files: `scellm annotate`, `malignancy`, `drug-response`, `rank-drugs`; and what makes their folders."""
+"""Tools over many files: `scellm annotate`, `malignancy`, `drug-response`, `rank-drugs`, `search` and `report`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ._cli_options import as_path
+from ._cli_notes import difference, write_note
+from ._cli_options import as_path, found
 from ._cli_signature import add_options, read_tool
-from ._files import replacing, restore
-from ._formats import read_cells
+from ._cluster import Weights, check_workers
+from ._files import replacing
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -51,6 +52,14 @@ stop the others; it is named at the end.
 exit codes: 0 all done, 1 some file failed (reasons on stderr), 2 wrong usage, 130 interrupted
 """
 
+REPORT_EXAMPLES = """\
+examples:
+  scellm report results.h5ad -o report.html
+  scellm report 'labeled/*.h5ad' -o reports --sample-key donor
+
+exit codes: 0 all done, 1 some file failed (reasons on stderr), 2 wrong usage, 130 interrupted
+"""
+
 
 def add_commands(commands: Any, style: type[argparse.HelpFormatter]) -> None:
     """One command for each tool."""
@@ -68,86 +77,25 @@ def add_commands(commands: Any, style: type[argparse.HelpFormatter]) -> None:
         command.set_defaults(run=run, tool=name)
         _add_files(command)
         add_options(command.add_argument_group(f"options of scellm.tl.{name}"), tool)
-    _add_index(commands, style)
-    _add_fit_reference(commands, style)
+    _add_report(commands, style)
 
 
-def _add_fit_reference(commands: Any, style: type[argparse.HelpFormatter]) -> None:
-    """`scellm fit-reference`: labeled cells become the folder of a model."""
-    tool = read_tool("fit_reference")
+def _add_report(commands: Any, style: type[argparse.HelpFormatter]) -> None:
+    """`scellm report`: a page for each file."""
+    tool = read_tool("report")
     command = commands.add_parser(
-        "fit-reference",
-        help="make a reference of labeled cells for `scellm annotate`",
+        "report",
+        help="write all results of a file as one HTML page",
         description=tool.summary,
-        epilog="example:\n  scellm fit-reference lung.h5ad -o lung-types --labels cell_type --val-by donor\n"
-        "  scellm annotate 'samples/*.h5ad' -o results --model lung-types\n",
+        epilog=REPORT_EXAMPLES,
         formatter_class=style,
     )
-    command.set_defaults(run=_run_fit_reference)
-    command.add_argument("input", metavar="IN", type=as_path, help="file or folder of 10x output")
-    command.add_argument("-o", dest="to", metavar="OUT", type=as_path, required=True, help="folder to write")
-    command.add_argument("--overwrite", action="store_true", help="replace a model that is there")
-    add_options(command.add_argument_group("options of scellm.tl.fit_reference"), tool)
+    command.set_defaults(run=run, tool="report", table=None)
+    _add_files(command, tables=False)
+    add_options(command.add_argument_group("options of scellm.report"), tool)
 
 
-def _run_fit_reference(options: argparse.Namespace) -> int:
-    """All work is `tl.fit_reference`'s."""
-    given = {
-        x.name: getattr(options, x.name)
-        for x in read_tool("fit_reference").options
-        if hasattr(options, x.name)
-    }
-    if options.to.exists() and not options.overwrite:
-        msg = (
-            f"{options.to} is there already. Pass --overwrite to replace it, or name another folder with -o."
-        )
-        raise FileExistsError(msg)
-    from . import models, tl
-
-    adata = read_cells(options.input)
-    models.save(tl.fit_reference(adata, **given), options.to, overwrite=options.overwrite)
-    print(f"{options.to}: {adata.n_obs:,} cells; pass it to scellm annotate as --model.")
-    return 0
-
-
-def _add_index(commands: Any, style: type[argparse.HelpFormatter]) -> None:
-    """`scellm index`: many files become one folder."""
-    tool = read_tool("index")
-    command = commands.add_parser(
-        "index",
-        help="index the cells of files for `scellm search`",
-        description=tool.summary,
-        epilog="example:\n  scellm index 'atlas/*.h5ad' -o atlas-index --columns cell_type --columns tissue\n",
-        formatter_class=style,
-    )
-    command.set_defaults(run=_run_index)
-    command.add_argument(
-        "inputs", metavar="IN", nargs="+", help="files, folders of 10x output, or patterns like 'a/*.h5ad'"
-    )
-    command.add_argument("-o", dest="to", metavar="OUT", type=as_path, required=True, help="folder to write")
-    command.add_argument("--overwrite", action="store_true", help="replace an index that is there")
-    command.add_argument("--quiet", action="store_true", help="no progress bar and no summary; warnings stay")
-    add_options(command.add_argument_group("options of scellm.tl.index"), tool)
-
-
-def _run_index(options: argparse.Namespace) -> int:
-    """All work is `tl.index`'s."""
-    given = {x.name: getattr(options, x.name) for x in read_tool("index").options if hasattr(options, x.name)}
-    sources = list(dict.fromkeys(_found(options.inputs)))
-    from . import tl
-
-    tl.index(sources, options.to, overwrite=options.overwrite, show_progress=not options.quiet, **given)
-    if not options.quiet:
-        from .atlas import open_index
-
-        index = open_index(options.to, check=False)
-        print(
-            f"{options.to}: {index.n_cells:,} cells of {len(sources)} files; columns: {', '.join(index.columns)}."
-        )
-    return 0
-
-
-def _add_files(command: argparse.ArgumentParser) -> None:
+def _add_files(command: argparse.ArgumentParser, *, tables: bool = True) -> None:
     """Inputs, output and how the files are gone through."""
     command.add_argument(
         "inputs", metavar="IN", nargs="+", help="files, folders of 10x output, or patterns like 'a/*.h5ad'"
@@ -164,13 +112,21 @@ def _add_files(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--skip-done",
         action="store_true",
-        help="leave files out whose results are there: go on after an interruption",
+        help="leave files out whose results are there, made with the same options: go on after an interruption",
     )
-    command.add_argument(
-        "--table", choices=("csv", "parquet"), help="write the columns of cells as a table, not a copy of IN"
-    )
+    if tables:
+        command.add_argument(
+            "--table",
+            choices=("csv", "parquet"),
+            help="write the columns of cells as a table, not a copy of IN",
+        )
     command.add_argument(
         "--jobs", metavar="N", type=int, default=1, help="files at once, each in a process (default: 1)"
+    )
+    command.add_argument(
+        "--cluster",
+        metavar="ADDRESS",
+        help="work on a dask cluster: address of its scheduler, whose workers see the same files",
     )
     command.add_argument(
         "--log", metavar="FILE", type=as_path, help="write what was done with each file, as lines of JSON"
@@ -190,13 +146,20 @@ class Job:
     options: dict[str, Any]
     quiet: bool
     threads: int | None = None
+    has_note: bool = False
+    weights: Weights | None = None
+    """The model, for a worker of a cluster."""
 
 
 def run(options: argparse.Namespace) -> int:
     """Go through all files."""
     jobs = list(_jobs(options))
+    for job in jobs:
+        if job.has_note:
+            write_note(job.target, job.tool, job.source, job.options)
+    done = _done_on(options.cluster, jobs) if options.cluster and jobs else _done(jobs, options.jobs)
     failed, log = [], []
-    for job, (seconds, text, error) in zip(jobs, _done(jobs, options.jobs), strict=True):
+    for job, (seconds, text, error) in zip(jobs, done, strict=True):
         log.append({"file": str(job.source), "output": str(job.target), "seconds": round(seconds, 2)})
         log[-1] |= {"error": error} if error else {"summary": text}
         if error:
@@ -217,54 +180,61 @@ def run(options: argparse.Namespace) -> int:
 
 def _jobs(options: argparse.Namespace) -> Iterator[Job]:
     """What to do, refused as a whole before anything is read."""
-    sources = list(dict.fromkeys(_found(options.inputs)))
+    sources = list(dict.fromkeys(found(options.inputs)))
     is_folder = len(sources) > 1 or options.to.is_dir() or not options.to.suffix
     if len(sources) > 1 and options.to.is_file():
         msg = f"-o {options.to} is a file, but there are {len(sources)} inputs. Name a folder."
         raise ValueError(msg)
     targets: dict[Path, Path] = {}
     for source in sources:
-        suffix = (
-            f".{options.table}" if options.table else source.suffix if source.suffix == ".zarr" else ".h5ad"
-        )
+        suffix = f".{options.table}" if options.table else _suffix(options.tool, source)
         name = source.name if source.suffix == "" else source.stem
         target = options.to / f"{name}{suffix}" if is_folder else options.to
         if target in targets:
             msg = f"{targets[target]} and {source} would both be written to {target}. Run them into two folders."
             raise ValueError(msg)
         targets[target] = source
-    done = {target for target in targets if target.exists()}
-    for target in sorted(done if not options.skip_done else ()):
-        if target.resolve() == targets[target].resolve():
+    for target, source in targets.items():
+        if target.resolve() == source.resolve():
             msg = f"{target} is the input itself. Name another place with -o."
             raise ValueError(msg)
-        if not options.overwrite:
-            msg = f"{target} is there already. Pass --overwrite to replace it, or --skip-done to go on with the others."
-            raise FileExistsError(msg)
-    if is_folder:
-        options.to.mkdir(parents=True, exist_ok=True)
     given = {
         x.name: getattr(options, x.name) for x in read_tool(options.tool).options if hasattr(options, x.name)
     }
+    done = {target for target in targets if target.exists() and not options.overwrite}
+    if not options.skip_done and done:
+        msg = f"{min(done)} is there already. Pass --overwrite to replace it, or --skip-done to go on with the others."
+        raise FileExistsError(msg)
+    if is_folder:
+        options.to.mkdir(parents=True, exist_ok=True)
+        for target in sorted(done):
+            _check_same(target, options.tool, targets[target], given)
+    for target in sorted(done if not options.quiet else ()):
+        same = ", made with the same options" if is_folder else ""
+        print(f"{targets[target]}: skipped, {target} is there{same}.", flush=True)
     threads = None if options.jobs == 1 else 1
     for target, source in targets.items():
-        if not (options.skip_done and target in done):
-            yield Job(options.tool, source, target, given, options.quiet, threads)
+        if target not in done:
+            yield Job(options.tool, source, target, given, options.quiet, threads, has_note=is_folder)
 
 
-def _found(words: list[str]) -> Iterator[Path]:
-    """Paths, patterns expanded where the shell did not."""
-    for word in words:
-        path = as_path(word)
-        restore(path)
-        if path.exists() or not set("*?[") & set(word):
-            yield path
-            continue
-        matches = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
-        if not matches:
-            msg = f"No file is like {word!r}."
-            raise FileNotFoundError(msg)
-        yield from matches
+def _check_same(target: Path, tool: str, source: Path, given: dict[str, Any]) -> None:
+    """That a result that is there is what this run would make."""
+    differs = difference(target, tool, source, given)
+    if differs is None:
+        msg = f"{target} is there, but not known to be a result of scellm {tool}. Move it away, or pass --overwrite."
+        raise FileExistsError(msg)
+    if differs:
+        msg = (
+            f"{target} was made otherwise; what differs: {differs}. Pass --overwrite instead of --skip-done to make all "
+            "anew, or name another folder with -o."
+        )
+        raise FileExistsError(msg)
+
+
+def _suffix(tool: str, source: Path) -> str:
+    """Ending of the result of a file."""
+    return ".html" if tool == "report" else ".zarr" if source.suffix == ".zarr" else ".h5ad"
 
 
 def _done(jobs: list[Job], at_once: int) -> Iterator[tuple[float, str, str]]:
@@ -277,6 +247,42 @@ def _done(jobs: list[Job], at_once: int) -> Iterator[tuple[float, str, str]]:
 
     with ProcessPoolExecutor(min(at_once, len(jobs)), mp_context=get_context("spawn")) as pool:
         yield from pool.map(do, jobs)
+
+
+def _done_on(address: str, jobs: list[Job]) -> Iterator[tuple[float, str, str]]:
+    """The same on the workers of a dask cluster; a file whose worker is lost is done by another."""
+    try:
+        from distributed import Client, KilledWorker
+    except ImportError as error:
+        msg = "--cluster needs dask.distributed. Install it with: pip install 'scellm[dask]'"
+        raise ImportError(msg) from error
+    weights = _weights(jobs[0])
+    absolute = [
+        replace(job, source=job.source.resolve(), target=job.target.resolve(), weights=weights)
+        for job in jobs
+    ]
+    with Client(address) as client:
+        check_workers(client)
+        for future in client.map(do, absolute, pure=False):
+            try:
+                yield future.result()
+            except KilledWorker:
+                yield 0.0, "", "the workers that took it died, most likely because they ran out of memory"
+
+
+def _weights(job: Job) -> Weights | None:
+    """The model that is asked for, as workers load it."""
+    default = next((x.default for x in read_tool(job.tool).options if x.name == "model"), None)
+    name = job.options.get("model", default)
+    if name is None:
+        return None
+    if job.tool == "drug_response":
+        from .drugs import load_drug_model
+
+        return load_drug_model(name).for_workers()
+    from .models import load
+
+    return load(name).for_workers()
 
 
 def do(job: Job) -> tuple[float, str, str]:
@@ -292,18 +298,26 @@ def do(job: Job) -> tuple[float, str, str]:
 
 def _do(job: Job) -> str:
     """Read, compute, write."""
-    from . import tl
-
     if job.threads is not None:
         import torch
 
         torch.set_num_threads(job.threads)
+    if job.tool == "report":
+        from ._report import report
+
+        page = report(job.source, job.target, **job.options)
+        return f"{job.source} -> {page}, {page.stat().st_size / 1e6:.1f} MB"
+    from . import tl
+    from ._containers import read_any
+
     options = {
-        name: read_cells(value) if isinstance(value, Path) else value for name, value in job.options.items()
+        name: read_any(value) if isinstance(value, Path) else value for name, value in job.options.items()
     }
+    if job.weights is not None:
+        options["model"] = job.weights.get()
     if job.quiet and "show_progress" in inspect.signature(getattr(tl, job.tool)).parameters:
         options["show_progress"] = False
-    adata = read_cells(job.source, backed=True)
+    adata = read_any(job.source, backed=True)
     before = {slot: set(getattr(adata, slot).keys()) for slot in ("obs", "obsm", "uns")}
     getattr(tl, job.tool)(adata, **options)
     results = _results(adata, before, options.get("key_added", _key(job.tool)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,15 +45,20 @@ def expand(path: str | os.PathLike[str]) -> Path:
     return Path(path).expanduser()
 
 
+def check_exists(path: Path) -> None:
+    """That there is something of this name."""
+    if not path.exists():
+        msg = f"There is no file {path}.{_near(path)}"
+        raise FileNotFoundError(msg)
+
+
 def check_readable(path: str | os.PathLike[str]) -> Path:
     """The path of an h5ad file or zarr folder, `~` expanded.
 
     What is inside is not looked at beyond telling formats apart.
     """
     path = expand(path)
-    if not path.exists():
-        msg = f"There is no file {path}.{_near(path)}"
-        raise FileNotFoundError(msg)
+    check_exists(path)
     if path.suffix.lower() in (".h5ad", ".zarr") or _is_anndata(path):
         return path
     what, code = describe_path(path)
@@ -221,18 +225,6 @@ def wrong_kind(thing: Any) -> Exception:
         )
     if isinstance(thing, type):
         return TypeError(f"{start}: the class {thing.__name__}, not an object of it.")
-    if isinstance(getattr(thing, "mod", None), Mapping):
-        names = [str(name) for name in thing.mod]
-        rna = next(
-            (name for name in names if name.lower() in ("rna", "gex", "gene expression")),
-            (names or ["rna"])[0],
-        )
-        return TypeError(
-            f"{start}, which holds the modalities {names}. Pass the one with gene expression: mdata.mod[{rna!r}]."
-        )
-    if isinstance(getattr(thing, "tables", None), Mapping):
-        names = [str(name) for name in thing.tables]
-        return TypeError(f"{start}. Pass its table of expression: sdata.tables[{(names or ['table'])[0]!r}].")
     if isinstance(thing, list | tuple | dict):
         return TypeError(f"{start}. {_several(thing)}")
     return TypeError(f"{start}. {_matrix(thing)}".strip())

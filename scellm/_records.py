@@ -12,6 +12,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
+from ._calls import current_call
 from ._version import __version__
 
 
@@ -20,10 +21,13 @@ class Record:
     """Base of the records: lists of text are stored as arrays; what is `None` is left out."""
 
     scellm_version: str = __version__
+    call: str = ""
+    """What the user called; see `_calls.py`."""
 
     def to_uns(self) -> dict[str, Any]:
         """What is stored."""
         found = {one.name: getattr(self, one.name) for one in fields(self)}
+        found["call"] = self.call or current_call()
         return {
             name: np.array(value, dtype=object) if isinstance(value, list) else value
             for name, value in found.items()
@@ -49,6 +53,14 @@ class Record:
             one.name: _plain(stored[one.name], str(one.type)) for one in fields(cls) if one.name in stored
         }
         return cls(**values)
+
+    @classmethod
+    def known(cls, uns: Mapping[str, Any], key: str) -> Self:
+        """A record that is known to be there."""
+        record = cls.from_uns(uns[key])
+        if record is None:
+            raise KeyError(key)
+        return record
 
 
 def _plain(value: Any, kind: str) -> Any:

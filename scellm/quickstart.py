@@ -127,7 +127,8 @@ def draw_panel(axes: Axes, adata: AnnData, key: str, colors: dict[str, str]) -> 
         groups[f"{len(counts) - len(common)} rarer types"] = is_rare
     for name, cells in groups.items():
         axes.scatter(
-            *adata.obsm["X_umap"][cells].T,
+            adata.obsm["X_umap"][cells, 0],
+            adata.obsm["X_umap"][cells, 1],
             s=14,
             color=colors.get(name, "0.8"),
             linewidths=0,

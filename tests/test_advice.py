@@ -194,8 +194,6 @@ def test_two_unknown_kinds_of_features(cells):
 # -- objects of another kind --------------------------------------------------------------------------------------
 
 OBJECTS = {
-    "MuData": (lambda a: SimpleNamespace(mod={"prot": 1, "rna": a}), "mdata.mod['rna']", "mdata"),
-    "SpatialData": (lambda a: SimpleNamespace(tables={"table": a}), "sdata.tables['table']", "sdata"),
     "table": (lambda a: a.to_df(), "anndata.AnnData(table)", "table"),
     "table of genes": (lambda a: a.to_df().T, "anndata.AnnData(table.T)", "table"),
     "array": (lambda a: a.X.toarray(), "anndata.AnnData(X, var=pandas.DataFrame(index=gene_names))", "X"),

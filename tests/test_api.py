@@ -27,6 +27,8 @@ NOT_OF_CELLS = {"pl.compare", "pl.training_history", "tl.index", "tl.pretrain"}
 POSITIONAL_WITH_DEFAULT = 2
 """Defaults are allowed up to the second positional argument, as in `embed(adata, model="scellm-small", *, ...)`."""
 DOCS = Path(__file__).parents[1] / "docs"
+TOP = {"__version__", "report"}
+"""What `scellm` exports beside namespaces."""
 SLOTS = ("obs", "var", "obsm", "varm", "obsp", "varp", "layers", "uns")
 
 
@@ -37,7 +39,7 @@ def public_functions() -> dict[str, Callable]:
         for namespace in NAMESPACES
         for name in getattr(getattr(scellm, namespace), "__all__", ())
         if inspect.isfunction(getattr(getattr(scellm, namespace), name))
-    }
+    } | {"report": scellm.report}
 
 
 def sections(docstring: str) -> dict[str, str]:
@@ -429,8 +431,8 @@ def test_control_differences_are_found(cells):
 def examples() -> dict[str, doctest.DocTest]:
     """Docstrings with examples, of all that the package exports."""
     finder = doctest.DocTestFinder(recurse=False)
-    found = {}
-    for namespace in sorted(set(scellm.__all__) - {"__version__"}):
+    found = {test.name: test for test in finder.find(scellm.report, "report", globs={"scellm": scellm})}
+    for namespace in sorted(set(scellm.__all__) - TOP):
         module = getattr(scellm, namespace)
         for name in getattr(module, "__all__", ()):
             for test in finder.find(getattr(module, name), f"{namespace}.{name}", globs={"scellm": scellm}):
@@ -462,12 +464,13 @@ def api_pages():
 
 
 def test_every_namespace_has_an_api_page():
-    assert set(api_pages().NAMESPACES) == set(scellm.__all__) - {"__version__"}
+    assert set(api_pages().NAMESPACES) == set(scellm.__all__) - TOP
 
 
 def test_every_public_name_is_on_its_page():
     pages = api_pages().pages()
-    for namespace in set(scellm.__all__) - {"__version__"}:
+    assert re.search(r"^ +report$", pages["index.md"], flags=re.MULTILINE)
+    for namespace in set(scellm.__all__) - TOP:
         for name in getattr(getattr(scellm, namespace), "__all__", ()):
             assert re.search(rf"^ +{name}$", pages[f"{namespace}.md"], flags=re.MULTILINE), (
                 f"{namespace}.{name}"

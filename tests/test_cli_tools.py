@@ -16,6 +16,7 @@ import scipy.sparse as sp
 
 import scellm
 from scellm._cli import main
+from scellm._cli_fit import FITS
 from scellm._cli_signature import NOT_OPTIONS, read_tool
 from scellm._cli_tools import TOOLS
 
@@ -83,7 +84,7 @@ def test_several_formats_and_one_bad_file(cells, folder, capsys):
     told = capsys.readouterr().err
     assert "bad.h5ad" in told
     assert "1 of 4 files failed" in told
-    assert sorted(path.name for path in out.iterdir()) == ["one.h5ad", "three.h5ad", "two.zarr"]
+    assert sorted(path.name for path in out.glob("[!.]*")) == ["one.h5ad", "three.h5ad", "two.zarr"]
     assert (folder / "one.h5ad").read_bytes() == before
     expected = cells.copy()
     scellm.tl.annotate(expected)
@@ -184,3 +185,108 @@ def test_wrong_words(folder, capsys):
     with pytest.raises(SystemExit):
         main(["rank-drugs", str(folder / "one.h5ad"), "-o", "x"])
     assert "--groupby" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore:Writing zarr v2 data")
+def test_an_interrupted_run_goes_on_with_the_same_options_alone(folder, capsys, monkeypatch):
+    words = ["annotate", str(folder / "one.h5ad"), str(folder / "two.zarr"), "-o", str(folder / "out")]
+    monkeypatch.setattr("scellm._cli_tools.do", _do_first_only())
+    with pytest.raises(SystemExit):
+        main(words)
+    monkeypatch.undo()
+    stamp = (folder / "out" / "one.h5ad").stat().st_mtime_ns
+    assert main([*words, "--skip-done"]) == 0
+    told = capsys.readouterr().out
+    assert "one.h5ad: skipped" in told
+    assert "made with the same options" in told
+    assert (folder / "out" / "one.h5ad").stat().st_mtime_ns == stamp
+    assert (folder / "out" / "two.zarr").is_dir()
+    assert main([*words, "--skip-done", "--min-confidence", "0.9"]) == 1
+    assert "one.h5ad was made otherwise; what differs: --min-confidence" in capsys.readouterr().err
+    (folder / "one.h5ad").touch()
+    assert main([*words, "--skip-done"]) == 1
+    assert "time of the input" in capsys.readouterr().err
+
+
+def _do_first_only():
+    from scellm._cli_tools import do
+
+    seen = []
+
+    def first(job):
+        if seen:
+            raise SystemExit
+        seen.append(job)
+        return do(job)
+
+    return first
+
+
+def test_a_result_that_is_to_be_replaced_is_not_taken_for_done(folder, capsys):
+    (folder / "out").mkdir()
+    (folder / "out" / "one.h5ad").write_bytes((folder / "one.h5ad").read_bytes())
+    words = ["annotate", str(folder / "one.h5ad"), "-o", str(folder / "out"), "--quiet"]
+    assert main([*words, "--skip-done"]) == 1
+    assert "not known to be a result of scellm" in capsys.readouterr().err
+    assert main([*words, "--overwrite"]) == 0
+    assert main([*words, "--skip-done"]) == 0
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_models_from_labels(folder, cells, capsys):
+    path, out = folder / "one.h5ad", folder / "model"
+    words = ["few-shot", str(path), "-o", str(out), "--labels", "cell_type", "--baseline", "none"]
+    before = path.read_bytes()
+    assert main(words) == 0
+    assert "Macro-F1" in capsys.readouterr().out
+    assert path.read_bytes() == before
+    assert main(words) == 1
+    assert "Pass --overwrite" in capsys.readouterr().err
+    assert scellm.models.load(out).parts["cell_type"].meta["classes"]
+    tuned = [
+        "fine-tune",
+        str(path),
+        "-o",
+        str(folder / "tuned"),
+        "--labels",
+        "cell_type",
+        "--baseline",
+        "none",
+    ]
+    assert main([*tuned, "--strategy", "lora", "--training", "max_epochs=1", "--test-size", "0"]) == 0
+    assert main([*tuned, "--overwrite", "--training", "epochs=1"]) == 1
+    assert "--training has no 'epochs'; there are class_weight, max_epochs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", FITS)
+def test_options_of_models_are_those_of_the_function(name):
+    parameters = inspect.signature(getattr(scellm.tl, name)).parameters
+    tool = read_tool(name)
+    assert [x.name for x in tool.options] == [x for x in parameters if x not in NOT_OPTIONS]
+    assert all(option.help for option in tool.options)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completion_knows_all_commands(shell, capsys):
+    pytest.importorskip("shtab", reason="needs shtab (extra completion)")
+    assert main(["completion", shell]) == 0
+    text = capsys.readouterr().out
+    for word in ("annotate", "few-shot", "--labels", "index"):
+        assert word in text
+    assert "_files" in text if shell == "zsh" else "_shtab_compgen_files" in text
+
+
+def test_files_on_a_cluster(folder, capsys):
+    distributed = pytest.importorskip("distributed", reason="needs dask.distributed (extra dask)")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with distributed.LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
+        ) as cluster:
+            out = folder / "out"
+            words = ["annotate", str(folder / "one.h5ad"), str(folder / "bad.h5ad"), "-o", str(out)]
+            assert main([*words, "--cluster", cluster.scheduler_address]) == 1
+    told = capsys.readouterr()
+    assert "40 cells" in told.out
+    assert "bad.h5ad" in told.err
+    assert "scellm_cell_type" in ad.read_h5ad(out / "one.h5ad").obs

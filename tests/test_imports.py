@@ -13,11 +13,14 @@ import scellm
 PACKAGE = Path(scellm.__file__).parent
 
 LAYER = {
+    "_cluster": 0,
     "_keys": 0,
     "_fields": 0,
     "_files": 0,
     "_formats": 0,
+    "_calls": 0,
     "_checks": 0.5,
+    "_containers": 1.2,
     "_warn": 0,
     "_version": 0,
     "_records": 0.5,
@@ -37,7 +40,11 @@ LAYER = {
     "pp": 4,
     "tl": 4,
     "_cli": 6,
-    "_cli_options": 5,
+    "_report": 5,
+    "_cli_completion": 5,
+    "_cli_fit": 5.7,
+    "_cli_notes": 5,
+    "_cli_options": 4.5,
     "_cli_pretrain": 5,
     "_cli_signature": 5.5,
     "_cli_tools": 5.7,
@@ -192,9 +199,16 @@ def test_control_the_probe_sees_torch():
     assert "torch" in fresh_interpreter("import scellm; scellm.nn")["new"]
 
 
-@pytest.mark.parametrize("namespace", sorted(set(scellm.__all__) - {"__version__"}))
+@pytest.mark.parametrize("namespace", sorted(set(scellm.__all__) - {"__version__", "report"}))
 def test_namespaces_import_on_first_use(namespace):
     assert getattr(scellm, namespace).__name__ == f"scellm.{namespace}"
+
+
+def test_report_is_a_function_and_its_module_does_not_hide_it():
+    state = fresh_interpreter(
+        "import scellm; assert callable(scellm.report); import scellm._report; scellm.report.__call__"
+    )
+    assert "anndata" in state["new"]
 
 
 def test_plotting_does_not_import_torch():

@@ -112,6 +112,8 @@ def pages() -> dict[str, str]:
     index = ["# API", "", "Import the package as", "", "```python", "import scellm", "```", ""]
     index += ["| Namespace | What is in it |", "| --- | --- |"]
     index += [f"| [`scellm.{name}`]({name}.md) | {NAMESPACES[name]} |" for name in found]
+    index += ["", "And one function at the top:", "", "```{eval-rst}", ".. currentmodule:: scellm", ""]
+    index += [".. autosummary::", "   :toctree: generated", "   :nosignatures:", "", "   report", "```"]
     index += ["", "```{toctree}", ":hidden:", "", *found, "```", ""]
     return {f"{name}.md": page for name, page in found.items()} | {"index.md": "\n".join(index)}
 

@@ -99,6 +99,24 @@ class AtlasIndex:
             distances[known] = np.where(found < 0, np.nan, np.clip(1 - similarity, 0, 2))
         return rows, distances
 
+    def stored(self) -> np.ndarray:
+        """(n_cells, dim) float16, all embeddings at length one; NaN where a cell had none."""
+        faiss = _faiss()
+        index = faiss.read_index(str(self.folder / VECTORS))
+        if hasattr(index, "id_map"):
+            ids = faiss.vector_to_array(index.id_map)
+        else:
+            lists = index.invlists
+            ids = np.concatenate(
+                [faiss.rev_swig_ptr(lists.get_ids(i), lists.list_size(i)).copy() for i in range(index.nlist)]
+            )
+            index.set_direct_map_type(faiss.DirectMap.Hashtable)
+        found = np.full((self.n_cells, index.d), np.nan, np.float16)
+        for start in range(0, len(ids), FEW):
+            some = np.ascontiguousarray(ids[start : start + FEW])
+            found[some] = index.reconstruct_batch(some)
+        return found
+
     def unusual(self, distances: np.ndarray) -> np.ndarray:
         """(n,) share of the index's own cells whose 15th neighbor is nearer than that of these cells.
 

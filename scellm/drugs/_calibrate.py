@@ -95,8 +95,7 @@ def _predict_left_out(
     rng: int,
 ) -> _LeftOut:
     """Leave out each fold of cell lines and predict it from the others, at each depth."""
-    generator = np.random.default_rng(rng)
-    fold_of = generator.permutation(len(expression)) % config.folds
+    fold_of = np.random.default_rng(rng).permutation(len(expression)) % config.folds
     mean = {depth: np.full(grid.values.shape, np.nan) for depth in DEPTHS}
     share = {depth: np.full(len(expression), np.nan) for depth in DEPTHS}
     scales = np.zeros(grid.values.shape)
@@ -107,7 +106,7 @@ def _predict_left_out(
         fit = solve_response(projector.kernel_similarity, known, structure, action, config, screens=screens)
         inverse = inv_cholesky(cell_line_kernel(projector.kernel_similarity), config.noise)
         scales[test] = fit.scale
-        linear = np.exp2(expression[test]) - 1
+        linear, generator = np.exp2(expression[test]) - 1, np.random.default_rng((rng, fold))
         for depth in DEPTHS:
             profiles = _at_depth(linear, depth, platform, generator)
             similarity, _, _ = projector.project(profiles, np.full(len(test), depth is None))

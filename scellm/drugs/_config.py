@@ -31,8 +31,8 @@ class DrugResponseConfig:
 
     noise: float = 1.0
     line_self: float = 0.3
-    line_kernel: float = 0.3
-    pair_self: float = 0.2
+    line_kernel: float = 1.0
+    pair_self: float = 0.5
     drug_self: float = 0.5
     drug_structure: float = 1.0
     drug_action: float = 0.5

@@ -147,5 +147,6 @@ def load_drug_model(name_or_path: str | os.PathLike[str] = "scellm-drug") -> Dru
         provenance=saved["provenance"],
         name=saved["name"],
         sha256=hashes[WEIGHTS],
+        source=folder.name if folder.parent == shipped_folder() else str(folder.resolve()),
         card=(folder / CARD).read_text(encoding="utf-8"),
     )

@@ -9,7 +9,7 @@ from ._projection import reader_of
 
 FEWEST_COPIES = 200
 """Downsampled profiles that a projection is fitted on at least; few cell lines are repeated."""
-RANK = 128
+RANK = 256
 """Dimensions of a cell line's vector."""
 LEAST_SIMILAR = 0.1
 """Share of the cell lines, those least similar to any other, that lie beyond the edge of what the model has seen."""
@@ -45,8 +45,8 @@ def fit_projector(
     weight = np.maximum(whole.std(0), 1e-2) ** -0.5
     unit = to_unit((whole - whole.mean(0)) * weight)
     rank = min(rank, *unit.shape)
-    loadings = np.linalg.svd(unit, full_matrices=False)[2][:rank].T  # (G, R)
-    vectors = to_unit(unit @ loadings)
+    loadings = principal_axes(unit, rank)  # (G, R)
+    vectors = unit @ loadings
     prior = (vectors**2).mean(0)
     moments = vectors.T @ vectors / len(vectors) + 1e-3 * prior.max() * np.eye(rank)
     signal = np.linalg.solve(moments, vectors.T @ (whole - whole.mean(0)) / len(vectors)).T  # (G, R)
@@ -71,13 +71,20 @@ def fit_projector(
         gains.append((logged * expected).mean(0) / (power + 1e-3 * power.mean()))
         noises.append(np.maximum(((logged - expected * gains[-1]) ** 2).mean(0), 1e-4))
         linear_map, _ = reader_of(signal * gains[-1][:, None], noises[-1], prior)
-        edges.append(_edge(at_most_unit(logged[: len(linear)] @ linear_map) @ vectors.T))
+        edges.append(_edge(at_most_unit(logged[: len(linear)] @ linear_map) @ to_unit(vectors).T))
     return statistics | {
         "center": np.array([*centers, whole.mean(0)], dtype=np.float32),
         "gain": np.array(gains, dtype=np.float32),
         "noise": np.array(noises, dtype=np.float32),
-        "edge": np.array([*edges, _edge(vectors @ vectors.T)], dtype=np.float32),
+        "edge": np.array([*edges, _edge(vectors @ to_unit(vectors).T)], dtype=np.float32),
     }
+
+
+def principal_axes(rows: np.ndarray, rank: int) -> np.ndarray:
+    """(G, R) leading right singular vectors of fewer rows than columns, (L, G), by way of their inner products."""
+    values, vectors = np.linalg.eigh(rows @ rows.T)
+    values, vectors = values[::-1][:rank], vectors[:, ::-1][:, :rank]
+    return rows.T @ (vectors / np.sqrt(np.maximum(values, 1e-12 * values[0])))
 
 
 def _edge(similarity: np.ndarray) -> float:

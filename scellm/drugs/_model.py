@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .._cluster import Weights
 from ..data import GeneVocabulary
 from ._panel import Panel
 from ._process import cell_line_kernel, inv_cholesky, posterior_variance
@@ -37,7 +38,7 @@ class DrugModel:
         Numbers of the fit, see `DrugResponseConfig`, and of its calibration.
     provenance
         What it was fitted on.
-    name, sha256, card
+    name, sha256, source, card
         As of `CellLM`.
     """
 
@@ -49,6 +50,7 @@ class DrugModel:
     provenance: dict[str, Any] = field(default_factory=dict)
     name: str = ""
     sha256: str = ""
+    source: str = ""
     card: str = ""
 
     def __repr__(self) -> str:
@@ -57,9 +59,24 @@ class DrugModel:
             f"{len(self.vocabulary)} genes, {f'sha256 {self.sha256[:8]}' if self.sha256 else 'not saved'}"
         )
 
+    def for_workers(self) -> Weights:
+        """What the workers of a cluster load the model from."""
+        from ._files import load_drug_model
+
+        return Weights(load_drug_model, self.source, self.sha256, self.name)
+
     def projector(self, present: np.ndarray | None = None) -> CellLineProjector:
         """Projector of cells that have the `present` genes of the vocabulary, (P,)."""
-        return CellLineProjector(self.tensors, present)
+        key = b"" if present is None else present.tobytes()
+        if key not in self._projectors:
+            self._projectors.clear()  # one at a time
+            self._projectors[key] = CellLineProjector(self.tensors, present)
+        return self._projectors[key]
+
+    @cached_property
+    def _projectors(self) -> dict[bytes, CellLineProjector]:
+        """The last projector by its genes: the maps it has solved serve the next part of the cells too."""
+        return {}
 
     def panel(self, rows: np.ndarray) -> Panel:
         """Drugs of the model."""

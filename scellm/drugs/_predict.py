@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 import scipy.sparse as sp
@@ -44,44 +44,61 @@ def predict_cells(
     -------
     The predictions, a row for each cell.
     """
-    parts = [_predict(block, model, projector, panel) for block in blocks]
-    return Prediction(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+    return join_predictions([Prediction(*_predict(block, model, projector, panel)) for block in blocks])
+
+
+@dataclass(frozen=True)
+class GroupSums:
+    """Counts of n groups, added up over cells."""
+
+    counts: np.ndarray
+    """(n, P) of the present genes."""
+    n_cells: np.ndarray
+    n_bulk: np.ndarray
+    """(n,) how many are bulk profiles."""
+
+    @classmethod
+    def of(
+        cls, blocks: Iterable[tuple[np.ndarray, np.ndarray]], codes: np.ndarray, shape: tuple[int, int]
+    ) -> GroupSums:
+        """Add up cells.
+
+        Parameters
+        ----------
+        blocks
+            (B, P) linear expression of the present genes, cells in order, and (B,) what one count became there.
+        codes
+            (n_cells,) number of each cell's group, below 0 for none.
+        shape
+            Number of groups, and P.
+        """
+        start, sums = 0, cls(np.zeros(shape), np.zeros(shape[0]), np.zeros(shape[0]))
+        for linear, one in blocks:
+            of_block = codes[start : start + len(linear)]
+            start += len(linear)
+            kept = np.flatnonzero(of_block >= 0)
+            member = sp.csr_array((np.ones(len(kept)), (of_block[kept], kept)), shape=(shape[0], len(linear)))
+            counts, is_bulk = as_counts(linear, one)
+            sums += cls(member @ counts, member.sum(1), member @ is_bulk)
+        return sums
+
+    def __add__(self, other: GroupSums) -> GroupSums:
+        return GroupSums(self.counts + other.counts, self.n_cells + other.n_cells, self.n_bulk + other.n_bulk)
 
 
 def predict_groups(
-    blocks: Iterable[tuple[np.ndarray, np.ndarray]],
-    codes: np.ndarray,
-    model: DrugModel,
-    projector: CellLineProjector,
-    panel: Panel,
+    sums: GroupSums, model: DrugModel, projector: CellLineProjector, panel: Panel
 ) -> Prediction:
-    """Predict each group from the sum of its cells' counts.
+    """Predict each group from the sum of its cells' counts; a row for each group."""
+    return Prediction(*_predict(sums.counts, model, projector, panel, sums.n_bulk > sums.n_cells / 2))
 
-    Parameters
-    ----------
-    blocks
-        (B, P) linear expression of the present genes, cells in order, and (B,) what one count became there.
-    codes
-        (n_cells,) number of each cell's group, below 0 for none.
-    model, projector, panel
-        As of `predict_cells`.
 
-    Returns
-    -------
-    The predictions, a row for each group.
-    """
-    n, start = int(codes.max(initial=-1)) + 1, 0
-    sums, n_cells, n_bulk = np.zeros((n, len(projector.present))), np.zeros(n), np.zeros(n)
-    for linear, one in blocks:
-        of_block = codes[start : start + len(linear)]
-        start += len(linear)
-        kept = np.flatnonzero(of_block >= 0)
-        member = sp.csr_array((np.ones(len(kept)), (of_block[kept], kept)), shape=(n, len(linear)))
-        counts, is_bulk = as_counts(linear, one)
-        sums += member @ counts
-        n_cells += member.sum(1)
-        n_bulk += member @ is_bulk
-    return Prediction(*_predict(sums, model, projector, panel, n_bulk > n_cells / 2))
+def join_predictions(parts: Sequence[Prediction]) -> Prediction:
+    """Predictions of consecutive parts of the cells, one after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    names = [field.name for field in fields(Prediction)]
+    return Prediction(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
 def _predict(

@@ -17,10 +17,10 @@ sums of single cells of lines that the model has seen lie up to 1.28 from their 
 
 
 class CellLineProjector:
-    """Cosine similarity of cells to cell lines, estimated from however few counts a cell has.
+    """Similarity of cells to cell lines, cosine over all genes as far as principal components hold it, estimated from however few counts a cell has.
 
-    A cell line is a vector of unit length: its centered log profile, genes weighted by spread ** -0.5, in principal
-    components. A cell with few counts shows such a profile through so much noise that its cosines mean little, so its vector
+    A cell line is its centered log profile, genes weighted by spread ** -0.5, of unit length, in principal
+    components; what these leave out makes the vector shorter. A cell with few counts shows such a profile through so much noise that its cosines mean little, so its vector
     is the posterior mean of a factor model, fitted on cell lines downsampled to the cell's depth, as single-cell sequencing would
     see them. What cannot be known from that many counts shrinks towards the average cell line. Genes the data lack are left out.
 
@@ -38,12 +38,13 @@ class CellLineProjector:
         self.present = np.arange(n_genes) if present is None else np.asarray(present)
         self.is_whole = len(self.present) == n_genes
         self.lines = statistics["line_vectors"].astype(np.float64)  # (L, R)
+        self._lengths = np.maximum(np.linalg.norm(self.lines, axis=1), 1e-12).astype(np.float32)
         self._share = float(statistics["mean_fraction"][self.present].sum(dtype=np.float64))
         self._maps: dict[int, tuple[np.ndarray, float]] = {}
 
     @property
     def kernel_similarity(self) -> np.ndarray:
-        """(L, L) cosines between the cell lines themselves."""
+        """(L, L) similarity of the cell lines among themselves."""
         return np.clip(self.lines @ self.lines.T, -1, 1)
 
     def project(
@@ -85,7 +86,7 @@ class CellLineProjector:
             rows = np.flatnonzero((bins == i) & (depth > 0))
             vectors, edge = self._vectors(logged[rows], i)
             similarity[rows] = np.clip(vectors @ self.lines.T.astype(np.float32), -1, 1)
-            distance[rows] = (1 - similarity[rows].max(1)) / (1 - edge) / NEAREST
+            distance[rows] = (1 - (similarity[rows] / self._lengths).max(1)) / (1 - edge) / NEAREST
             if (way := self._normal_position(logged[rows], i)) is not None:
                 distance[rows] = np.maximum(distance[rows], way)
         return similarity, distance, depth

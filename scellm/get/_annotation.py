@@ -10,6 +10,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from .._checks import check_anndata, get_matrix
+from .._containers import takes_cells
 from .._keys import CELL_TYPE
 from .._obs import read_groups
 from ..annotation._records import AnnotationRecord
@@ -19,6 +20,7 @@ EXPRESSED = 0.1
 """Share of a group's cells with a count of a marker from which the group expresses it (ours)."""
 
 
+@takes_cells
 def annotation(
     adata: AnnData,
     *,

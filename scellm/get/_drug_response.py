@@ -9,12 +9,14 @@ import pandas as pd
 from anndata import AnnData
 
 from .._checks import check_anndata
+from .._containers import takes_cells
 from .._keys import DRUG_RESPONSE, RANK_DRUGS
 from .._obs import read_groups
 from ..drugs._record import DrugRecord, RankRecord
 from ..drugs._targets import target_genes
 
 
+@takes_cells
 def drug_response(adata: AnnData, *, key: str = DRUG_RESPONSE, groupby: str | None = None) -> pd.DataFrame:
     """Predicted responses as a tidy table: one row per cell (or group) and drug.
 
@@ -89,6 +91,7 @@ def drug_response(adata: AnnData, *, key: str = DRUG_RESPONSE, groupby: str | No
     return pd.DataFrame(table)
 
 
+@takes_cells
 def rank_drugs(
     adata: AnnData,
     *,

@@ -7,9 +7,11 @@ import pandas as pd
 from anndata import AnnData
 
 from .._checks import check_anndata
+from .._containers import takes_cells
 from .._keys import X_SCELLM
 
 
+@takes_cells
 def embedding(adata: AnnData, *, key: str = X_SCELLM, drop_empty: bool = False) -> pd.DataFrame:
     """The embedding as a table with cell names, to save, join or hand to other tools.
 

@@ -6,10 +6,12 @@ import pandas as pd
 from anndata import AnnData
 
 from .._checks import check_anndata
+from .._containers import takes_cells
 from .._keys import GENE_IMPORTANCE
 from .._records import ImportanceRecord
 
 
+@takes_cells
 def gene_importance(
     adata: AnnData, *, key: str = GENE_IMPORTANCE, group: str | None = None, n_genes: int | None = None
 ) -> pd.DataFrame:

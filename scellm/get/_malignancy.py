@@ -9,10 +9,12 @@ import pandas as pd
 from anndata import AnnData
 
 from .._checks import check_anndata
+from .._containers import takes_cells
 from .._keys import MALIGNANT
 from .._obs import read_groups
 
 
+@takes_cells
 def malignancy(
     adata: AnnData,
     *,

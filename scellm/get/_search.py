@@ -7,6 +7,7 @@ import pandas as pd
 from anndata import AnnData
 
 from .._checks import check_anndata
+from .._containers import takes_cells
 from .._keys import SEARCH
 from .._obs import read_groups
 from .._records import SearchRecord
@@ -16,6 +17,7 @@ UNLIKE = 0.99
 """Cells above this are unlike all of the index, see `tl.search`."""
 
 
+@takes_cells
 def search(adata: AnnData, groupby: str | None = None, *, key: str = SEARCH) -> pd.DataFrame:
     """What cells look most like, by group.
 

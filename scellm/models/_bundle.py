@@ -18,17 +18,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .._files import read_json
+from .._cluster import Weights
 from .._version import __version__
 from ..data import GeneVocabulary, TokenConfig
 from ..nn import CellLMConfig, Encoder
+from . import _fork  # noqa: F401 - what it does when imported
 from ._card import model_card
 from ._folder import replace_folder
 from ._limits import check_finite_arrays, read_genes
-from ._manifest import ALL_FILES, CARD, CONFIG, FORMAT, GENES, WEIGHTS, check_format, verify, write_manifest
+from ._manifest import ALL_FILES, CARD, CONFIG, FORMAT, GENES, WEIGHTS, read_config, verify, write_manifest
 from ._parts import Parts, save_parts, stored_parts
-
-_CONFIG_FIELDS = {"format", "name", "encoder", "tokens", "provenance", "n_parameters", "scellm_version"}
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -53,6 +52,8 @@ class CellLM:
         Commit of that repository; `None` for models from anywhere else.
     sha256
         SHA-256 of the weights file; "" for a model that was not loaded from one.
+    source
+        What `load` was given, from which the workers of a cluster load it too; "" for a model that was not loaded.
     card
         The model card, Markdown.
     history
@@ -75,6 +76,7 @@ class CellLM:
     name: str = ""
     revision: str | None = None
     sha256: str = ""
+    source: str = ""
     card: str = ""
     history: Any = None
     parts: Parts = field(default_factory=Parts)
@@ -92,6 +94,13 @@ class CellLM:
     def n_parameters(self) -> int:
         """Number of weights; the fixed random projections of FAVOR+ do not count."""
         return sum(parameter.numel() for parameter in self.encoder.parameters())
+
+    def for_workers(self) -> Weights:
+        """What the workers of a cluster load the model from."""
+        from ._hub import load
+
+        options = (("revision", self.revision),) if self.revision else ()
+        return Weights(load, self.source, self.sha256, self.name, options)
 
     def __repr__(self) -> str:
         origin = [f"revision {self.revision[:8]}"] if self.revision else []
@@ -223,24 +232,6 @@ def read_bundle(folder: Path, *, remedy: str, name: str | None = None, revision:
         card=(folder / CARD).read_text(encoding="utf-8"),
         parts=stored_parts(folder, hashes, remedy=remedy),
     )
-
-
-def read_config(folder: Path, *, remedy: str) -> dict[str, Any]:
-    """`config.json`, with exactly the fields of this format; hash it first."""
-    path = folder / CONFIG
-    saved = read_json(path, remedy)
-    check_format(saved.get("format"), path, remedy=remedy)
-    unknown, missing = sorted(set(saved) - _CONFIG_FIELDS), sorted(_CONFIG_FIELDS - set(saved))
-    if unknown or missing:
-        msg = f"`{path}`: unknown fields {unknown}, missing fields {missing}. {remedy}"
-        raise ValueError(msg)
-    kinds = {"encoder": dict, "tokens": dict, "provenance": dict, "name": str, "n_parameters": int}
-    for section, kind in kinds.items():
-        if not isinstance(saved[section], kind) or isinstance(saved[section], bool):
-            what = {dict: "an object", str: "text", int: "a whole number"}[kind]
-            msg = f"`{path}`: {section!r} is a {type(saved[section]).__name__}; {what} is needed. {remedy}"
-            raise ValueError(msg)
-    return saved
 
 
 def _stored_weights(encoder: Encoder, dtype: torch.dtype | None) -> dict[str, Tensor]:

@@ -6,6 +6,13 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+LICENSES = (
+    "afl-3.0", "agpl-3.0", "apache-2.0", "artistic-2.0", "bsd-2-clause", "bsd-3-clause", "bsd-3-clause-clear", "bsl-1.0", "cc0-1.0",
+    "cc-by-2.0", "cc-by-3.0", "cc-by-4.0", "cc-by-nc-3.0", "cc-by-nc-4.0", "cc-by-nc-nd-4.0", "cc-by-nc-sa-4.0", "cc-by-nd-4.0",
+    "cc-by-sa-3.0", "cc-by-sa-4.0", "ecl-2.0", "epl-2.0", "eupl-1.2", "gpl-2.0", "gpl-3.0", "isc", "lgpl-2.1", "lgpl-3.0", "mit",
+    "mpl-2.0", "ncsa", "odbl", "ofl-1.1", "osl-3.0", "pddl", "unlicense", "wtfpl", "zlib",
+)  # fmt: skip
+"""Identifiers that the Hub knows; a card with another one is not read there."""
 _CARD = """\
 ---
 library_name: scellm
@@ -40,12 +47,20 @@ def model_card(name: str, facts: Mapping[str, Any], provenance: Mapping[str, Any
         if key != "description"
     ]
     return _CARD.format(
-        license=f"license: {provenance['license']}\n" if "license" in provenance else "",
+        license=_license(str(provenance["license"])) if "license" in provenance else "",
         name=name,
         description=provenance.get("description", "No description was given."),
         table="\n".join(f"| {fact} | {value} |" for fact, value in facts.items()),
         sections="".join(sections),
     )
+
+
+def _license(name: str) -> str:
+    """Lines of the front matter for a license, known to the Hub or not."""
+    plain = name.strip().lower()
+    if plain in LICENSES:
+        return f"license: {plain}\n"
+    return f"license: other\nlicense_name: {json.dumps(' '.join(name.split()))}\n"
 
 
 def first_paragraph(card: str) -> str:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import difflib
 import os
 import re
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from .._warn import warn
-from ._bundle import CellLM, read_bundle, read_config
 from ._card import first_paragraph
 from ._download import cache_folder, cached_snapshots, download
-from ._manifest import CARD, CONFIG, CONTENTS, MANIFEST, PART_FILES, PICKLES, verify
+from ._manifest import CARD, CONFIG, CONTENTS, MANIFEST, PART_FILES, PICKLES, read_config, verify
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ._bundle import CellLM
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _REMEDY_LOCAL = (
@@ -84,11 +87,15 @@ def load(
         raise _no_name(name_or_path)
     if name_or_path == "":  # pathlib would take it for the current folder
         raise _not_found(name_or_path)
+    from ._bundle import read_bundle  # here, with torch: `list_models` needs neither
+
     folder = _local_folder(name_or_path)
     if folder is not None:
         remedy = _REMEDY_SHIPPED if folder.parent == shipped_folder() else _REMEDY_LOCAL
         _check_no_revision(name_or_path, revision)
-        return read_bundle(folder, remedy=remedy)
+        is_shipped = folder.parent == shipped_folder()
+        source = folder.name if is_shipped else str(folder.resolve())
+        return replace(read_bundle(folder, remedy=remedy), source=source)
     name = os.fspath(name_or_path)
     if not isinstance(name_or_path, str) or not _REPOSITORY.fullmatch(name):
         raise _not_found(name_or_path)
@@ -99,7 +106,8 @@ def load(
         revision=revision,
         local_files_only=local_files_only,
     )
-    return read_bundle(snapshot.folder, remedy=snapshot.remedy, name=name, revision=snapshot.commit)
+    found = read_bundle(snapshot.folder, remedy=snapshot.remedy, name=name, revision=snapshot.commit)
+    return replace(found, source=name)
 
 
 def list_models() -> pd.DataFrame:
@@ -130,6 +138,8 @@ def list_models() -> pd.DataFrame:
     >>> scellm.models.list_models().columns[:2].tolist()  # doctest: +SKIP
     ['name', 'where']
     """
+    import pandas as pd
+
     rows = []
     for name in shipped_names():
         rows.append(_describe(name, "shipped", "", shipped_folder() / name, _REMEDY_SHIPPED))

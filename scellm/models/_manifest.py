@@ -32,6 +32,7 @@ PART_FILES = tuple(file for name in PARTS for file in part_files(name))
 ALL_FILES = (*CONTENTS, MANIFEST, *PART_FILES)
 """Every file a bundle may hold."""
 
+_CONFIG_FIELDS = {"format", "name", "encoder", "tokens", "provenance", "n_parameters", "scellm_version"}
 PICKLES = {".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt"}
 CONVERT = (
     "scellm does not unpickle models. Convert a published CellLM checkpoint once with "
@@ -174,3 +175,21 @@ def check_sha256(found: str, expected: str, path: Path, *, remedy: str) -> str:
         msg = f"`{path}` is not the file the manifest describes: SHA-256 is {found}, expected {expected}. {remedy}"
         raise ValueError(msg)
     return found
+
+
+def read_config(folder: Path, *, remedy: str) -> dict[str, Any]:
+    """`config.json`, with exactly the fields of this format; hash it first."""
+    path = folder / CONFIG
+    saved = read_json(path, remedy)
+    check_format(saved.get("format"), path, remedy=remedy)
+    unknown, missing = sorted(set(saved) - _CONFIG_FIELDS), sorted(_CONFIG_FIELDS - set(saved))
+    if unknown or missing:
+        msg = f"`{path}`: unknown fields {unknown}, missing fields {missing}. {remedy}"
+        raise ValueError(msg)
+    kinds = {"encoder": dict, "tokens": dict, "provenance": dict, "name": str, "n_parameters": int}
+    for section, kind in kinds.items():
+        if not isinstance(saved[section], kind) or isinstance(saved[section], bool):
+            what = {dict: "an object", str: "text", int: "a whole number"}[kind]
+            msg = f"`{path}`: {section!r} is a {type(saved[section]).__name__}; {what} is needed. {remedy}"
+            raise ValueError(msg)
+    return saved

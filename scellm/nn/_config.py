@@ -154,14 +154,17 @@ class CellLMConfig:
         return cls(**fields)
 
     @classmethod
-    def named(cls, name: Literal["tiny", "small", "base"], *, n_genes: int = 19_379) -> CellLMConfig:
+    def named(
+        cls, name: Literal["tiny", "small", "transformer", "base"], *, n_genes: int = 19_379
+    ) -> CellLMConfig:
         """One of the named configurations.
 
         Parameters
         ----------
         name
-            `"tiny"`: for tests. `"small"`: the shipped model, for a laptop (ours). `"base"`: the published
-            size, over 50 million parameters (paper, section 4.1).
+            `"tiny"`: for tests. `"small"` and `"transformer"`: those of the models and recipes of these names, a
+            bag of genes and a bag with one block of attention (ours). `"base"`: the published size, over 50 million
+            parameters (paper, section 4.1).
         n_genes
             Size of the vocabulary; 19,379 in the paper.
 
@@ -196,9 +199,36 @@ _CHOICES = {
     "cell_embedding": ("cls", "mean", "unit", "bag"),
 }
 
-_OURS = {"attention": "softmax", "expression": "continuous", "cell_embedding": "mean"}
+_OURS = {"attention": "softmax", "expression": "continuous"}
 _NAMED: dict[str, dict[str, Any]] = {
-    "tiny": {"dim": 16, "depth": 2, "heads": 2, "dim_head": 8, "ff_mult": 2, "cell_depth": 1, **_OURS},
-    "small": {"dim": 128, "depth": 2, "heads": 4, "dim_head": 32, "ff_mult": 4, **_OURS},
+    "tiny": {
+        "dim": 16,
+        "depth": 2,
+        "heads": 2,
+        "dim_head": 8,
+        "ff_mult": 2,
+        "cell_depth": 1,
+        "cell_embedding": "mean",
+        **_OURS,
+    },
+    "small": {
+        "dim": 256,
+        "depth": 0,
+        "heads": 4,
+        "dim_head": 32,
+        "amount": "sqrt",
+        "cell_embedding": "unit",
+        **_OURS,
+    },
+    "transformer": {
+        "dim": 128,
+        "depth": 1,
+        "heads": 4,
+        "dim_head": 32,
+        "ff_mult": 2,
+        "amount": "sqrt",
+        "cell_embedding": "bag",
+        **_OURS,
+    },
     "base": {"padded_context": 6000},
 }

@@ -10,6 +10,7 @@ from ._malignancy import malignancy
 from ._markers import markers
 from ._rank_drugs import rank_drugs
 from ._reliability import reliability
+from ._search import search
 from ._training_history import training_history
 
 __all__ = [
@@ -23,5 +24,6 @@ __all__ = [
     "markers",
     "rank_drugs",
     "reliability",
+    "search",
     "training_history",
 ]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from .._containers import takes_cells
 from .._keys import CELL_TYPE, X_SCELLM
 from ._colours import CONFIDENCE, colours_of, palette
 from ._figure import color_bar, dot, finish, plain, short
@@ -27,6 +28,7 @@ MOST_SHOWN, RARE = 18, 0.005
 GATHERED = "rare types"
 
 
+@takes_cells
 def annotation(
     adata: AnnData,
     *,

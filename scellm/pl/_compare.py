@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from .._containers import takes_cells
 from .._keys import FINE_TUNE
 from .._records import FitRecord
 from ._colours import OKABE_ITO
@@ -31,6 +32,7 @@ class Compared(Protocol):
     per_class: pd.DataFrame
 
 
+@takes_cells
 def compare(
     comparison: AnnData | Compared | pd.DataFrame,
     *,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from .._containers import takes_cells
 from .._keys import CELL_TYPE
 from ..annotation._records import AnnotationRecord
 from ._colours import colours_of, palette
@@ -22,6 +23,7 @@ LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
 """Quantiles drawn: whisker, box, median, box, whisker."""
 
 
+@takes_cells
 def confidence(
     adata: AnnData,
     *,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from .._containers import takes_cells
 from .._keys import CELL_TYPE
 from ._figure import color_bar, finish, new_axes, plain, short
 from ._results import REFUSALS, read_labels, read_truth, renamed
@@ -21,6 +22,7 @@ WRITTEN_UP_TO = 22
 """Most classes whose matrix has its numbers written in."""
 
 
+@takes_cells
 def confusion_matrix(
     adata: AnnData,
     truth: str,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from .._containers import takes_cells
 from .._keys import MALIGNANT
 from .._obs import read_groups
 from ._colours import palette
@@ -26,6 +27,7 @@ MOST_ROWS = 1500
 """Rows of pixels; more cells are averaged with their neighbors of the same group."""
 
 
+@takes_cells
 def copy_number(
     adata: AnnData,
     *,
@@ -84,7 +86,7 @@ def copy_number(
         rasterized=True,
     )
     plain(ax)
-    _chromosomes(ax, np.asarray(record["chromosome"]).astype(str))
+    _chromosomes(ax, np.array([str(name) for name in record["chromosome"]]))  # zarr gives StringDType
     _groups(ax, names, sizes, len(image))
     bar = ax.figure.colorbar(shown, ax=ax, fraction=0.02, pad=0.01, aspect=30)
     bar.set_label("log ratio to normal cells", fontsize=8)

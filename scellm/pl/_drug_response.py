@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
+from .._containers import takes_cells
 from .._keys import DRUG_RESPONSE
 from .._obs import has_column
 from ._drug_cells import draw_umap, draw_violins
@@ -36,6 +37,7 @@ N_DRUGS = {"heatmap": 50, "dotplot": 50, "umap": 5, "violin": 8}
 """Most drugs drawn where none are named."""
 
 
+@takes_cells
 def drug_response(
     adata: AnnData,
     drugs: str | Sequence[str] | None = None,

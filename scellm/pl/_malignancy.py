@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .._containers import takes_cells
 from .._keys import MALIGNANT
 from ._annotation import _coordinates
 from ._colours import CONFIDENCE
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 THRESHOLDS = (0.35, 0.8)
 
 
+@takes_cells
 def malignancy(
     adata: AnnData,
     *,

@@ -10,6 +10,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from .._checks import get_matrix
+from .._containers import takes_cells
 from .._keys import CELL_TYPE
 from .._warn import warn
 from ..data.cells._expression import judge_values
@@ -29,6 +30,7 @@ LARGEST_DOT = 110.0
 """Square points of a gene that all cells of a type express."""
 
 
+@takes_cells
 def markers(
     adata: AnnData,
     markers: Mapping[str, Sequence[str]] | Sequence[str] | None = None,

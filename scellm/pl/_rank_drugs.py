@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .._checks import check_anndata
+from .._containers import takes_cells
 from .._keys import RANK_DRUGS
 from ..drugs._record import RankRecord
 from ._figure import finish, short
@@ -27,6 +28,7 @@ LONGEST_TARGET = 26
 PANELS_PER_ROW = 2
 
 
+@takes_cells
 def rank_drugs(
     adata: AnnData,
     *,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from .._containers import takes_cells
 from .._keys import CELL_TYPE
 from ..annotation._records import AnnotationRecord
 from ._figure import finish, new_axes, plain
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+@takes_cells
 def reliability(
     adata: AnnData,
     truth: str,

@@ -11,6 +11,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from .._checks import check_choice, layer_names
+from .._containers import takes_cells
 from ..data import GeneMatch, GeneVocabulary, ValueReport, describe_values, row_blocks
 from ..data.cells._cell_checks import SpeciesCheck
 from ..data.cells._value_scales import base_name
@@ -23,6 +24,7 @@ MANY_GENES = 4000
 """Genes with a place from which copy number is read well."""
 
 
+@takes_cells
 def check_input(
     adata: AnnData, *, layer: str | None = None, use_raw: bool | None = None, gene_key: str | None = None
 ) -> pd.DataFrame:

@@ -12,12 +12,14 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from .._checks import get_matrix, layer_names
+from .._containers import takes_cells
 from .._keys import HARMONIZE
 from .._warn import warn
 from ..data import GeneMatch, GeneVocabulary, ValueReport, describe_values
 from ..data.genes._match import match_genes
 
 
+@takes_cells
 def harmonize_genes(
     adata: AnnData,
     *,

@@ -12,6 +12,7 @@ import numpy as np
 from anndata import AnnData
 
 from .._checks import check_anndata, check_backed, check_free, check_key
+from .._containers import takes_cells
 from .._keys import CELL_TYPE, X_SCELLM
 from .._obs import read_text
 from .._warn import warn
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+@takes_cells
 def annotate(
     adata: AnnData,
     model: CellLM | str | os.PathLike[str] = "scellm-small",
@@ -159,7 +161,7 @@ def annotate(
         (one line about these cells), `tissue_guess`, `fits` and `doubts` (whether the cells fit the shipped reference, and
         why not), `mode` ("reference",
         "fine-tuned" or "pretrained"), `method`, `model`, `sha256`, thresholds, `majority_vote`, `batch_shift` (length of
-        the shift that was removed, 0 if none), numbers of cells without a type, `message` in words, and
+        the shift that was removed, 0 if none), numbers of cells without a type, `message` in words, the `call`, and
         under `held_out` what was measured on held-out reference cells: macro-F1 of each classifier, calibration
         error before and after, coverage of the sets overall and by class (-1 where a class could not be held out).
     `adata.obsm["X_scellm"]`, `adata.uns["X_scellm"]`

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from functools import reduce
+from operator import add
 
 import numpy as np
 import pandas as pd
@@ -12,13 +14,14 @@ from anndata import AnnData
 from tqdm.auto import tqdm
 
 from .._checks import check_choice, check_key
+from .._containers import takes_cells
 from .._keys import DRUG_RESPONSE
 from .._obs import read_groups
 from .._warn import warn
 from ..data import Expression, ReadOptions
 from ..drugs import DrugModel, Panel, load_drug_model
 from ..drugs._choose import choose_panel
-from ..drugs._predict import Prediction, predict_cells, predict_groups
+from ..drugs._predict import GroupSums, Prediction, join_predictions, predict_cells, predict_groups
 from ..drugs._record import DrugRecord
 from ._drug_doubts import report
 from ._drug_results import FEW_DRUGS, check_columns, check_places, column_name, write_response
@@ -27,6 +30,7 @@ PROGRESS_FROM = 5_000
 """Cells from which a progress bar is shown by default."""
 
 
+@takes_cells
 def drug_response(
     adata: AnnData,
     drugs: str | Iterable[str] | None = None,
@@ -98,7 +102,7 @@ def drug_response(
     `adata.uns[key_added]` : dict
         `drugs`, `synonyms`, `drug_class`, `target`, `smiles`, `pearson` (correlation over left-out cell lines; NaN for
         new compounds), `spread` of ln IC50 over cell lines, `std_unit`, `std_extra` (of the mean of a new compound), `units`, `groupby` ("" for cell by cell), `model`, `sha256`,
-        `scellm_version`, `matrix`, `values`, `n_genes`, `median_counts`, `notes`, `columns` written to `obs`.
+        `scellm_version`, `call`, `matrix`, `values`, `n_genes`, `median_counts`, `notes`, `columns` written to `obs`.
 
     Of up to 8 drugs that were asked for, the predictions also go to columns of `obs` that are named
     `drug_response:Erlotinib`, after `key_added` and the drug (`/` in a name becomes `|`).
@@ -176,10 +180,9 @@ def drug_response(
 
 
 def _linear_blocks(
-    cells: Expression, present: np.ndarray, show_progress: bool | None
+    cells: Expression, present: np.ndarray, *, show: bool
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Linear expression of the present genes, block by block (B, P), and what one count became there, (B,)."""
-    show = cells.n_obs >= PROGRESS_FROM if show_progress is None else show_progress
     with tqdm(total=cells.n_obs, desc="drug response", unit="cell", disable=not show) as progress:
         for _, block in cells.blocks():
             linear = cells.linear(block).toarray()[:, present]
@@ -196,12 +199,27 @@ def _predict(
     show_progress: bool | None,
 ) -> Prediction:
     """Predictions of all cells, or of all groups."""
-    present = np.flatnonzero(cells.has_gene)
-    projector = model.projector(present)
-    blocks = _linear_blocks(cells, present, show_progress)
+    shown = cells.n_obs >= PROGRESS_FROM if show_progress is None else show_progress
+    show = "drug response" if shown else ""
     if groups is None:
-        return predict_cells((linear for linear, _ in blocks), model, projector, panel)
-    return predict_groups(blocks, groups.codes, model, projector, panel)
+        return join_predictions(cells.map(_predict_part, model, panel, bool(show), show=show))
+    shape = len(groups.categories), int(cells.has_gene.sum())
+    sums = cells.map(_sum_part, np.asarray(groups.codes), shape, bool(show), show=show)
+    projector = model.projector(np.flatnonzero(cells.has_gene))
+    return predict_groups(reduce(add, sums), model, projector, panel)
+
+
+def _predict_part(cells: Expression, model: DrugModel, panel: Panel, show: bool) -> Prediction:
+    """Predictions of a part of the cells."""
+    present = np.flatnonzero(cells.has_gene)
+    blocks = _linear_blocks(cells, present, show=show and not cells.is_part)
+    return predict_cells((linear for linear, _ in blocks), model, model.projector(present), panel)
+
+
+def _sum_part(cells: Expression, codes: np.ndarray, shape: tuple[int, int], show: bool) -> GroupSums:
+    """Counts of the groups in a part of the cells."""
+    blocks = _linear_blocks(cells, np.flatnonzero(cells.has_gene), show=show and not cells.is_part)
+    return GroupSums.of(blocks, codes[cells.first :], shape)
 
 
 def _groups(adata: AnnData, groupby: str) -> pd.Categorical:

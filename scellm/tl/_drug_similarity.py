@@ -9,6 +9,7 @@ import numpy as np
 from anndata import AnnData
 
 from .._checks import check_key
+from .._containers import takes_cells
 from .._keys import DRUG_RESPONSE, DRUG_SIMILARITY
 from .._version import __version__
 from .._warn import warn
@@ -18,6 +19,7 @@ from ..drugs._similarity import similar_response, similar_structure
 from ._drug_results import read_response
 
 
+@takes_cells
 def drug_similarity(
     adata: AnnData,
     *,

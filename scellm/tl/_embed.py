@@ -14,7 +14,9 @@ import numpy as np
 from anndata import AnnData
 from tqdm.auto import tqdm
 
+from .._calls import current_call
 from .._checks import check_backed, check_choice, check_free, check_key
+from .._containers import takes_cells
 from .._keys import X_SCELLM
 from .._version import __version__
 from .._warn import warn
@@ -30,6 +32,7 @@ PROGRESS_FROM = 2_000
 """Cells from which a progress bar is shown by default."""
 
 
+@takes_cells
 def embed(
     adata: AnnData | str | os.PathLike[str],
     model: CellLM | str | os.PathLike[str] = "scellm-small",
@@ -61,7 +64,8 @@ def embed(
     Parameters
     ----------
     adata
-        Cells, or the path of an `.h5ad` file or `.zarr` folder, whose rows are then streamed.
+        Cells, or the path of an `.h5ad` file or `.zarr` folder, whose rows are then streamed. Of a dask array the chunks are
+        embedded where they are, if there is a client of a cluster (`dask.distributed`).
     model
         Name of a model in `models.list_models()`, a model folder, a Hugging Face repository, or a loaded model.
     layer
@@ -99,7 +103,7 @@ def embed(
     `adata.obsm[key_added]` : array of shape (n_obs, dim), float32
         Row i is cell i.
     `adata.uns[key_added]` : dict
-        `model`, `revision`, `sha256` and `scellm_version`; `matrix` and `values` that were read, a `fingerprint` of
+        `model`, `revision`, `sha256`, `scellm_version` and the `call` as it was typed; `matrix` and `values` that were read, a `fingerprint` of
         them and one of the embedding, by which later steps know whether it is still of these cells; `n_genes` found and their `gene_coverage` of the vocabulary; numbers of columns that are no vocabulary gene
         (`n_dropped_columns`), that were summed (`n_duplicate_columns`), and of names left out as ambiguous
         (`n_ambiguous_names`); numbers of `n_truncated_cells` and `n_empty_cells`; `device` and `precision`.
@@ -185,21 +189,24 @@ def embedding_of(
     cells: Expression, model: CellLM, encoding: EncodeOptions
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """The (n_obs, dim) embedding of open cells and its record for `uns`; see `embed`."""
-    device = choose_device(encoding.device)
-    dtype = choose_precision(encoding.precision, device)
-    embedding, n_truncated = _embed_rows(cells, in_eval(model, device), encoding, device, dtype)
+    show = cells.n_obs >= PROGRESS_FROM if encoding.show_progress is None else encoding.show_progress
+    encoding = dataclasses.replace(encoding, show_progress=show)
+    parts = cells.map(_embed_rows, model, encoding, show="embed" if show else "")
+    embedding = parts[0].embedding if len(parts) == 1 else np.concatenate([part.embedding for part in parts])
+    n_truncated = sum(part.n_truncated for part in parts)
     n_empty = int(np.isnan(embedding).any(axis=1).sum()) - (cells.n_foreign or 0)
     record = {
         "model": model.name,
         "revision": model.revision or "",
         "sha256": model.sha256,
         "scellm_version": __version__,
+        "call": current_call(),
         **cells.record(),
         "embedding_fingerprint": fingerprint_of(embedding),
         "n_truncated_cells": n_truncated,
         "n_empty_cells": n_empty,
-        "device": device.type,
-        "precision": "bf16" if "bfloat16" in str(dtype) else "fp32",
+        "device": parts[0].device,
+        "precision": parts[0].precision,
     }
     _report(n_empty, n_truncated, encoding.on_empty, model.tokens, len(embedding), cells.where)
     return embedding, record
@@ -220,14 +227,26 @@ def in_eval(model: CellLM, device: torch.device, *, own: bool = False) -> CellLM
     return dataclasses.replace(model, encoder=copy_of(encoder).to(device).eval())
 
 
-def _embed_rows(
-    cells: Expression, model: CellLM, encoding: EncodeOptions, device: torch.device, dtype: torch.dtype
-) -> tuple[np.ndarray, int]:
-    """Embeddings of all cells, (n_obs, dim), and the number of truncated ones; the encoder is on the device."""
+@dataclass(frozen=True)
+class Embedded:
+    """What the encoder made of some consecutive cells."""
+
+    embedding: np.ndarray
+    """(n, dim)."""
+    n_truncated: int
+    device: str
+    precision: str
+
+
+def _embed_rows(cells: Expression, model: CellLM, encoding: EncodeOptions) -> Embedded:
+    """Embed all cells, or a part of them where they are."""
+    device = choose_device(encoding.device)
+    dtype = choose_precision(encoding.precision, device)
+    model = in_eval(model, device)
     result = np.empty((cells.n_obs, model.config.dim), dtype=np.float32)
     n_truncated = 0
-    show = cells.n_obs >= PROGRESS_FROM if encoding.show_progress is None else encoding.show_progress
     batches = BatchSize(encoding.batch_size)
+    show = bool(encoding.show_progress) and not cells.is_part
     with tqdm(total=cells.n_obs, desc="embed", unit="cell", disable=not show) as progress:
         for start, tokens in cells.tokens(model.tokens):
             n_truncated += tokens.n_truncated
@@ -236,7 +255,7 @@ def _embed_rows(
             )
             progress.update(int((tokens.lengths == 0).sum()))
     batches.report(device)
-    return result, n_truncated
+    return Embedded(result, n_truncated, device.type, "bf16" if "bfloat16" in str(dtype) else "fp32")
 
 
 def _report(

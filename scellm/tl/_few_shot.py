@@ -14,6 +14,7 @@ import numpy as np
 from anndata import AnnData
 
 from .._checks import check_choice, check_free, check_key
+from .._containers import takes_cells
 from .._keys import FINE_TUNE
 from .._obs import read_text
 from .._records import FitRecord
@@ -72,6 +73,7 @@ class Rows:
     """Training and test cells among the labeled ones."""
 
 
+@takes_cells
 def few_shot(
     adata: AnnData,
     labels: str,

@@ -15,6 +15,7 @@ from anndata import AnnData
 from tqdm.auto import tqdm
 
 from .._checks import check_choice, check_free, check_key
+from .._containers import takes_cells
 from .._keys import FINE_TUNE
 from .._records import FitRecord
 from .._warn import warn
@@ -34,6 +35,7 @@ STRATEGIES = ("head", "lora", "full")
 logger = logging.getLogger(__name__)
 
 
+@takes_cells
 def fine_tune(
     adata: AnnData,
     labels: str,

@@ -11,6 +11,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from .._checks import check_choice, check_free, check_key
+from .._containers import takes_cells
 from .._keys import GENE_IMPORTANCE
 from .._obs import read_text
 from .._records import ImportanceRecord
@@ -40,6 +41,7 @@ class Trial:
     rng: np.random.Generator
 
 
+@takes_cells
 def gene_importance(
     adata: AnnData,
     groupby: str,

@@ -10,7 +10,9 @@ import numpy as np
 from anndata import AnnData
 from scipy.special import expit
 
+from .._calls import current_call
 from .._checks import check_backed, check_choice, check_free, check_key
+from .._containers import takes_cells
 from .._keys import MALIGNANT
 from ..data import ReadOptions
 from ..models import CellLM, load
@@ -38,6 +40,7 @@ PART = "malignancy"
 METHODS = ("auto", "copy_number", "expression")
 
 
+@takes_cells
 def malignancy(
     adata: AnnData,
     model: CellLM | str | os.PathLike[str] = "scellm-small",
@@ -189,7 +192,7 @@ def malignancy(
         cells, model.vocabulary.symbols, weights, default_types(adata, types), rng, show=show_progress
     )
     adata = adata.copy() if copy else adata
-    record |= {"trained_on": facts, "method": method, "sample_key": sample_key or ""}
+    record |= {"call": current_call(), "trained_on": facts, "method": method, "sample_key": sample_key or ""}
     write_found(adata, key_added, found, expit(head), samples, record)
     return adata if copy else None
 

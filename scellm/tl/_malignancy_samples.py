@@ -48,13 +48,15 @@ CONFIDENT = 0.5
 CELLS_PER_GROUP = 60
 MOST_GROUPS = 200
 SAMPLES_WITH_PROGRESS = 3
+ROWS_AT_ONCE = 2_048
+"""Cells of a sample that are read at once from a disk."""
 
 
 @dataclass(eq=False)
 class Cells:
     """What is known of the cells before copy number."""
 
-    counts: sp.csr_array | None
+    counts: sp.csr_array | StoredCounts | None
     """(n, P) linear expression over the genome; `None` where it says nothing, as in mice."""
     genome: Genome
     vectors: np.ndarray
@@ -171,15 +173,48 @@ def is_normal_type(types: np.ndarray, confidence: np.ndarray, coarse: Mapping[st
     return np.isin(types, list(normal_types(coarse))) & (confidence > CONFIDENT)
 
 
-def read_counts(adata: AnnData, model: CellLM, source: ReadOptions) -> tuple[sp.csr_array | None, Genome]:
-    """(n, P) linear expression over the genome; `None` for genes of another organism, which lie elsewhere."""
+class StoredCounts:
+    """Linear expression over the genome, (n, P), that stays on the disk: a sample is read when it is its turn."""
+
+    def __init__(self, cells: Expression, genes: np.ndarray) -> None:
+        self._cells, self._genes = cells, genes
+        self._last: tuple[np.ndarray, sp.csr_array] | None = None
+        self._total = np.zeros(len(genes))
+        for _, block in cells.counts():
+            self._total += block.sum(axis=0)[genes]
+
+    def __getitem__(self, rows: np.ndarray) -> sp.csr_array:
+        if self._last is None or not np.array_equal(self._last[0], rows):
+            parts = [
+                sp.csr_matrix(self._cells.counts_of(some))[:, self._genes]
+                for some in np.array_split(rows, -(-len(rows) // ROWS_AT_ONCE))
+            ]
+            self._last = rows, sp.csr_array(sp.vstack(parts, format="csr"))
+        return self._last[1]
+
+    def sum(self, axis: int = 0) -> np.ndarray:
+        """(P,) sums over all cells."""
+        return self._total
+
+
+def read_counts(
+    adata: AnnData, model: CellLM, source: ReadOptions
+) -> tuple[sp.csr_array | StoredCounts | None, Genome]:
+    """(n, P) linear expression over the genome, of a backed object left there; `None` for genes of another organism."""
     vocabulary = model.vocabulary
     genome = load_genome(vocabulary.ensembl_ids, vocabulary.symbols)
     with Expression.open(adata, vocabulary, source) as cells:
         if cells.match.organism != "human":
             return None, genome
-        blocks = [sp.csr_matrix(block)[:, genome.ids] for _, block in cells.counts()]
-    return sp.csr_array(sp.vstack(blocks, format="csr")), genome
+        if adata.isbacked and not sp.issparse(cells.X):
+            return StoredCounts(cells, genome.ids), genome
+        parts = cells.map(_on_genome, genome.ids)
+    return sp.csr_array(sp.vstack(parts, format="csr")), genome
+
+
+def _on_genome(cells: Expression, genes: np.ndarray) -> sp.csr_matrix:
+    """Linear expression of some genes, of a part of the cells."""
+    return sp.vstack([sp.csr_matrix(block)[:, genes] for _, block in cells.counts()], format="csr")
 
 
 def default_types(adata: AnnData, types: np.ndarray) -> np.ndarray:

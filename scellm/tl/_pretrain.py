@@ -29,7 +29,7 @@ SAMPLE = 300
 def pretrain(
     data: AnnData | str | os.PathLike[str] | Sequence[Any] | Mapping[str, Any] | Corpus,
     *,
-    config: CellLMConfig | Literal["tiny", "small", "base"] = "small",
+    config: CellLMConfig | Literal["tiny", "small", "transformer", "base"] = "transformer",
     init: CellLM | None = None,
     gene_init: Literal["random", "pca", "lda"] = "random",
     dropout: float | None = None,
@@ -98,7 +98,7 @@ def pretrain(
     rng
         Seed of everything random.
     name
-        Name of the model; `None` is `"pretrained-"` and that of the configuration, as in `"pretrained-small"`. Names
+        Name of the model; `None` is `"pretrained-"` and that of the configuration, as in `"pretrained-transformer"`. Names
         that begin with `"scellm-"` are those of models that come with scellm.
     show_progress
         Show a progress bar.

@@ -11,6 +11,7 @@ from anndata import AnnData
 from tqdm.auto import tqdm
 
 from .._checks import check_free, check_key
+from .._containers import takes_cells
 from .._keys import DRUG_RESPONSE, RANK_DRUGS
 from .._obs import has_column, read_groups, read_text
 from .._warn import warn
@@ -34,6 +35,7 @@ PROGRESS_FROM = 5_000
 """Cells from which a progress bar is shown by default."""
 
 
+@takes_cells
 def rank_drugs(
     adata: AnnData,
     groupby: str,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from anndata import AnnData
 
 from .._checks import check_anndata, check_backed, check_free, check_key
+from .._containers import takes_cells
 from .._formats import expand
 from .._keys import SEARCH
 from .._records import SearchRecord
@@ -23,13 +25,16 @@ from ._vectors import cell_vectors
 if TYPE_CHECKING:
     import torch
 
+SHIPPED = Path(__file__).parents[1] / "atlas" / "scellm-corpus"
+"""The index that comes with scellm; `tests/benchmarks/exemplar_index.py` makes it."""
 FAR, MANY_FAR = 0.99, 0.5
 """Cells farther than this share of the index's own are unlike it; the share of such cells that is worth a word (ours)."""
 
 
+@takes_cells
 def search(
     adata: AnnData,
-    index: str | os.PathLike[str],
+    index: str | os.PathLike[str] = "scellm-corpus",
     *,
     k: int = 15,
     columns: str | Sequence[str] | None = None,
@@ -52,7 +57,8 @@ def search(
     adata
         Cells. `obsm["X_scellm"]` is used if it is of the index's model and of these values, else they are embedded.
     index
-        Folder that `tl.index` wrote.
+        Folder that `tl.index` wrote; `"scellm-corpus"` comes with scellm: exemplars of the cells that `scellm-small` was
+        trained on, with their type, tissue, disease, study and paper.
     k
         Neighbors of each cell.
     columns
@@ -83,7 +89,7 @@ def search(
     `adata.obsm[f"{key_added}_distances"]` : array of shape (n_obs, k), float32
         Their distances.
     `adata.uns[key_added]` : dict
-        `index`, `model`, `sha256`, `k`, `columns`, `n_indexed`, `message`.
+        `index`, `model`, `sha256`, `k`, `columns`, `n_indexed`, `message`, `call`.
 
     Raises
     ------
@@ -98,14 +104,15 @@ def search(
 
     Examples
     --------
-    >>> scellm.tl.search(adata, "atlas")  # doctest: +SKIP
+    >>> scellm.tl.search(adata)  # doctest: +SKIP
+    >>> scellm.tl.search(adata, "my-atlas")  # doctest: +SKIP
     >>> scellm.get.search(adata, groupby="leiden")  # doctest: +SKIP
     """
     check_key(key_added)
     check_anndata(adata)
     check_backed(adata, copy=copy)
     check_free(adata, key_added, ("obsm", f"{key_added}_neighbors"), of="tl.search", field="n_indexed")
-    opened = open_index(expand(index))
+    opened = open_index(_folder_of(index))
     names = opened.columns if columns is None else [columns] if isinstance(columns, str) else list(columns)
     labels = {name: opened.column(name) for name in names}
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= opened.n_cells:
@@ -138,6 +145,12 @@ def search(
     if far > MANY_FAR:
         warn(f"{message}. Their neighbors say little: index cells of the same tissue and kind of sample.")
     return adata if copy else None
+
+
+def _folder_of(index: str | os.PathLike[str]) -> Path:
+    """The folder that is meant: one that is there, or the one that comes with scellm."""
+    folder = expand(index)
+    return SHIPPED if str(index) == SHIPPED.name and not folder.exists() else folder
 
 
 def _model_of(index: AtlasIndex, model: CellLM | str | os.PathLike[str] | None) -> CellLM:

@@ -52,10 +52,14 @@ def log_expression(
     `genes` keeps the columns of these gene ids alone, which a large object needs.
     """
     with Expression.open(adata, model.vocabulary, _options(source, None)[0]) as cells:
-        blocks = [
-            logged if genes is None else logged.tocsc()[:, genes].tocsr() for _, logged in cells.log1p()
-        ]
-    return sp.csr_array(sp.vstack(blocks, format="csr")), cells.has_gene
+        parts = cells.map(_logged, genes)
+    return sp.csr_array(sp.vstack(parts, format="csr")), cells.has_gene
+
+
+def _logged(cells: Expression, genes: np.ndarray | None) -> sp.csr_array:
+    """`log_expression` of a part."""
+    blocks = [logged if genes is None else logged.tocsc()[:, genes].tocsr() for _, logged in cells.log1p()]
+    return sp.csr_array(sp.vstack(blocks, format="csr"))
 
 
 def _is_of(found: Any, record: Any, model: CellLM, cells: Expression) -> bool:

@@ -67,7 +67,7 @@ class RecipeFile:
     def architecture(self, stage: Stage, n_genes: int) -> CellLMConfig:
         """The encoder of a stage."""
         fields = {**self.config, **stage.config}
-        named = CellLMConfig.named(fields.pop("base", "small"), n_genes=n_genes)
+        named = CellLMConfig.named(fields.pop("base", "transformer"), n_genes=n_genes)
         return CellLMConfig.from_dict({**named.to_dict(), **fields})
 
 
@@ -139,7 +139,7 @@ def _checked(content: dict[str, Any], where: str) -> RecipeFile:
     if content.get("dtype", "float32") not in ("float32", "float16", "bfloat16"):
         msg = f"{where}: dtype is {content['dtype']!r}; choose 'float32', 'float16' or 'bfloat16'."
         raise ValueError(msg)
-    config = content.pop("config", "small")
+    config = content.pop("config", "transformer")
     if not isinstance(config, str | dict):
         msg = f"{where}: config is {config!r}; give a name such as 'small', or a table of fields."
         raise ValueError(msg)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import scanpy as sc
 import scipy.sparse as sp
 import torch
@@ -135,13 +136,15 @@ def pca_neighbors(train: Cells, test: Cells, seed: int) -> tuple[np.ndarray, np.
 
 CELLTYPIST = """
 import sys, warnings
+from pathlib import Path
 warnings.simplefilter("ignore")
-import anndata as ad, celltypist, numpy as np
-folder = sys.argv[1]
-train, test = ad.read_h5ad(folder + "/train.h5ad"), ad.read_h5ad(folder + "/test.h5ad")
+import anndata as ad, celltypist
+folder = Path(sys.argv[1])
+train = ad.read_h5ad(folder / "train.h5ad")
 model = celltypist.train(train, labels="cell_type", n_jobs=1, check_expression=False, max_iter=200)
-found = celltypist.annotate(test, model=model)
-found.probability_matrix.to_csv(folder + "/found.csv")
+for path in (folder / "test").iterdir():
+    found = celltypist.annotate(ad.read_h5ad(path), model=model)
+    found.probability_matrix.to_csv(folder / f"{path.stem}.csv")
 """
 
 
@@ -149,20 +152,25 @@ def celltypist_by(python: str):
     """celltypist 1.7.1, trained on the same cells over all genes, by an interpreter that has it."""
 
     def fit(train: Cells, test: Cells, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        import pandas as pd
-
         names = [f"gene{i}" for i in range(train.logged.shape[1])]
-        with tempfile.TemporaryDirectory() as folder:
-            for name, cells in {"train": train, "test": test}.items():
-                part = ad.AnnData(cells.logged)
-                part.var_names = names
-                part.obs["cell_type"] = cells.labels
-                part.write_h5ad(Path(folder) / f"{name}.h5ad")
-            subprocess.run([python, "-c", CELLTYPIST, folder], check=True, capture_output=True)
-            found = pd.read_csv(Path(folder) / "found.csv", index_col=0)
+        cells, asked = (ad.AnnData(x.logged, var={"gene": names}) for x in (train, test))
+        cells.obs["cell_type"] = train.labels
+        found = by_celltypist(python, cells, {"set": asked})["set"]
         return found.to_numpy(), found.columns.to_numpy().astype(str)
 
     return fit
+
+
+def by_celltypist(python: str, train: ad.AnnData, tests: dict[str, ad.AnnData]) -> dict[str, pd.DataFrame]:
+    """Probabilities of the cells of each set, by celltypist trained once on log values and `obs["cell_type"]`."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "test").mkdir()
+        train.write_h5ad(folder / "train.h5ad")
+        for set_name, test in tests.items():
+            test.write_h5ad(folder / "test" / f"{set_name}.h5ad")
+        subprocess.run([python, "-c", CELLTYPIST, name], check=True, capture_output=True)
+        return {set_name: pd.read_csv(folder / f"{set_name}.csv", index_col=0) for set_name in tests}
 
 
 def best(probabilities: np.ndarray, classes: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ from _annotation_methods import (
     Cells,
     accuracy,
     best,
+    by_celltypist,
     celltypist_by,
     embed,
     logged,
@@ -35,8 +36,11 @@ import scellm
 from scellm.annotation._align import align_cells
 from scellm.annotation._decide import MAX_SHIFT
 from scellm.annotation._fit import fit_annotator
+from scellm.metrics import find_leakage
 from scellm.metrics._calibration import softmax
+from scellm.metrics._cell_hashes import cell_hashes, match_hashes
 from scellm.models import CellLM
+from scellm.tl._vectors import log_expression
 
 Row = dict[str, Any]
 SEEDS = 5
@@ -98,10 +102,11 @@ def compared(celltypist: str) -> dict[str, Callable]:
 # -- no labels ----------------------------------------------------------------------------------------------------
 
 
-def genes_of_reference(tree) -> Callable[[Any], np.ndarray]:
-    """The baseline: logistic regression on genes of the reference's cells, on its tree; cells -> nodes.
+def on_genes_of_reference(tree, celltypist: str, sets: dict[str, Any]) -> dict[str, dict[str, np.ndarray]]:
+    """Baselines on genes of the reference's cells: method -> set -> node of each of its cells.
 
-    Cells are those that the shipped reference is made of, at most `MOST` of a label, known at any depth.
+    Cells are those that the shipped reference is made of, at most `MOST` of a label, known at any depth. Logistic regression
+    gets the tree; celltypist takes each label, fine or broad, for a class of its own. Both read the same 1,000 genes.
     """
     import _reference_cells as source
     import anndata as ad
@@ -116,36 +121,51 @@ def genes_of_reference(tree) -> Callable[[Any], np.ndarray]:
     has = np.concatenate([np.tile(joined.var_names.isin(part.var_names), (part.n_obs, 1)) for part in parts])
     studies = np.repeat([part.uns["name"] for part in parts], [part.n_obs for part in parts])
     kept = some_of_each(nodes, rng)
-    fitted = fit_genes(logged(joined[kept]), has[kept], nodes[kept], studies[kept], tree, n_genes=1_000)
-    names = joined.var_names
-
-    def predict(adata) -> np.ndarray:
-        shared = [gene for gene in names if gene in adata.var_names]
-        place = names.get_indexer(shared)
-        found = logged(adata, shared).tocoo()
-        X = sp.csr_array((found.data, (found.row, place[found.col])), shape=(adata.n_obs, len(names)))
-        p = softmax(fitted.logits(X, np.isin(np.arange(len(names)), place)))
-        chain = tree.chains(p)[0]
-        return chain[np.arange(len(chain)), (chain >= 0).sum(axis=1) - 1]
-
-    return predict
+    train = ad.AnnData(logged(joined[kept]), obs={"cell_type": np.array(tree.names)[nodes[kept]]})
+    train.var_names = joined.var_names
+    fitted = fit_genes(train.X, has[kept], nodes[kept], studies[kept], tree, n_genes=1_000)
+    tests = {}
+    for name, adata in sets.items():
+        shared = [gene for gene in train.var_names if gene in adata.var_names]
+        tests[name] = ad.AnnData(logged(adata, shared))
+        tests[name].var_names = shared
+    found: dict[str, dict[str, np.ndarray]] = {"logistic regression": {}}
+    for name, test in tests.items():
+        place, values = train.var_names.get_indexer(test.var_names), test.X.tocoo()
+        X = sp.csr_array((values.data, (values.row, place[values.col])), shape=(test.n_obs, train.n_vars))
+        chain = tree.chains(softmax(fitted.logits(X, np.isin(np.arange(train.n_vars), place))))[0]
+        found["logistic regression"][name] = chain[np.arange(len(chain)), (chain >= 0).sum(axis=1) - 1]
+    if celltypist:
+        genes = train.var_names[np.sort(fitted.genes)]
+        tests = {name: test[:, test.var_names.isin(genes)].copy() for name, test in tests.items()}
+        tables = by_celltypist(celltypist, train[:, genes].copy(), tests)
+        found["celltypist"] = {
+            name: np.array([tree.names.index(x) for x in table.columns[table.to_numpy().argmax(axis=1)]])
+            for name, table in tables.items()
+        }
+    return found
 
 
 def zero_shot(model: CellLM, celltypist: str = "", before: Sequence[Row] = ()) -> Iterator[Row]:
-    """`tl.annotate` with nothing but the model, with the tissue, and logistic regression on the same reference cells."""
+    """`tl.annotate` with nothing but the model, with the tissue, and baselines on genes of the same reference cells."""
     from scellm.annotation._annotator import Annotator
 
     if "reference" not in model.parts:
         return
-    by_genes, tree = None, Annotator.from_part(model.parts["reference"]).tree
-    for name in data.HELD_OUT:
-        adata = data.read_for_ontology(name)
+    tree = Annotator.from_part(model.parts["reference"]).tree
+    methods = ("logistic regression", *(["celltypist"] if celltypist else []))
+    sets = {name: data.read_for_ontology(name) for name in data.HELD_OUT}
+    by_genes: dict[str, dict[str, np.ndarray]] = {}
+    for name, adata in sets.items():
         truth = adata.obs["cell_type"].astype(str).to_numpy()
         nodes = np.array([tree.names.index(data.ONTOLOGY[old][0]) for old in truth])
         old = known(before, {"set": data.short(name), "types": len(np.unique(truth))})
-        if "logistic regression" not in old:
-            by_genes = by_genes or genes_of_reference(tree)
-            old["logistic regression"] = macro_f1(truth, _common(tree, by_genes(adata), truth, nodes))
+        if not set(methods) <= set(old):
+            by_genes = by_genes or on_genes_of_reference(tree, celltypist, sets)
+            old |= {
+                method: macro_f1(truth, _common(tree, found[name], truth, nodes))
+                for method, found in by_genes.items()
+            }
         row = {"set": data.short(name), "types": len(np.unique(truth)), "cells": adata.n_obs}
         scellm.tl.annotate(adata, model=model, min_overlap=0.02, min_confidence=None, novelty_error=None)
         guess = _common(tree, _nodes(adata, tree), truth, nodes)
@@ -156,12 +176,31 @@ def zero_shot(model: CellLM, celltypist: str = "", before: Sequence[Row] = ()) -
             adata, model=model, min_overlap=0.02, min_confidence=None, novelty_error=None, tissue=tissue
         )
         with_tissue = _common(tree, _nodes(adata, tree), truth, nodes)
-        row |= {
-            "scellm, tissue=": macro_f1(truth, with_tissue),
-            "logistic regression": old["logistic regression"],
-            "accuracy": accuracy(truth, guess),
-        }
+        row |= {"scellm, tissue=": macro_f1(truth, with_tissue), **old, "accuracy": accuracy(truth, guess)}
         yield row | _at_five_percent(adata, model, tree, nodes) | {"ECE": _ece(tree, p, nodes)}
+
+
+# -- the same cells on both sides? --------------------------------------------------------------------------------
+
+
+def leakage(model: CellLM, celltypist: str = "", before: Sequence[Row] = ()) -> Iterator[Row]:
+    """`metrics.find_leakage` for every reference and query, and the shipped reference against every set."""
+    for references, query in data.DIRECTIONS:
+        found = find_leakage(data.read(query, common=True), data.join(references), find_near=False)
+        yield {
+            "reference": data.short(*references),
+            "query": data.short(query),
+            "cells": len(found.same),
+            "same measurement": found.n_same,
+            "names in both": found.shared_barcodes,
+        }
+    marks = model.parts["reference"].tensors["cell_hashes"]
+    for name in data.HELD_OUT:
+        adata = data.read_for_ontology(name)
+        values, _ = log_expression(adata, model, {"min_overlap": 0.02})
+        same = match_hashes(cell_hashes(values, list(model.vocabulary.symbols)), marks) >= 0
+        row = {"reference": "shipped", "query": data.short(name), "cells": len(same)}
+        yield row | {"same measurement": int(same.sum()), "names in both": float("nan")}
 
 
 def _at_five_percent(adata, model: CellLM, tree, nodes: np.ndarray) -> Row:
@@ -577,6 +616,7 @@ def own_peak() -> float:
 
 PARTS: dict[str, Callable[..., Iterator[Row]]] = {
     "zero_shot": zero_shot,
+    "leakage": leakage,
     "cross_study": cross_study,
     "few_shot": few_shot,
     "fine_tuned": fine_tuned,

@@ -1,7 +1,13 @@
-"""`tl.rank_drugs`: seconds, what its intervals hold, and how much larger a file becomes."""
+"""`tl.rank_drugs`: seconds, what its intervals hold, and how much larger a file becomes; many cells in a process of its own.
+
+python tests/benchmarks/_drug_rank.py CELLS.h5ad  # with predictions; prints one line of JSON
+"""
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import tempfile
 import time
 import warnings
@@ -10,12 +16,16 @@ from typing import Any
 
 import anndata as ad
 import numpy as np
+import scipy.sparse as sp
+from _drug_speed import Peak
 
 import scellm
 from scellm.drugs._rank import Moments, compare_samples
 
 DONORS = (3, 4, 6, 8, 12)
 DRAWS = 20_000
+MANY = 500_000
+"""Cells of an atlas."""
 
 
 def coverage() -> list[dict[str, Any]]:
@@ -58,6 +68,7 @@ def measure(data: Path) -> dict[str, Any]:
         scellm.tl.rank_drugs(cells, "cell_type", sample_key="sample", show_progress=False)
         ranked = time.process_time()
         cells.write_h5ad(Path(folder) / "after.h5ad")
+        many = large(cells, Path(folder) / "many.h5ad")
         sizes = [(Path(folder) / f"{name}.h5ad").stat().st_size / 1e6 for name in ("before", "after")]
     return {
         "cells": cells.n_obs,
@@ -67,4 +78,47 @@ def measure(data: Path) -> dict[str, Any]:
         "file before, MB": sizes[0],
         "file after, MB": sizes[1],
         "coverage": coverage(),
+        "many": many,
     }
+
+
+def large(cells: ad.AnnData, path: Path) -> dict[str, float]:
+    """Seconds and memory on `MANY` cells of a file that stays on disk: cells with predictions, again and again."""
+    rows = np.arange(MANY) % cells.n_obs
+    columns = ["cell_type", "sample", "drug_response_uncertainty", "drug_response_applicability"]
+    obs = cells.obs[columns].iloc[rows].set_axis(np.arange(MANY).astype(str))
+    counts = sp.csr_matrix(cells.X).astype(np.uint16)
+    copies = sp.vstack([counts] * (-(-MANY // cells.n_obs)), format="csr")[:MANY]
+    obsm = {"drug_response": cells.obsm["drug_response"][rows]}
+    uns = {"drug_response": cells.uns["drug_response"]}
+    ad.AnnData(copies, obs=obs, var=cells.var, obsm=obsm, uns=uns).write_h5ad(path)
+    del copies, obs, obsm
+    command = [sys.executable, __file__, str(path)]
+    found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    path.unlink()
+    return found
+
+
+def main(path: str) -> None:
+    """Rank the drugs of a file that is not read into memory."""
+    cells = ad.read_h5ad(path, backed="r")
+    before, peak = Peak.now(), Peak()
+    peak.start()
+    wall, start = time.perf_counter(), time.process_time()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        scellm.tl.rank_drugs(cells, "cell_type", sample_key="sample", show_progress=False)
+    taken, wall = time.process_time() - start, time.perf_counter() - wall
+    peak.stopped.set()
+    row = {
+        "cells": cells.n_obs,
+        "CPU s": taken,
+        "seconds": wall,
+        "memory, MiB": peak.highest,
+        "before, MiB": before,
+    }
+    print(json.dumps(row))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Callable
 
+import _drug_data as source
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -18,13 +18,15 @@ from sklearn.linear_model import Ridge
 from torch import Tensor, nn
 
 import scellm
-from scellm.drugs import DrugResponseConfig
-from scellm.drugs._fit_projection import RANK
+from scellm.drugs import DrugResponseConfig, structure_kernel
+from scellm.drugs._fit_projection import RANK, principal_axes
 from scellm.drugs._grid import ResponseGrid
+from scellm.drugs._names import shared_targets
 from scellm.drugs._profiles import log_fractions, to_unit
 from scellm.drugs._solve import solve_response
+from scellm.drugs._structures import structures
 from scellm.models import CellLM
-from scellm.nn import Encoder, encode_bag
+from scellm.nn import Encoder
 
 EPOCHS = 30
 
@@ -136,17 +138,47 @@ def gaussian_process(
     return fit.fitted[problem.rows, problem.columns]
 
 
+def with_more_compounds(problem: Problem) -> np.ndarray:
+    """The drug model's own fit where more compounds are known."""
+    return gaussian_process(more_compounds(problem), expression_similarity(problem))
+
+
+def more_compounds(problem: Problem) -> Problem:
+    """With what GDSC1 measured of compounds that are in the problem under no name; its level moved to that of the problem.
+
+    Pairs and their order stay; a line without training pairs gets none.
+    """
+    table, catalogue = source.full(), source.drugs()
+    key = source.compounds(catalogue)
+    table = table[table["screen"] == "GDSC1"].assign(compound=key[table["drug"]].to_numpy())
+    known = problem.lines[problem.measured.any(1)]
+    table = table[~table["compound"].isin(source.compounds(problem.drugs)) & table["line"].isin(known)]
+    wide = table.pivot_table(index="line", columns="compound", values="ln_ic50").reindex(problem.lines)
+    extra = catalogue.assign(compound=key).drop_duplicates("compound").set_index("compound").loc[wide.columns]
+    drugs = pd.concat([problem.drugs, extra], ignore_index=True)
+    bits, numbers, _, _ = structures(drugs["smiles"].tolist())
+    found = wide.notna().to_numpy()
+    shift = problem.values[problem.measured].mean() - wide.to_numpy()[found].mean()
+    return dataclasses.replace(
+        problem,
+        drugs=drugs,
+        bits=bits,
+        structure=structure_kernel((bits, numbers), (bits, numbers)),
+        action=shared_targets(drugs).astype(np.float64),
+        values=np.hstack([problem.values, wide.fillna(0).to_numpy() + shift * found]),
+        measured=np.hstack([problem.measured, found]),
+        screens=np.array(["GDSC2"] * len(problem.drugs) + ["GDSC1"] * len(extra)),
+    )
+
+
 def expression_similarity(problem: Problem) -> np.ndarray:
-    """(L, L) cosines as the drug model has them, components fitted on lines with training pairs."""
+    """(L, L) similarities as the drug model has them, components fitted on lines with training pairs."""
     known = problem.measured.any(1)
     whole = log_fractions(np.exp2(problem.expression) - 1, 1.0).astype(np.float64)
     center, spread = whole[known].mean(0), np.maximum(whole[known].std(0), 1e-2)
     unit = to_unit((whole - center) * spread**-0.5)
-    loadings = np.linalg.svd(unit[known], full_matrices=False)[2][:RANK].T
-    vectors = to_unit(unit @ loadings)
-    similarity = np.clip(vectors @ vectors.T, -1, 1)
-    np.fill_diagonal(similarity, 1)
-    return similarity
+    vectors = unit @ principal_axes(unit[known], RANK)
+    return vectors @ vectors.T
 
 
 def embedding_similarity(problem: Problem, model: CellLM) -> np.ndarray:
@@ -223,80 +255,6 @@ class Fixed(nn.Module):
         return self.features
 
 
-class GraphNet(nn.Module):
-    """Three rounds of messages over bonds; a drug is the sum of its atoms. () -> (D, 64)."""
-
-    def __init__(self, smiles: list[str]) -> None:
-        from rdkit import Chem
-
-        super().__init__()
-        elements = ["C", "N", "O", "S", "F", "Cl", "Br", "P", "B", "I"]
-        atoms, edges, kinds, owner = [], [], [], []
-        for drug, text in enumerate(smiles):
-            molecule = Chem.MolFromSmiles(text or "C")
-            start = len(atoms)
-            for atom in molecule.GetAtoms():
-                symbol = [float(atom.GetSymbol() == element) for element in elements]
-                numbers = [
-                    atom.GetDegree(),
-                    atom.GetTotalNumHs(),
-                    atom.GetFormalCharge(),
-                    atom.GetIsAromatic(),
-                ]
-                atoms.append([*symbol, *map(float, numbers), float(atom.IsInRing())])
-                owner.append(drug)
-            for bond in molecule.GetBonds():
-                kind = [bond.GetBondTypeAsDouble(), float(bond.IsInRing()), float(bond.GetIsConjugated())]
-                ends = start + bond.GetBeginAtomIdx(), start + bond.GetEndAtomIdx()
-                edges += [ends, ends[::-1]]
-                kinds += [kind, kind]
-        self.register_buffer("atoms", torch.tensor(atoms))
-        self.register_buffer("edges", torch.tensor(edges).T)
-        self.register_buffer("kinds", torch.tensor(kinds))
-        self.register_buffer("owner", torch.tensor(owner))
-        self.n = len(smiles)
-        self.first = nn.Linear(self.atoms.shape[1], 64)
-        self.message = nn.ModuleList(nn.Linear(64 + 3, 64) for _ in range(3))
-        self.update = nn.ModuleList(nn.Linear(128, 64) for _ in range(3))
-
-    def forward(self) -> Tensor:
-        x = torch.relu(self.first(self.atoms))
-        for message, update in zip(self.message, self.update, strict=True):
-            sent = torch.relu(message(torch.cat([x[self.edges[0]], self.kinds], 1)))
-            x = x + torch.relu(
-                update(torch.cat([x, torch.zeros_like(x).index_add(0, self.edges[1], sent)], 1))
-            )
-        return torch.zeros(self.n, 64).index_add(0, self.owner, x) / 10
-
-
-class FineTuned(nn.Module):
-    """The encoder, trained along. () -> (L, dim)."""
-
-    def __init__(self, problem: Problem, model: CellLM) -> None:
-        from scellm.data import match_genes, tokenize
-
-        super().__init__()
-        cells = line_cells(problem)
-        match = match_genes(cells.var, model.vocabulary, min_overlap=0.01)
-        tokens = tokenize(cells.X, match.ids, len(model.vocabulary), model.tokens)
-        ids, values, is_gene = tokens.padded(np.arange(len(tokens)))
-        self.encoder = random_like(model, 0).encoder
-        self.encoder.load_state_dict(model.encoder.state_dict())
-        self.is_bag = model.config.is_bag
-        rectangles = (ids, values, is_gene)
-        packed = (tokens.gene_ids.astype(np.int64), tokens.values, tokens.indptr)
-        self.tokens = tuple(map(torch.from_numpy, packed if self.is_bag else rectangles))
-        with torch.no_grad():
-            cells = self._encode()
-        self.center, self.scale = cells.mean(0), cells.std(0)
-
-    def _encode(self) -> Tensor:
-        return encode_bag(self.encoder, *self.tokens) if self.is_bag else self.encoder(*self.tokens).cells
-
-    def forward(self) -> Tensor:
-        return (self._encode() - self.center) / self.scale
-
-
 def train(
     problem: Problem, towers: TwoTowers, *, seed: int, steps: int = 400, learning_rate: float = 3e-3
 ) -> np.ndarray:
@@ -318,10 +276,8 @@ def train(
         held = generator.random(held.shape) < 0.1
     kept = torch.tensor(problem.measured & ~held)
     held = torch.tensor(problem.measured & held)
-    encoder = [p for name, p in towers.named_parameters() if "encoder" in name and p.requires_grad]
-    others = [p for name, p in towers.named_parameters() if "encoder" not in name and p.requires_grad]
-    groups = [{"params": others}, *([{"params": encoder, "lr": learning_rate / 30}] if encoder else [])]
-    optimiser = torch.optim.AdamW(groups, lr=learning_rate, weight_decay=1e-2)
+    trained = [p for p in towers.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=1e-2)
     best, chosen = np.inf, None
     for step in range(steps):
         towers.train()
@@ -339,31 +295,14 @@ def train(
     return (chosen * spread + mean)[problem.rows, problem.columns]
 
 
-def network(
-    problem: Problem, of_line: Callable[[], nn.Module], width: int, drug: str, *, seeds: int, steps: int = 400
-) -> np.ndarray:
-    """Mean prediction of networks from several seeds."""
+def mlp(problem: Problem, *, seeds: int = 3) -> np.ndarray:
+    """Two towers on 60 components of expression and 64 of fingerprints, the mean of several seeds: no pretraining."""
+    of_line, of_drug = _components(problem, 60), _structure_components(problem, 64)
     guesses = []
     for seed in range(seeds):
         torch.manual_seed(seed)
-        if drug == "graph":
-            of_drug, drug_width = GraphNet(problem.drugs["smiles"].tolist()), 64
-        else:
-            features = _structure_components(problem, 64)
-            of_drug, drug_width = Fixed(features), features.shape[1]
-        towers = TwoTowers(of_line(), width, of_drug, drug_width, len(problem.drugs))
-        guesses.append(train(problem, towers, seed=seed, steps=steps))
+        towers = TwoTowers(
+            Fixed(of_line), of_line.shape[1], Fixed(of_drug), of_drug.shape[1], len(problem.drugs)
+        )
+        guesses.append(train(problem, towers, seed=seed))
     return np.mean(guesses, axis=0)
-
-
-def mlp(problem: Problem, *, drug: str = "fingerprint", seeds: int = 3) -> np.ndarray:
-    """Two towers on 60 components of expression: no pretraining."""
-    features = _components(problem, 60)
-    return network(problem, lambda: Fixed(features), features.shape[1], drug, seeds=seeds)
-
-
-def fine_tuned(problem: Problem, model: CellLM) -> np.ndarray:
-    """Two towers on the encoder, which is trained along."""
-    return network(
-        problem, lambda: FineTuned(problem, model), model.config.dim, "fingerprint", seeds=1, steps=150
-    )

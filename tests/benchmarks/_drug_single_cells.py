@@ -143,7 +143,8 @@ class _Left:
         """What each source says of a line, (D,) each."""
         sums, reader = linear.sum(0, keepdims=True), self.reader(name)
         of_sums, similarity = self.deviation(sums, present, reader)
-        nearest = int(similarity[0].argmax())
+        lengths = np.linalg.norm(reader["line_vectors"], axis=1)
+        nearest = int((similarity[0] / lengths).argmax())
         known = np.where(self.grid.measured[nearest], self.grid.values[nearest] - self.fit.mean, 0)
         bulk = np.exp2(self.log2_tpm.loc[[line]].to_numpy()) - 1
         logged = np.full(self.log2_tpm.shape[1], np.nan)

@@ -292,8 +292,8 @@ class Workshop:
 
     def start(self, arm: Arm, seed: int) -> Encoder:
         """The encoder of an arm before its first step."""
-        config = CellLMConfig.named("small", n_genes=len(self.corpus("all").vocabulary))
-        fields = {"dim": DIM, "depth": 0, "amount": "sqrt", "cell_embedding": "unit"} | arm.config
+        config = CellLMConfig.named("transformer", n_genes=len(self.corpus("all").vocabulary))
+        fields = {"dim": DIM, "depth": 0, "ff_mult": 4, "cell_embedding": "unit"} | arm.config
         config = replace(config, **fields)
         torch.manual_seed(seed)
         as_bag = {"depth": 0, "cell_depth": 0, "dropout": 0.0, "expression": "continuous"}

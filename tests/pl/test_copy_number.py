@@ -110,3 +110,12 @@ def test_tables_by_group_and_their_errors(called):
         scellm.get.malignancy(called, what="arms", groupby=KEY)
     with pytest.raises(KeyError, match="Run scellm.tl.malignancy"):
         scellm.get.malignancy(called, key="none")
+
+
+@pytest.mark.skipif(
+    not hasattr(np.dtypes, "StringDType"), reason="numpy 2 has this type, in which zarr gives text"
+)
+def test_names_of_chromosomes_as_zarr_gives_them(called):
+    called.uns[KEY]["chromosome"] = called.uns[KEY]["chromosome"].astype(np.dtypes.StringDType())
+    ax = scellm.pl.copy_number(called, show=False)
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["1", "2", "3"]

@@ -343,3 +343,19 @@ def test_the_shipped_model_calls_a_tumor_that_comes_with_a_package():
     arms = scellm.get.malignancy(adata, what="arms")
     lost = arms[arms["state"] == "loss"].groupby("arm").size()
     assert lost["1p"] == lost["19q"] == arms["clone"].nunique()  # what defines the tumor
+
+
+def test_counts_of_a_backed_object_are_read_sample_by_sample(tumor, model, tmp_path, monkeypatch):
+    cells = tumor.copy()
+    cells.write_h5ad(tmp_path / "tumor.h5ad")
+    monkeypatch.setattr("scellm.tl._malignancy_samples.ROWS_AT_ONCE", 15)
+    backed = ad.read_h5ad(tmp_path / "tumor.h5ad", backed="r")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for adata in (cells, backed):
+            scellm.tl.malignancy(adata, model, sample_key="patient", reference="kind", normal="immune")
+    np.testing.assert_allclose(backed.obs[KEY], cells.obs[KEY], atol=1e-5)
+    np.testing.assert_allclose(
+        backed.obsm[f"{KEY}_profile"], cells.obsm[f"{KEY}_profile"], atol=1e-4, equal_nan=True
+    )
+    backed.file.close()

@@ -1,6 +1,7 @@
 """Atlas search: the index as a folder, neighbors that are true, votes, and what is refused."""
 
 import json
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -159,3 +160,49 @@ def test_without_faiss(cells, atlas, monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(ImportError, match=r"pip install 'scellm\[search\]'"):
         open_index(atlas)
+
+
+def test_cells_are_added_to_an_index(cells, tmp_path):
+    a, b = cells[:40].copy(), cells[40:60].copy()
+    b.obs["cell_type"] = b.obs["cell_type"].astype(str).replace("B cell", "a new name")
+    folder = scellm.tl.index({"a": a}, tmp_path / "i", columns="cell_type", show_progress=False)
+    before = open_index(folder)
+    scellm.tl.index({"b": b}, folder, append=True, show_progress=False)
+    after = open_index(folder)
+    assert after.n_cells == 60
+    assert after.columns == before.columns == ["cell_type", "dataset"]
+    assert (after.column("cell_type").astype(str)[:40] == before.column("cell_type").astype(str)).all()
+    assert "a new name" in after.column("cell_type").astype(str)[40:]
+    assert np.abs(after.stored()[:40].astype(float) - before.stored().astype(float)).max() < 1e-3
+    adata = cells[:60].copy()
+    scellm.tl.search(adata, folder, k=1)
+    assert (adata.obsm["scellm_search_neighbors"][:, 0] == np.arange(60)).all()
+    with pytest.raises(ValueError, match=r"has the columns .*; \['donor'\] cannot be added"):
+        scellm.tl.index({"b": b}, folder, columns="donor", append=True)
+    with pytest.raises(FileNotFoundError, match="There is no index"):
+        scellm.tl.index({"b": b}, tmp_path / "none", append=True)
+    with pytest.raises(TypeError, match="columns= is needed"):
+        scellm.tl.index({"b": b}, tmp_path / "none")
+
+
+def test_stored_vectors_of_many_cells_and_of_empty_ones(tmp_path):
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(21_000, 8)).astype(np.float32)
+    vectors[7] = np.nan
+    index = build_index([vectors], {}, tmp_path / "i", about={"model": "m", "sha256": "s"})
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    assert np.allclose(index.stored().astype(np.float32), unit, atol=2e-3, equal_nan=True)
+
+
+def test_the_index_that_comes_with_scellm(cells):
+    folder = scellm.tl._search.SHIPPED
+    assert sum(path.stat().st_size for path in folder.iterdir()) <= 5e6
+    index = open_index(folder)
+    assert index.manifest["sha256"] == scellm.models.load("scellm-small").sha256
+    assert index.columns == ["cell_type", "tissue", "disease", "study", "paper"]
+    adata = cells[60:].copy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # toy cells are unlike all of them
+        scellm.tl.search(adata)
+    assert adata.uns["scellm_search"]["n_indexed"] == index.n_cells
+    assert adata.obs["scellm_search_study"].notna().all()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,11 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+from tqdm.auto import tqdm
 
+from ..._cluster import Weights, client_of, map_rows
 from ..._warn import warn
 from ..genes._gene_match import GeneMatch
 from ..genes._match import MIN_OVERLAP, match_genes
 from ..genes._vocabulary import GeneVocabulary
+from ._by_rows import by_rows
 from ._cell_checks import SpeciesCheck
 from ._fingerprint import Fingerprint
 from ._rows import check_finite, open_matrix, row_blocks, to_csr
@@ -149,6 +153,9 @@ class Expression:
         self.harmonizer = Harmonizer(dataset, match.ids, match.n_vocabulary, values)
         self._slot = slot
         self._fingerprint: str | None = None
+        self.first = 0
+        """Number of the first cell, in a part of more."""
+        self._log: list[bytes] | None = None
         self.n_foreign: int | None = None
         """Cells of another species, whose rows come empty; known after a full pass."""
 
@@ -193,24 +200,34 @@ class Expression:
                     path = Path(cells).expanduser()
                     file = stack.enter_context(open_matrix(path, source.layer, source.use_raw))
                     match = _match(file.var, vocabulary, source, file.raw_var)
-                    values = judge_values(file.X, file.where, file.var.index)
+                    X = stack.enter_context(by_rows(file.X, file.where))
+                    values = judge_values(X, file.where, file.var.index)
                 _say_if_guessed(values, file.where, dataset)
-                yield cls(file.X, file.var, file.where, match, values, slot=source.slot, dataset=dataset)
+                yield cls(X, file.var, file.where, match, values, slot=source.slot, dataset=dataset)
             return
         from ..._checks import get_matrix
 
-        with naming(dataset):
-            X, var, where = get_matrix(cells, source.layer, source.use_raw)
-            check_structure(X, cells.n_obs, len(var), where)
-            match = _match(var, vocabulary, source, None if cells.raw is None else cells.raw.var, cells.obs)
-            values = judge_values(X, where, var.index, lambda: _readable(cells, source), cells.obs)
-        _say_if_guessed(values, where, dataset)
-        yield cls(X, var, where, match, values, slot=source.slot, dataset=dataset)
+        with ExitStack() as stack:
+            with naming(dataset):
+                X, var, where = get_matrix(cells, source.layer, source.use_raw)
+                check_structure(X, cells.n_obs, len(var), where)
+                match = _match(
+                    var, vocabulary, source, None if cells.raw is None else cells.raw.var, cells.obs
+                )
+                X = stack.enter_context(by_rows(X, where))
+                values = judge_values(X, where, var.index, lambda: _readable(cells, source), cells.obs)
+            _say_if_guessed(values, where, dataset)
+            yield cls(X, var, where, match, values, slot=source.slot, dataset=dataset)
 
     @property
     def n_obs(self) -> int:
         """Number of cells."""
         return self.X.shape[0]
+
+    @property
+    def is_part(self) -> bool:
+        """Whether these are some of the cells that were opened."""
+        return self._log is not None
 
     @property
     def has_gene(self) -> np.ndarray:
@@ -227,16 +244,59 @@ class Expression:
         ValueError
             NaN, infinite or negative values: in which cell and column.
         """
-        found, species = Fingerprint(self._facts()), SpeciesCheck(self.match, self.values)
+        found, species = Fingerprint(self._facts(), self._log), SpeciesCheck(self.match, self.values)
         for start, stored in row_blocks(self.X, ROWS_PER_BLOCK):
             block = self.values.clean(stored)
-            self.harmonizer.check(block, start)
+            self.harmonizer.check(block, self.first + start)
             found.add_rows(block)
             yield start, species.keep(block)
+        self._end(found, species)
+
+    def map(self, function: Callable[..., Any], *shared: Any, show: str = "") -> list[Any]:
+        """What a function makes of all cells, in consecutive parts: `function(part, *shared)`, with a part of this class.
+
+        There is one part, these cells themselves. Only of a dask array with a client of a cluster there are several: the
+        function runs where the chunks are, and all it returns comes back.
+
+        Parameters
+        ----------
+        function
+            Of a module, as workers import it. It reads the whole part once.
+        shared
+            What it needs; a model is loaded by each worker itself.
+        show
+            Name of a progress bar over the parts; "" shows none.
+        """
+        client = client_of(self.X)
+        if client is None:
+            return [function(self, *shared)]
+        shared = tuple(one.for_workers() if hasattr(one, "for_workers") else one for one in shared)
+        parts = map_rows(client, self.X, ROWS_PER_BLOCK, _of_part, function, self._part(None, 0), *shared)
+        found = {}
+        n_parts = len(self.X.chunks[0])
+        for start, result in tqdm(parts, total=n_parts, desc=show, unit="part", disable=not show):
+            found[start] = result
+        ordered = [found[start] for start in sorted(found)]
+        total, species = Fingerprint(self._facts()), SpeciesCheck(self.match, self.values)
+        for _, condensed, n_foreign in ordered:
+            total.add_hashed(condensed)
+            species.n_foreign += n_foreign
+        self._end(total, species)
+        return [result for result, _, _ in ordered]
+
+    def _end(self, found: Fingerprint, species: SpeciesCheck) -> None:
+        """After a full pass: its fingerprint, and a word about cells of another species."""
         self._fingerprint = found.hexdigest()
-        if species.n_foreign and self.n_foreign is None:
+        if species.n_foreign and self.n_foreign is None and not self.is_part:
             warn(species.message(self.where, self.n_obs))
         self.n_foreign = species.n_foreign
+
+    def _part(self, X: Any, first: int) -> Expression:
+        """Some consecutive rows of these cells as cells of their own; without rows it can be sent."""
+        part = copy(self)
+        part.X, part.var, part.first, part._log = X, self.var[:0], first, []
+        part._fingerprint, part.n_foreign = None, None
+        return part
 
     def linear(self, block: sp.csr_array) -> sp.csr_array:
         """Rows as `blocks` gives them -> (B, n_genes) linear expression, float32, sorted, without stored zeros."""
@@ -260,12 +320,19 @@ class Expression:
     def tokens_of(self, rows: np.ndarray, config: TokenConfig) -> Tokens:
         """Some cells as tokens, in the order asked for; read in stored order, as files want it."""
         order = np.argsort(rows, kind="stable")
-        block = self.X[rows[order]]
+        return self._tokenize(self._stored(rows[order]), config)[np.argsort(order, kind="stable")]
+
+    def counts_of(self, rows: np.ndarray) -> sp.csr_array:
+        """Some cells, by ascending number, as linear expression, (B, n_genes)."""
+        return self.linear(self._stored(rows))
+
+    def _stored(self, rows: np.ndarray) -> sp.csr_array:
+        """Some rows as `blocks` gives them, by ascending number."""
+        block = self.X[rows]
         block = to_csr(block.compute() if hasattr(block, "compute") else block)  # dask
         block = self.values.clean(block)
-        self.harmonizer.check(block, rows[order])
-        block = SpeciesCheck(self.match, self.values).keep(block)
-        return self._tokenize(block, config)[np.argsort(order, kind="stable")]
+        self.harmonizer.check(block, rows)
+        return SpeciesCheck(self.match, self.values).keep(block)
 
     @property
     def fingerprint(self) -> str:
@@ -276,8 +343,7 @@ class Expression:
         one, which costs the reading and a few percent of an embedding.
         """
         if self._fingerprint is None:
-            for _ in self.blocks():
-                pass
+            self.map(_read)
         return self._fingerprint
 
     def record(self) -> dict[str, Any]:
@@ -303,6 +369,21 @@ class Expression:
         """What makes the same rows mean something else."""
         yield from (self._slot, str(tuple(self.X.shape)), self.match.where, str(self.match.organism))
         yield from (str(name) for name in self.match.names)
+
+
+def _read(cells: Expression) -> None:
+    """A full pass."""
+    for _ in cells.blocks():
+        pass
+
+
+def _of_part(
+    rows: Any, start: int, function: Callable[..., Any], cells: Expression, *shared: Any
+) -> tuple[Any, bytes, int]:
+    """On a worker: what a function makes of some rows, what is hashed of them, and how many are of another species."""
+    part = cells._part(rows, start)
+    result = function(part, *(one.get() if isinstance(one, Weights) else one for one in shared))
+    return result, b"".join(part._log or []), part.n_foreign or 0
 
 
 def judge_values(

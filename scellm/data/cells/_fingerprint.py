@@ -27,9 +27,12 @@ class Fingerprint:
     ----------
     facts
         What the rows are of; in order.
+    log
+        Takes what is hashed of the rows, a few percent of their size, from which another object can go on.
     """
 
-    def __init__(self, facts: Iterable[str]) -> None:
+    def __init__(self, facts: Iterable[str], log: list[bytes] | None = None) -> None:
+        self._log = log
         self._digest = hashlib.blake2b(digest_size=16)
         for fact in facts:
             text = fact.encode(errors="surrogatepass")
@@ -37,13 +40,19 @@ class Fingerprint:
 
     def add_rows(self, block: sp.csr_array) -> None:
         """Add the next rows: the same whatever number type and container they were stored in."""
-        self._digest.update(np.diff(block.indptr).astype("<i4"))
+        self.add_hashed(np.diff(block.indptr).astype("<i4").tobytes())
         self._add(np.ascontiguousarray(block.indices, dtype="<i4"))
         self.add_values(block.data)
 
     def add_values(self, values: np.ndarray) -> None:
         """Add numbers, as float32."""
         self._add(np.ascontiguousarray(values, dtype="<f4").reshape(-1))
+
+    def add_hashed(self, condensed: bytes) -> None:
+        """Add what another object has logged of the next rows."""
+        self._digest.update(condensed)
+        if self._log is not None:
+            self._log.append(condensed)
 
     def hexdigest(self) -> str:
         """32 characters."""
@@ -53,12 +62,12 @@ class Fingerprint:
         """Add (n,) values of 32 bits."""
         whole = len(values) // (2 * LINE) * (2 * LINE)
         lines = values[:whole].view("<u8").reshape(-1, LINE)
-        self._digest.update(np.einsum("ij,j->i", lines, WEIGHTS))
+        self.add_hashed(np.einsum("ij,j->i", lines, WEIGHTS).tobytes())
         if values.dtype.kind == "f":
             for start in range(0, len(lines), LINES_AT_ONCE):
                 upper = lines[start : start + LINES_AT_ONCE] >> np.uint64(32)
-                self._digest.update(np.einsum("ij,j->i", upper, WEIGHTS))
-        self._digest.update(values[whole:])
+                self.add_hashed(np.einsum("ij,j->i", upper, WEIGHTS).tobytes())
+        self.add_hashed(values[whole:].tobytes())
 
 
 def fingerprint_of(values: np.ndarray) -> str:

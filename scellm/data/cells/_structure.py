@@ -139,7 +139,7 @@ class CheckedMatrix:
     """
 
     def __init__(self, X: Any, path: Path, key: str) -> None:
-        self._X, self._path, self._key = X, path, key
+        self.stored, self._path, self._key = X, path, key
         self.shape, self.dtype, self.ndim = tuple(X.shape), X.dtype, 2
 
     def __len__(self) -> int:
@@ -147,7 +147,7 @@ class CheckedMatrix:
 
     def __getitem__(self, rows: Any) -> Any:
         with blamed(self._path, self._key):
-            block = self._X[rows]
+            block = self.stored[rows]
         if sp.issparse(block) and block.format == "csr":
             check_columns(block.indices, self.shape[1], f"{self._path}: {self._key}", COPY_AGAIN)
         return block

@@ -263,7 +263,10 @@ def _sample(X: Any, max_rows: int) -> tuple[Any, np.ndarray]:
         length = max_rows // blocks
         starts = np.linspace(0, n - length, blocks).astype(int).tolist()
     blocks = [X[start : start + length] for start in starts]
-    blocks = [b.compute() if hasattr(b, "compute") else b for b in blocks]  # dask
+    if hasattr(X, "to_delayed"):  # all at once: stretches may be of one chunk
+        from dask import compute
+
+        blocks = list(compute(*blocks))
     where = np.concatenate([np.arange(start, start + length) for start in starts])
     if sp.issparse(blocks[0]):
         return (sp.vstack(blocks, format="csr") if len(blocks) > 1 else blocks[0]), where

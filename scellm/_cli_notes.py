@@ -1,0 +1,57 @@
+"""What was asked for each result of a run over many files, so that a second run knows what is done."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ._files import read_json, replacing
+from ._version import __version__
+
+FOLDER = ".scellm"
+"""Folder of the notes, in that of the results."""
+
+
+def write_note(target: Path, tool: str, source: Path, options: dict[str, Any]) -> None:
+    """Note what `target` is about to be made of; it counts once another file than the present one is there."""
+    path = _path(target)
+    path.parent.mkdir(exist_ok=True)
+    with replacing(path) as part:
+        part.write_text(
+            json.dumps({"asked": _asked(tool, source, options), "replaces": _stamp(target)}, indent=1) + "\n",
+            encoding="utf-8",
+        )
+
+
+def difference(target: Path, tool: str, source: Path, options: dict[str, Any]) -> str | None:
+    """In what the result that is there differs from what is asked for: "" in nothing, `None` where nothing is known."""
+    path = _path(target)
+    if not path.is_file():
+        return None
+    note = read_json(path, f"Delete {path}.")
+    if note.get("replaces") == _stamp(target):  # the run that was to make it was interrupted
+        return None
+    made, asked = note.get("asked", {}), _asked(tool, source, options)
+    return ", ".join(sorted(name for name in {*made, *asked} if made.get(name) != asked.get(name)))
+
+
+def _path(target: Path) -> Path:
+    return target.parent / FOLDER / f"{target.name}.json"
+
+
+def _asked(tool: str, source: Path, options: dict[str, Any]) -> dict[str, Any]:
+    """All that the result depends on, as JSON holds it."""
+    status = source.stat()
+    found: dict[str, Any] = {"tool": tool, "scellm": __version__, "input": str(source.resolve())}
+    found |= {"size of the input": status.st_size, "time of the input": status.st_mtime_ns}
+    found |= {f"--{name.replace('_', '-')}": value for name, value in options.items()}
+    return json.loads(json.dumps(found, default=str))
+
+
+def _stamp(target: Path) -> list[int] | None:
+    """What tells a file from one that replaces it."""
+    if not target.exists():
+        return None
+    status = target.stat()
+    return [status.st_ino, status.st_mtime_ns]

@@ -1,0 +1,113 @@
+"""The one door for MuData and SpatialData: the AnnData with gene expression is found in them, and results land in it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from functools import wraps
+from types import SimpleNamespace
+from typing import Any, ParamSpec, TypeVar
+
+from anndata import AnnData
+
+from ._calls import called
+from ._formats import check_exists, expand, read_cells
+
+P = ParamSpec("P")
+R = TypeVar("R")
+RNA = (
+    "rna",
+    "gex",
+    "geneexpression",
+    "mrna",
+    "scrna",
+    "snrna",
+    "rnaseq",
+    "scrnaseq",
+    "snrnaseq",
+    "transcriptome",
+    "transcriptomics",
+)
+"""Names of modalities with gene expression, in small letters and without blanks and punctuation."""
+TABLE = ("table",)
+"""Name that SpatialData gives its table."""
+
+
+def takes_cells(function: Callable[P, R]) -> Callable[P, R]:
+    """Let a function of AnnData take MuData and SpatialData, wherever one is given, and note how it was called."""
+
+    @wraps(function)
+    def door(*args: P.args, **kwargs: P.kwargs) -> R:
+        plain = [cells_of(value) for value in args]
+        named = {name: cells_of(value) for name, value in kwargs.items()}
+        with called(function, args, kwargs):
+            return function(*plain, **named)
+
+    return door
+
+
+def cells_of(thing: Any) -> Any:
+    """The AnnData with gene expression of a MuData or SpatialData; anything else as it is.
+
+    Raises
+    ------
+    TypeError
+        No part holds gene expression, or several do.
+    """
+    for slot, names, holder in (("mod", RNA, "mdata"), ("tables", TABLE, "sdata")):
+        parts = getattr(thing, slot, None)
+        if not isinstance(thing, AnnData | type) and isinstance(parts, Mapping):
+            return _choose(thing, parts, names, f"{holder}.{slot}")
+    return thing
+
+
+def read_any(path: str | os.PathLike[str], *, backed: bool = False) -> AnnData:
+    """As `read_cells`, and the modality with gene expression of an `.h5mu` file, for which mudata is not needed."""
+    path = expand(path)
+    if path.suffix.lower() != ".h5mu":
+        return read_cells(path, backed=backed)
+    import h5py
+    from anndata.io import read_elem
+
+    check_exists(path)
+    with h5py.File(path, "r") as file:
+        names = list(file.get("mod", {}))
+        wanted = [name for name in names if _plain(name) in RNA] or names
+        parts = {name: read_elem(file["mod"][name]) for name in wanted}
+    return cells_of(SimpleNamespace(mod=parts))
+
+
+def _plain(name: str) -> str:
+    """A name in small letters, without blanks and punctuation."""
+    return re.sub(r"[\W_]+", "", name).lower()
+
+
+def _choose(thing: Any, parts: Mapping[Any, Any], names: tuple[str, ...], where: str) -> AnnData:
+    """The part by its name, else the only one, else the only one whose columns are genes."""
+    cells = {str(name): part for name, part in parts.items() if isinstance(part, AnnData)}
+    named = [name for name in cells if _plain(name) in names]
+    if len(named) == 1:
+        return cells[named[0]]
+    found = named or (list(cells) if len(cells) == 1 else [name for name in cells if _has_genes(cells[name])])
+    if len(found) == 1:
+        return cells[found[0]]
+    kind = type(thing).__name__.replace("SimpleNamespace", "MuData")
+    listed = [str(name) for name in parts]
+    shown = f"{where}[{(found or list(cells) or listed or ['rna'])[0]!r}]"
+    what = "none is known to hold" if not found else f"{found} hold"
+    msg = f"{kind} has the parts {listed}, of which {what} gene expression. Pass the one you mean, for instance {shown}."
+    raise TypeError(msg)
+
+
+def _has_genes(cells: AnnData) -> bool:
+    """Whether the columns say that they are genes, or are enough of the genes that models know."""
+    from .data import GeneVocabulary
+    from .data.genes._feature_types import feature_types
+    from .data.genes._match import MIN_OVERLAP, best_match
+
+    types = feature_types(cells.var)
+    if types.only or not cells.n_vars:
+        return False
+    match = best_match(cells.var, GeneVocabulary.default(), None, holder="adata", organism=None)
+    return bool(match.coverage >= MIN_OVERLAP)

@@ -1,0 +1,174 @@
+"""MuData and SpatialData where an AnnData is taken: the part with gene expression is found, and results land in it."""
+
+import warnings
+from types import SimpleNamespace
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+import scellm
+from scellm._containers import cells_of, read_any
+
+pytestmark = pytest.mark.filterwarnings("ignore:These cells do not fit")  # toy cells are of no tissue
+
+
+@pytest.fixture
+def rna():
+    return scellm.datasets.toy_cells(24, n_vars=1950)
+
+
+@pytest.fixture
+def protein(rna):
+    """Antibodies with the names of their genes."""
+    names = ["CD4", "CD8A", "CD19", "NCAM1", "CD14"]
+    return ad.AnnData(
+        np.ones((24, 5), np.float32), obs=pd.DataFrame(index=rna.obs_names), var=pd.DataFrame(index=names)
+    )
+
+
+def mudata_like(**parts):
+    return SimpleNamespace(mod=parts)
+
+
+@pytest.mark.parametrize(
+    "name", ["rna", "RNA", "gex", "Gene Expression", "gene_expression", "mRNA", "scRNA-seq"]
+)
+def test_modality_by_name(rna, protein, name):
+    assert cells_of(mudata_like(**{"prot": protein, name: rna})) is rna
+
+
+@pytest.mark.parametrize("slot", ["mod", "tables"])
+def test_the_only_part_with_genes(rna, protein, slot):
+    assert cells_of(SimpleNamespace(**{slot: {"a": protein, "b": rna}})) is rna
+    assert (
+        cells_of(SimpleNamespace(**{slot: {"whatever": protein}})) is protein
+    )  # whether it does is said later
+    labeled = rna.copy()
+    labeled.var["feature_types"] = "Antibody Capture"
+    assert cells_of(SimpleNamespace(**{slot: {"a": labeled, "b": rna}})) is rna
+
+
+def test_table_by_name(rna):
+    assert cells_of(SimpleNamespace(tables={"bins_2um": rna.copy(), "table": rna})) is rna
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        (
+            ("rna", "gex"),
+            r"\['rna', 'gex'\] hold gene expression. Pass the one you mean, for instance mdata.mod\['rna'\]",
+        ),
+        (
+            ("one", "two"),
+            r"\['one', 'two'\] hold gene expression. Pass the one you mean, for instance mdata.mod\['one'\]",
+        ),
+    ],
+    ids="+".join,
+)
+def test_several_are_asked_for(rna, parts, expected):
+    with pytest.raises(TypeError, match=expected):
+        scellm.tl.embed(mudata_like(**{name: rna.copy() for name in parts}))
+
+
+def test_none_is_said(protein):
+    both = mudata_like(prot=protein, hto=protein.copy())
+    with pytest.raises(
+        TypeError,
+        match=r"the parts \['prot', 'hto'\], of which none is known to hold gene expression.*mdata.mod\['prot'\]",
+    ):
+        scellm.tl.annotate(both)
+    with pytest.raises(TypeError, match="has the parts"):
+        cells_of(mudata_like())
+
+
+def test_other_things_pass(rna):
+    for thing in (rna, None, "path", 3, [rna]):
+        assert cells_of(thing) is thing
+
+
+def test_results_land_in_the_modality_and_nowhere_else(rna, protein):
+    both = mudata_like(rna=rna, prot=protein)
+    alone = rna.copy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for cells in (both, alone):
+            assert (
+                scellm.tl.annotate(
+                    cells,
+                    reference=mudata_like(rna=scellm.datasets.toy_cells(40, n_vars=1950, rng=1)),
+                    labels="cell_type",
+                )
+                is None
+            )
+            scellm.tl.malignancy(cells, sample_key="donor")
+    assert rna.obs.equals(alone.obs)
+    np.testing.assert_array_equal(rna.obsm["X_scellm"], alone.obsm["X_scellm"])
+    assert protein.obs.columns.empty
+    assert not protein.uns
+    assert scellm.get.annotation(both).equals(scellm.get.annotation(alone))
+    copy = scellm.tl.embed(both, key_added="X_other", copy=True)
+    assert isinstance(copy, ad.AnnData)
+    assert "X_other" not in rna.obsm
+
+
+def test_the_call_names_no_modality(rna):
+    scellm.tl.embed(mudata_like(rna=rna), key_added="mine")
+    assert rna.uns["mine"]["call"] == "scellm.tl.embed(adata, key_added='mine')"
+
+
+# -- the real packages --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore")  # of mudata itself
+def test_mudata(rna, protein, tmp_path):
+    mudata = pytest.importorskip("mudata", reason="needs mudata (extra multi)")
+    mdata = mudata.MuData({"prot": protein, "rna": rna})
+    scellm.tl.embed(mdata)
+    assert mdata.mod["rna"].obsm["X_scellm"].shape[0] == 24
+    assert "X_scellm" not in mdata.mod["prot"].obsm
+    mdata.write_h5mu(tmp_path / "cells.h5mu")
+    again = mudata.read_h5mu(tmp_path / "cells.h5mu")
+    np.testing.assert_array_equal(again.mod["rna"].obsm["X_scellm"], rna.obsm["X_scellm"])
+    assert again.mod["rna"].uns["X_scellm"]["call"] == "scellm.tl.embed(adata)"
+    read = read_any(tmp_path / "cells.h5mu")
+    assert read.obs_names.equals(rna.obs_names)
+    assert "At a glance" in scellm.report(mdata, tmp_path / "r.html").read_text(encoding="utf-8")
+    view = mdata[:10]
+    scellm.tl.embed(view, key_added="X_few")
+    assert view.mod["rna"].obsm["X_few"].shape[0] == 10
+
+
+@pytest.mark.filterwarnings("ignore")  # of mudata itself
+def test_h5mu_on_the_command_line(rna, protein, tmp_path, capsys):
+    mudata = pytest.importorskip("mudata", reason="needs mudata (extra multi)")
+    from scellm._cli import main
+
+    mudata.MuData({"prot": protein, "gex": rna}).write_h5mu(tmp_path / "cells.h5mu")
+    assert (
+        main(
+            [
+                "malignancy",
+                str(tmp_path / "cells.h5mu"),
+                "-o",
+                str(tmp_path / "out.h5ad"),
+                "--sample-key",
+                "donor",
+            ]
+        )
+        == 0
+    )
+    assert "scellm_malignant" in ad.read_h5ad(tmp_path / "out.h5ad").obs
+    mudata.MuData({"a": rna, "b": rna.copy()}).write_h5mu(tmp_path / "two.h5mu")
+    assert main(["malignancy", str(tmp_path / "two.h5mu"), "-o", str(tmp_path / "two.h5ad")]) == 1
+    assert "MuData has the parts ['a', 'b']" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore")  # of spatialdata and what it imports
+def test_spatialdata(rna):
+    spatialdata = pytest.importorskip("spatialdata", reason="needs spatialdata (extra multi)")
+    sdata = spatialdata.SpatialData(tables={"table": rna})
+    scellm.tl.embed(sdata)
+    assert sdata.tables["table"].obsm["X_scellm"].shape[0] == 24
