@@ -50,7 +50,8 @@ Made by `python tests/benchmarks/x.py` on: a machine.
 
 def test_every_figure_of_pl_is_in_the_gallery_with_a_picture():
     figures = gallery.figures()
-    assert {f"scellm.pl.{name}" for name in scellm.pl.__all__} == set(gallery.figures_of())
+    drawn = {f"scellm.pl.{name}" for name in scellm.pl.__all__}
+    assert drawn == set(gallery.figures_of()), "draw them in docs/gallery/figures.py and run it"
     for name, (line, _) in figures.items():
         assert line.endswith((".", "?")), name
         assert (DOCS / "_static" / "gallery" / f"{name}.png").stat().st_size < 300_000
@@ -67,7 +68,7 @@ def test_pages_that_api_pages_link_exist(name):
 
 def test_every_tool_and_figure_has_links():
     names = {f"scellm.{part}.{name}" for part in ("tl", "pl", "pp") for name in getattr(scellm, part).__all__}
-    assert names <= set(SEE)
+    assert not names - set(SEE), "give them links in SEE of docs/_ext/api_pages.py"
 
 
 def test_a_benchmark_page_begins_with_question_figure_and_first_table():

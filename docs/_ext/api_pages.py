@@ -61,6 +61,7 @@ SEE = {
     "scellm.pl.malignancy": ("guide/malignancy", "tutorials/tumor"),
     "scellm.pl.copy_number": ("guide/malignancy", "tutorials/tumor"),
     "scellm.pl.drug_response": ("guide/drug_response", "tutorials/drug_response"),
+    "scellm.pl.search": ("howto/search", "benchmarks/search"),
     "scellm.pl.rank_drugs": ("guide/drug_response", "tutorials/drug_response"),
 }
 """Guide, tutorial, how-to and benchmark of a function; shown on its page."""

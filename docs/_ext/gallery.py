@@ -79,7 +79,7 @@ def page() -> str:
         "How the cells of the figures were prepared; all of them come with packages of PyPI.",
         "",
     ]
-    for name in ("pancreas", "own_model", "tumor", "lines"):
+    for name in ("pancreas", "own_model", "tumor", "lines", "found"):
         lines += ["```{literalinclude} figures.py", f":pyobject: {name}", "```", ""]
     return "\n".join(lines)
 

@@ -6,6 +6,7 @@ One function for each figure; its body is what the page shows. Writes `docs/_sta
 from __future__ import annotations
 
 import sys
+import tempfile
 import warnings
 from functools import cache
 from pathlib import Path
@@ -65,6 +66,17 @@ def own_model() -> tuple[scellm.models.CellLM, AnnData, AnnData]:
     model = scellm.tl.fine_tune(train, "cell_type", training=options)
     scellm.tl.annotate(later, model)
     return model, train, later
+
+
+@cache
+def found() -> AnnData:
+    """Half of the cells looked up among the others."""
+    adata = pancreas()
+    folder = Path(tempfile.mkdtemp()) / "index"
+    scellm.tl.index(adata[::2].copy(), folder, columns=["cell_type"])
+    later = adata[1::2].copy()
+    scellm.tl.search(later, folder)
+    return later
 
 
 def annotation() -> None:
@@ -136,6 +148,13 @@ def rank_drugs() -> None:
     scellm.pl.rank_drugs(lines(), groups=["K562", "HCT116"], n_drugs=8)
 
 
+def search() -> None:
+    """What each group of cells looks most like in an index."""
+    adata = found()
+    n_cells = adata.obs.groupby("scellm_cell_type", observed=True)["scellm_cell_type"].transform("size")
+    scellm.pl.search(adata[n_cells > 10].copy(), "scellm_cell_type")
+
+
 FIGURES = (
     annotation,
     confidence,
@@ -150,6 +169,7 @@ FIGURES = (
     drug_response_dotplot,
     drug_response_violin,
     rank_drugs,
+    search,
 )
 """In the order of the page."""
 
