@@ -239,7 +239,6 @@ ARGUMENTS = {
     "pl.rank_drugs": lambda model: {"key": "ranked", "show": False},
     "pl.search": lambda model: {"key": "looked_up", "show": False},
     "pl.reliability": lambda model: ANNOTATED | {"truth": "cell_type"},
-    "pl.search": lambda model: {"groupby": "cell_type", "key": "looked_up", "show": False},
     "pp.check_input": lambda model: {},
     "pp.harmonize_genes": lambda model: {},
     "tl.annotate": lambda model: {
