@@ -431,7 +431,7 @@ def test_what_the_tool_takes_the_figure_takes(cells, model, wanted):
 
 @pytest.mark.filterwarnings("ignore:.*unlike any cancer")
 def test_texts_for_no_group_are_gaps_and_blanks_do_not_count(cells, model):
-    cells.obs["g"] = np.array(["nan", "Unknown", "tumour", "tumor ", "stroma"], dtype=object)[
+    cells.obs["g"] = np.array(["nan", "Unknown", "tumor", "tumor ", "stroma"], dtype=object)[
         np.arange(40) % 5
     ]
     with pytest.warns(UserWarning, match="16 cells have no group"):
