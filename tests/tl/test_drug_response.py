@@ -438,4 +438,4 @@ def test_texts_for_no_group_are_gaps_and_blanks_do_not_count(cells, model):
         scellm.tl.drug_response(cells, model=model, groupby="g")
     assert np.isfinite(cells.obsm[KEY][:, 0]).sum() == 24
     assert len(np.unique(cells.obsm[KEY][np.isfinite(cells.obsm[KEY][:, 0]), 0])) == 2
-    assert set(scellm.get.drug_response(cells)["g"]) == {"tumour", "stroma"}
+    assert set(scellm.get.drug_response(cells)["g"]) == {"tumor", "stroma"}
