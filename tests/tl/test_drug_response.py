@@ -431,11 +431,11 @@ def test_what_the_tool_takes_the_figure_takes(cells, model, wanted):
 
 @pytest.mark.filterwarnings("ignore:.*unlike any cancer")
 def test_texts_for_no_group_are_gaps_and_blanks_do_not_count(cells, model):
-    cells.obs["g"] = np.array(["nan", "Unknown", "tumour", "tumor ", "stroma"], dtype=object)[
+    cells.obs["g"] = np.array(["nan", "Unknown", "tumor", "tumor ", "stroma"], dtype=object)[
         np.arange(40) % 5
     ]
     with pytest.warns(UserWarning, match="16 cells have no group"):
         scellm.tl.drug_response(cells, model=model, groupby="g")
     assert np.isfinite(cells.obsm[KEY][:, 0]).sum() == 24
     assert len(np.unique(cells.obsm[KEY][np.isfinite(cells.obsm[KEY][:, 0]), 0])) == 2
-    assert set(scellm.get.drug_response(cells)["g"]) == {"tumour", "stroma"}
+    assert set(scellm.get.drug_response(cells)["g"]) == {"tumor", "stroma"}
