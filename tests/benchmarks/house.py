@@ -90,8 +90,7 @@ def main() -> None:
         "`tests/test_shape.py`, which lets none of its limits be passed; lines of code are without blank lines, comments and "
         "docstrings. Times are of one thread, the best of two calls in each of two processes, those of both states side by "
         "side. The models of the two states are not the same: the reference has 144 types on a tree instead of flat ones, the "
-        "drug model reads ten times as many genes. What the calls take longer beside that is mostly the fingerprint of every value "
-        "read, and the pass that checks it before a stored embedding is reused."
+        "drug model reads ten times as many genes, which is what `drug_response` takes longer for."
     )
     print(write("house", "The package before and after it was rebuilt", text, tables, {"commits": commits}))
 
