@@ -31,6 +31,8 @@ QUESTIONS = {
     "scaling": "Does a larger model, or more cells, help?",
     "search": "Does the atlas search find the true nearest cells, and how fast?",
     "speed": "How long does each tool take, and how much memory?",
+    "growth": "Do time and memory grow in proportion to the number of cells?",
+    "batches": "Which way of joining batches mixes them and keeps the types?",
     "transformer": "Does attention beat the bag of genes at equal training?",
     "verdict": "Does scellm notice cells that the reference does not fit?",
 }
