@@ -71,7 +71,11 @@ def run(options: argparse.Namespace) -> int:
     save(model, options.to, overwrite=options.overwrite)
     if not options.quiet:
         keys = [str(x.default) for x in tool.options if x.name == "key_added"]
-        summary = adata.uns[given.get("key_added", keys[0])]["summary"] if keys else f"{adata.n_obs:,} cells."
+        summary = (
+            adata.uns[given.get("key_added", keys[0])]["summary"]
+            if keys
+            else f"{adata.n_obs:,} cells; pass it to scellm annotate as --model."
+        )
         print(f"{options.to}: {model.name}. {summary}")
     return 0
 

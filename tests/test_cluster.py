@@ -5,6 +5,7 @@ import signal
 import time
 import warnings
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,8 +24,9 @@ CHUNK = 700
 def cluster():
     from distributed import LocalCluster
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
         warnings.simplefilter("ignore")
+        patch.syspath_prepend(str(Path(__file__).parents[1]))  # workers import this file
         with LocalCluster(
             n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
         ) as made:
