@@ -150,7 +150,8 @@ def more_compounds(problem: Problem) -> Problem:
     """
     table, catalogue = source.full(), source.drugs()
     key = source.compounds(catalogue)
-    table = table[table["screen"] == "GDSC1"].assign(compound=key[table["drug"]].to_numpy())
+    table = table[table["screen"] == "GDSC1"]
+    table = table.assign(compound=key[table["drug"]].to_numpy())
     known = problem.lines[problem.measured.any(1)]
     table = table[~table["compound"].isin(source.compounds(problem.drugs)) & table["line"].isin(known)]
     wide = table.pivot_table(index="line", columns="compound", values="ln_ic50").reindex(problem.lines)
