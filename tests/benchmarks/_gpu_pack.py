@@ -149,10 +149,12 @@ def pack_folder(
 
 
 def _copy_code(out: Path, wheels: Sequence[Path]) -> None:
-    """The package without weights and the genome of tumors, these scripts, and wheels."""
+    """The package without weights the genome of tumors and the exemplars, these scripts, and wheels."""
     package = Path(scellm.__file__).parent
     shutil.copytree(
-        package, out / "scellm", ignore=shutil.ignore_patterns("weights", "tables", "__pycache__", "*.pyc")
+        package,
+        out / "scellm",
+        ignore=shutil.ignore_patterns("weights", "tables", "scellm-corpus", "__pycache__", "*.pyc"),
     )
     for name in SCRIPTS:
         shutil.copy(Path(__file__).parent / name, out / name)

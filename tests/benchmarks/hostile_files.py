@@ -468,7 +468,6 @@ MODELS: dict[str, Callable[[Path], Any]] = {
     "part: labels negative": arrays(entry("exemplar_labels", lambda x: x - 86), REF),
     "part: temperature 0": fields("meta", "reference.json", temperature=0),
     "part: temperature -1": fields("meta", "reference.json", temperature=-1.0),
-    "part: 0 neighbors": fields("meta", "reference.json", n_neighbors=0),
     "part: one class 86 times": fields("meta", "reference.json", classes=["a"] * 86),
     "part: genes are numbers": fields("meta", "reference.json", genes=[1, 2]),
     "part: ontology ids are a number": fields("meta", "reference.json", facts={"ontology_ids": 3}),
