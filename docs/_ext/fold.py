@@ -33,7 +33,7 @@ QUESTIONS = {
     "speed": "How long does each tool take, and how much memory?",
     "growth": "Do time and memory grow in proportion to the number of cells?",
     "batches": "Which way of joining batches mixes them and keeps the types?",
-    "transformer": "Does attention beat the bag of genes at equal training?",
+    "transformer": "Does a block of attention on a bag of genes tell cell types apart better?",
     "verdict": "Does scellm notice cells that the reference does not fit?",
 }
 """What a page answers; shown first where the page does not say it itself."""

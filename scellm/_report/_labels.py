@@ -34,9 +34,7 @@ def labels_section(adata: AnnData, found: Results, *, figures: bool) -> Section:
             "scellm.tl.annotate(adata)",
         )
     for key in found.labels:
-        record = AnnotationRecord.from_uns(adata.uns[key])
-        if record is None:  # find_results has read it
-            continue
+        record = AnnotationRecord.known(adata.uns, key)
         if len(found.labels) > 1:
             section.body.append(tag("h3", f"Labels under {key!r}"))
         _verdict(section, adata, key, record)

@@ -44,9 +44,7 @@ def search_section(adata: AnnData, found: Results) -> Section:
             "scellm.tl.index(atlas, 'atlas-index', columns='cell_type')\nscellm.tl.search(adata, 'atlas-index')",
         )
     for key in found.searches:
-        record = SearchRecord.from_uns(adata.uns[key])
-        if record is None:  # find_results has read it
-            continue
+        record = SearchRecord.known(adata.uns, key)
         far = float((adata.obs[f"{key}_unusual"] > UNLIKE).mean())
         section.body.append(
             facts(
@@ -83,9 +81,7 @@ def training_section(adata: AnnData, found: Results) -> Section | None:
         return None
     section = Section("training", "Models of your own, and genes")
     for key in found.fits:
-        record = FitRecord.from_uns(adata.uns[key])
-        if record is None:  # find_results has read it
-            continue
+        record = FitRecord.known(adata.uns, key)
         section.body.append(
             facts(
                 {
