@@ -1,4 +1,4 @@
-"""Commands that make a folder of cells: `scellm few-shot`, `fine-tune` and `fit-reference` a model, `index` an index."""
+"""Commands that make a folder of cells: `scellm adapt`, `few-shot`, `fine-tune` and `fit-reference` a model, `index` an index."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from ._cli_options import as_path, found
 from ._cli_signature import add_options, read_tool
 
 FITS = {
+    "adapt": "adapt a model to your cells, without labels",
     "few_shot": "learn classes from a few labeled cells",
     "fine_tune": "train a model on the labels of your cells",
     "fit_reference": "make a reference of labeled cells for `scellm annotate`",
@@ -24,6 +25,16 @@ The cells are left as they are. The folder holds the model with its head, and wh
 exit codes: 0 done, 1 refused (the reason is on stderr), 2 wrong usage, 130 interrupted
 """
 
+ADAPT_EXAMPLES = """\
+examples:
+  scellm adapt cells.h5ad -o my-model --batch-key donor
+  scellm embed cells.h5ad -o embedded.h5ad --model my-model
+
+The cells are left as they are.
+
+exit codes: 0 done, 1 refused (the reason is on stderr), 2 wrong usage, 130 interrupted
+"""
+
 
 def add_commands(commands: Any, style: type[argparse.HelpFormatter]) -> None:
     """One command for each function."""
@@ -34,7 +45,7 @@ def add_commands(commands: Any, style: type[argparse.HelpFormatter]) -> None:
             word,
             help=help_,
             description=tool.summary,
-            epilog=EXAMPLES.format(name=word),
+            epilog=ADAPT_EXAMPLES if name == "adapt" else EXAMPLES.format(name=word),
             formatter_class=style,
         )
         command.set_defaults(run=run, tool=name)
@@ -74,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
         summary = (
             adata.uns[given.get("key_added", keys[0])]["summary"]
             if keys
-            else f"{adata.n_obs:,} cells; pass it to scellm annotate as --model."
+            else f"{adata.n_obs:,} cells; pass it to scellm {'embed' if options.tool == 'adapt' else 'annotate'} as --model."
         )
         print(f"{options.to}: {model.name}. {summary}")
     return 0

@@ -241,6 +241,7 @@ ARGUMENTS = {
     "pl.reliability": lambda model: ANNOTATED | {"truth": "cell_type"},
     "pp.check_input": lambda model: {},
     "pp.harmonize_genes": lambda model: {},
+    "tl.adapt": lambda model: {"n_components": 4, "min_overlap": 0.01},
     "tl.annotate": lambda model: {
         "model": scellm.tl.fit_reference(
             with_ids(scellm.datasets.toy_cells(40, rng=1)), "cell_type", model=model, levels="term"

@@ -33,6 +33,7 @@ SEE = {
         "benchmarks/annotation",
     ),
     "scellm.tl.embed": ("guide/embed", "tutorials/embed", "howto/large-files", "benchmarks/embedding"),
+    "scellm.tl.adapt": ("guide/embed", "howto/batches", "benchmarks/adapt"),
     "scellm.tl.fit_reference": ("guide/annotate", "tutorials/annotate", "howto/annotate"),
     "scellm.tl.fine_tune": ("guide/annotate", "tutorials/fine_tune", "benchmarks/annotation"),
     "scellm.tl.few_shot": ("howto/drug_response", "benchmarks/drug_response"),

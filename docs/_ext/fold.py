@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 QUESTIONS = {
     "ablation": "Which parts of the recipe make the shipped embedding what it is?",
+    "adapt": "Does adapting the model to the cells it embeds tell their types apart better?",
     "annotation": "How often is a label right: without labels of yours, with few, and across studies?",
     "divide_and_conquer": "Is the two-pass training step exact, and what does it cost in time and memory?",
     "drug_response": "Which of the cells that the model has never seen does a drug hit more?",

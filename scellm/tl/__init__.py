@@ -4,6 +4,7 @@ from importlib import import_module as _import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ._adapt import adapt
     from ._annotate import annotate
     from ._drug_response import drug_response
     from ._drug_similarity import drug_similarity
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ._search import search
 
 __all__ = [
+    "adapt",
     "annotate",
     "drug_response",
     "drug_similarity",
