@@ -19,7 +19,7 @@ from ..models import CellLM, load
 from ..models._parts import Parts
 from ..train._adapt import widen
 
-FEWEST_CELLS = 30
+FEWEST_CELLS = 10
 """Cells from which principal components are taken at least (ours)."""
 
 
@@ -53,7 +53,7 @@ def adapt(
     Parameters
     ----------
     adata
-        Cells, 30 or more.
+        Cells, 10 or more; hundreds are better.
     model
         Name of a model in `models.list_models()`, a model folder, or a loaded model, without attention blocks. It is not changed.
     n_components
@@ -86,7 +86,7 @@ def adapt(
     TypeError
         `adata` is not an AnnData.
     ValueError
-        A model with attention blocks or bins; fewer than 30 cells with genes; an impossible number; genes or
+        A model with attention blocks or bins; fewer than 10 cells with genes; an impossible number; genes or
         values that `tl.embed` would refuse.
 
     Examples
