@@ -25,7 +25,9 @@ ROOT = Path(__file__).parents[2]
 TORCH = "torch --index-url https://download.pytorch.org/whl/cpu"
 TARGET = 120
 """Seconds on two free cores."""
-VERSIONS = "import json; from importlib.metadata import version as v; print(json.dumps({n: v(n) for n in %r}))"
+VERSIONS = (
+    "import json; from importlib.metadata import version as v; print(json.dumps({n: v(n) for n in %r}))"
+)
 
 
 def readme_command(part: str) -> str:
