@@ -169,7 +169,7 @@ def test_warnings_are_one_line_on_stderr(tmp_path, model_folder, capsys):
         (["--layer", "nope"], "Layer 'nope' is not in"),
         (["--layer", "counts", "--model", "scellm-none"], "No model is named 'scellm-none'"),
         (["--layer", "counts", "--min-overlap", "0.9"], "need 90"),
-        (["--layer", "counts", "--device", "tpu"], "device='tpu'"),
+        (["--layer", "counts", "--device", "tpu"], "--device tpu is not a device"),
         (["--layer", "counts", "--key-added", "a/b"], "The key 'a/b' cannot be written"),
         (["--layer", "counts", "-o", "out.csv"], "must end in '.h5ad'"),
     ],
@@ -319,7 +319,7 @@ def test_check_without_x(adata, tmp_path, capsys):
     ("words", "text"),
     [
         (["--layer", "nope"], "scellm: Layer 'nope' is not in `adata.layers`, which has ['counts']."),
-        (["--gene-key", "nope"], "scellm: gene_key='nope' is not a column of `adata.var`, which has ["),
+        (["--gene-key", "nope"], "scellm: --gene-key nope is not a column of `adata.var`, which has ["),
     ],
     ids=["layer", "gene-key"],
 )
@@ -461,7 +461,7 @@ def test_a_closed_pipe_is_no_error(h5ad):
 
 def write_10x(path, adata):
     """As Cell Ranger 3 does."""
-    counts = sp.csr_matrix(adata.X).astype(np.int32)
+    counts = sp.csr_matrix(adata.layers["counts"]).astype(np.int32)
     ids = dict(
         zip(*(getattr(GeneVocabulary.default(), name) for name in ("symbols", "ensembl_ids")), strict=True)
     )
@@ -493,7 +493,7 @@ def test_10x_output_is_checked_and_embedded(tmp_path, adata, capsys, model_folde
     assert "of another format, which is never written to" in capsys.readouterr().err
     assert main([*words, "-o", str(tmp_path / "out.h5ad")]) == 0
     expected = adata.copy()
-    scellm.tl.embed(expected, model_folder)
+    scellm.tl.embed(expected, model_folder, layer="counts")
     found = ad.read_h5ad(tmp_path / "out.h5ad").obsm["X_scellm"]
     np.testing.assert_allclose(found, expected.obsm["X_scellm"], rtol=1e-4, atol=1e-5)
 
@@ -508,6 +508,7 @@ def test_a_file_that_was_cut_off_is_said_to_be(h5ad, capsys, monkeypatch, comman
     assert said.count(str(h5ad)) <= 2
 
 
+@pytest.mark.filterwarnings("always:Pass align")
 def test_advice_is_in_the_words_of_the_command(h5ad, capsys, monkeypatch):
     def refuse(*_, **__):
         warnings.warn("Pass align=False, or reference= with cells.", stacklevel=2)
