@@ -267,7 +267,7 @@ def _models(_: argparse.Namespace) -> int:
 
     table = list_models()
     if table.empty:
-        print("No models on this machine. `scellm embed --model organisation/name` downloads one.")
+        print("No models on this machine. `scellm embed --model organization/name` downloads one.")
         return 0
     shown = table.assign(
         revision=table["revision"].str[:8], n_parameters=table["n_parameters"].map("{:,}".format)
