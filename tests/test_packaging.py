@@ -126,7 +126,7 @@ def test_recipe_is_one_that_rattler_build_takes():
     recipe = rattler_build.Stage0Recipe.from_yaml((ROOT / ".conda/recipe.yaml").read_text(encoding="utf-8"))
     rendered = recipe.render()
     assert len(rendered) == 1
-    assert rendered[0].recipe().to_dict()["package"] == {"name": "scellm", "version": scellm.__version__}
+    assert rendered[0].recipe.to_dict()["package"] == {"name": "scellm", "version": scellm.__version__}
     with pytest.raises(Exception, match="unknown field 'nam'"):
         rattler_build.Stage0Recipe.from_yaml("schema_version: 1\npackage:\n  nam: scellm\n")
 
