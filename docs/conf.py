@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+import tomllib
 import warnings
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +21,7 @@ warnings.filterwarnings("ignore", message=".*_RstSnippetParser.set_application",
 
 # -- Project ----------------------------------------------------------------------------------------------
 
+PROJECT = tomllib.loads((HERE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 project = "scellm"
 author = "The scellm developers"
 copyright = f"{datetime.now(UTC):%Y}, {author}"
@@ -137,7 +139,7 @@ if _built := os.environ.get("READTHEDOCS_VERSION"):
     html_baseurl = os.environ.get("READTHEDOCS_CANONICAL_URL", "")
     html_theme_options |= {
         "switcher": {
-            "json_url": "https://scellm.readthedocs.io/en/latest/_static/versions.json",
+            "json_url": f"{PROJECT['urls']['Documentation']}/en/latest/_static/versions.json",
             "version_match": _built,
         },
         "check_switcher": False,

@@ -7,14 +7,15 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import _cli_completion, _cli_fit, _cli_pretrain, _cli_tools
 from ._cli_options import add_embed_options, add_matrix_options, add_pack_options, as_path
-from ._files import restore
-from ._formats import check_readable
+from ._cli_signature import in_words_of_the_shell, read_tool
+from ._files import replacing, restore
+from ._formats import check_exists, check_readable, is_cells
 from ._version import __version__
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     try:
-        with _warnings_in_one_line():
+        with _warnings_in_one_line(options):
             code = options.run(options)
             sys.stdout.flush()  # here, where a reader that has gone away can still be dealt with
             return code
@@ -93,8 +94,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         text = error.args[0] if isinstance(error, KeyError) and error.args else error
         if isinstance(error, MemoryError):
             text = f"Out of memory. {text}".strip()
-        print(f"scellm: {str(text) or type(error).__name__}", file=sys.stderr)
+        print(f"scellm: {_in_words(str(text), options) or type(error).__name__}", file=sys.stderr)
         return REFUSED
+
+
+def _in_words(text: str, options: argparse.Namespace) -> str:
+    """Advice in the words of the command that ran."""
+    return in_words_of_the_shell(text, read_tool(getattr(options, "tool", "embed")))
 
 
 def _without_reader() -> int:
@@ -107,7 +113,10 @@ def _parser() -> argparse.ArgumentParser:
     """All commands and their options."""
     style = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
-        prog="scellm", description="Embed single cells with CellLM.", epilog=_EXAMPLES, formatter_class=style
+        prog="scellm",
+        description="Cell types, malignant cells, drug response and embeddings of single cells, from counts.",
+        epilog=_EXAMPLES,
+        formatter_class=style,
     )
     parser.add_argument("--version", action="version", version=f"scellm {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -136,7 +145,10 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         if name in ("embed", "check"):
             command.add_argument(
-                "input", metavar="IN", type=as_path, help=".h5ad file or .zarr folder, cells x genes"
+                "input",
+                metavar="IN",
+                type=as_path,
+                help=".h5ad file or .zarr folder, cells x genes, or 10x output",
             )
             add_matrix_options(command)
         if add_options is not None:
@@ -150,7 +162,10 @@ def _parser() -> argparse.ArgumentParser:
 def _embed(options: argparse.Namespace) -> int:
     """`scellm embed`: all work is `tl.embed`'s."""
     restore(options.input)  # a killed run may have put it aside
-    check_readable(options.input)
+    other = _read_other(options.input)
+    if other is not None and (options.output is None or options.output.suffix != ".h5ad"):
+        msg = f"{options.input} is of another format, which is never written to. Name a new file: -o {options.input.stem}.h5ad."
+        raise ValueError(msg)
     from .tl import embed
 
     if options.quiet:
@@ -158,7 +173,7 @@ def _embed(options: argparse.Namespace) -> int:
 
         disable_progress_bars()
     embed(
-        options.input,
+        options.input if other is None else other,
         options.model,
         layer=options.layer,
         use_raw=options.use_raw or None,
@@ -169,8 +184,11 @@ def _embed(options: argparse.Namespace) -> int:
         precision=options.precision,
         key_added=options.key_added,
         show_progress=False if options.quiet else None,
-        output=options.output,
+        output=options.output if other is None else None,
     )
+    if other is not None:
+        with replacing(options.output) as part:
+            other.write_h5ad(part)
     if not options.quiet:
         print(_summary(options.output or options.input, options.key_added))
     return 0
@@ -194,15 +212,26 @@ def _summary(path: Path, key: str) -> str:
 def _check(options: argparse.Namespace) -> int:
     """`scellm check`: the table of `pp.check_input`, and its verdict as exit code."""
     restore(options.input)  # a killed run may have put it aside
-    check_readable(options.input)
+    other = _read_other(options.input)
     from .pp import check_input
 
-    with _opened(options.input) as adata:
+    with _opened(options.input) if other is None else nullcontext(other) as adata:
         table = check_input(
             adata, layer=options.layer, use_raw=options.use_raw or None, gene_key=options.gene_key
         )
     matrix = "raw.X" if options.use_raw else "X" if options.layer is None else f"layers[{options.layer!r}]"
     return REFUSED if table.loc[matrix, "embed"].startswith("refuses") else 0
+
+
+def _read_other(path: Path) -> AnnData | None:
+    """The cells of a file of 10x, loom or MuData; `None` for h5ad and zarr, which are read where they lie."""
+    check_exists(path)
+    if is_cells(path) or not (path.is_dir() or path.suffix.lower() in (".h5", ".loom", ".h5mu")):
+        check_readable(path)
+        return None
+    from ._containers import read_any
+
+    return read_any(path)
 
 
 def _pack(options: argparse.Namespace) -> int:
@@ -238,7 +267,7 @@ def _models(_: argparse.Namespace) -> int:
 
     table = list_models()
     if table.empty:
-        print("No models on this machine. `scellm embed --model organisation/name` downloads one.")
+        print("No models on this machine. `scellm embed --model organization/name` downloads one.")
         return 0
     shown = table.assign(
         revision=table["revision"].str[:8], n_parameters=table["n_parameters"].map("{:,}".format)
@@ -315,11 +344,11 @@ def _on_disk(element: Any) -> Any:
 
 
 @contextmanager
-def _warnings_in_one_line() -> Iterator[None]:
+def _warnings_in_one_line(options: argparse.Namespace) -> Iterator[None]:
     """Print warnings without the line of code they come from."""
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
-        print(f"scellm: warning: {message}", file=sys.stderr)
+        print(f"scellm: warning: {_in_words(str(message), options)}", file=sys.stderr)
 
     with warnings.catch_warnings():
         warnings.showwarning = show

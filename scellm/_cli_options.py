@@ -149,6 +149,9 @@ def _fraction(text: str) -> float:
 def found(words: list[str]) -> Iterator[Path]:
     """Paths, patterns expanded where the shell did not."""
     for word in words:
+        if not word.strip():
+            msg = "An input has no name. In an array of jobs, the number may lie beyond the last file: check the list of files."
+            raise ValueError(msg)
         path = as_path(word)
         restore(path)
         if path.exists() or not set("*?[") & set(word):

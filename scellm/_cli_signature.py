@@ -134,7 +134,7 @@ def _reading(option: Option) -> dict[str, Any]:
     if "AnnData" in kinds:
         return {"metavar": "FILE", "type": as_path}
     if any(kind.startswith(("Sequence", "Iterable")) for kind in kinds):
-        return {"action": "append", "metavar": option.name.rstrip("s").upper()}
+        return {"action": "append", "metavar": _singular(option.name).upper()}
     if any(kind.endswith("Options") for kind in kinds):
         return {"action": "append", "metavar": "KEY=VALUE", "type": as_setting}
     numbers = [cast for word, cast in (("int", int), ("float", float), ("bool", _truth)) if word in kinds]
@@ -142,6 +142,26 @@ def _reading(option: Option) -> dict[str, Any]:
     if numbers:
         return {"type": _one_of(numbers, words, is_text="str" in kinds), "metavar": option.name.upper()}
     return {"metavar": option.name.upper()}
+
+
+def _singular(name: str) -> str:
+    """What one word of a list is."""
+    return name.removesuffix("es") if name.endswith("sses") else name.removesuffix("s")
+
+
+def in_words_of_the_shell(text: str, tool: Tool) -> str:
+    """Advice to pass an argument, `min_overlap=0.02`, as the option `--min-overlap 0.02`; code in brackets stays."""
+    names = "|".join(option.name for option in tool.options)
+
+    def option(found: re.Match[str]) -> str:
+        before = text[: found.start()]
+        if before.count("(") > before.count(")") or before.count("`") % 2:
+            return found.group()
+        value = (found.group(2) or "").strip("'\"")
+        word = f"--{found.group(1).replace('_', '-')}"
+        return word if value in ("", "True") else f"{word} {value}"
+
+    return re.sub(rf"(?<![\w.])({names})=('[^']*'|\"[^\"]*\"|[\w.]*\w)?", option, text)
 
 
 def _truth(text: str) -> bool:

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from ._cli_notes import difference, write_note
 from ._cli_options import as_path, found
-from ._cli_signature import add_options, read_tool
+from ._cli_signature import add_options, in_words_of_the_shell, read_tool
 from ._cluster import Weights, check_workers
 from ._files import replacing
+from ._formats import sample_name
+from ._warn import without_lines
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -188,8 +190,7 @@ def _jobs(options: argparse.Namespace) -> Iterator[Job]:
     targets: dict[Path, Path] = {}
     for source in sources:
         suffix = f".{options.table}" if options.table else _suffix(options.tool, source)
-        name = source.name if source.suffix == "" else source.stem
-        target = options.to / f"{name}{suffix}" if is_folder else options.to
+        target = options.to / f"{sample_name(source)}{suffix}" if is_folder else options.to
         if target in targets:
             msg = f"{targets[target]} and {source} would both be written to {target}. Run them into two folders."
             raise ValueError(msg)
@@ -292,7 +293,8 @@ def do(job: Job) -> tuple[float, str, str]:
         text = _do(job)
     except EXPECTED as error:
         reason = error.args[0] if isinstance(error, KeyError) and error.args else error
-        return time.monotonic() - start, "", str(reason) or type(error).__name__
+        said = in_words_of_the_shell(str(reason), read_tool(job.tool)) or type(error).__name__
+        return time.monotonic() - start, "", said.removeprefix(f"{job.source}: ")
     return time.monotonic() - start, text, ""
 
 
@@ -319,15 +321,17 @@ def _do(job: Job) -> str:
         options["show_progress"] = False
     adata = read_any(job.source, backed=True)
     before = {slot: set(getattr(adata, slot).keys()) for slot in ("obs", "obsm", "uns")}
-    getattr(tl, job.tool)(adata, **options)
+    with without_lines():
+        getattr(tl, job.tool)(adata, **options)
     results = _results(adata, before, options.get("key_added", _key(job.tool)))
     if job.target.suffix in (".csv", ".parquet"):
         _write_table(adata, results, job.target)
     else:
         _write(adata, job, results)
     record = results["uns"].get(options.get("key_added", _key(job.tool)), {})
-    said = record.get("message", "") if isinstance(record, dict) else ""
-    return f"{job.source}: {adata.n_obs:,} cells -> {job.target}. {said}".strip()
+    record = record if isinstance(record, dict) else {}
+    said = record.get("summary") or f"{adata.n_obs:,} cells. {record.get('message', '')}"
+    return f"{job.source} -> {job.target}: {said}".strip()
 
 
 def _key(tool: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,10 @@ FOREIGN = {
     ".h5seurat": "Convert it in R: SeuratDisk::Convert(file, dest = 'h5ad').",
 }
 """Files that Python cannot read."""
+CELL_RANGER = re.compile(
+    r"outs|per_sample_outs|count|multi|(filtered|raw)_(feature|gene)_bc_matri(x|ces)(_h5)?|sample_filtered_feature_bc_matrix|GRCh38|hg19|hg38"
+)
+"""Names that Cell Ranger gives to the output of every sample."""
 
 
 def expand(path: str | os.PathLike[str]) -> Path:
@@ -59,6 +64,7 @@ def check_readable(path: str | os.PathLike[str]) -> Path:
     """
     path = expand(path)
     check_exists(path)
+    _check_whole(path)
     if path.suffix.lower() in (".h5ad", ".zarr") or _is_anndata(path):
         return path
     what, code = describe_path(path)
@@ -70,6 +76,37 @@ def check_readable(path: str | os.PathLike[str]) -> Path:
     else:
         msg = f"{path} is neither an .h5ad file nor a .zarr folder: {what}"
     raise ValueError(msg)
+
+
+def is_cells(path: Path) -> bool:
+    """Whether it is an h5ad file or a zarr folder, and no other format that `read_cells` takes."""
+    return path.suffix.lower() in (".h5ad", ".zarr") or _is_anndata(path)
+
+
+def sample_name(path: Path) -> str:
+    """What to call the results of a file or folder: folders and files that Cell Ranger names are called by their sample."""
+    name = path.name if path.suffix == "" else path.stem
+    if path.suffix not in ("", ".h5") or not CELL_RANGER.fullmatch(name):
+        return name
+    above = [part for part in path.resolve().parts[1:-1] if not CELL_RANGER.fullmatch(part)]
+    return above[-1] if above else name
+
+
+def _check_whole(path: Path) -> None:
+    """Refuse an HDF5 file that was cut off, in words."""
+    import h5py
+
+    if not path.is_file() or not h5py.is_hdf5(path):
+        return
+    try:
+        h5py.File(path, "r").close()
+    except OSError as error:
+        end = re.search(r"truncated file.*stored_eof = (\d+)", str(error))
+        if end is None:
+            return
+        sizes = f"{path.stat().st_size / 1e6:.1f} of {int(end.group(1)) / 1e6:.1f} MB are there"
+        msg = f"{path} is cut off: {sizes}. Copy or download it again."
+        raise ValueError(msg) from error
 
 
 def read_cells(path: str | os.PathLike[str], *, backed: bool = False) -> AnnData:
@@ -92,6 +129,7 @@ def read_cells(path: str | os.PathLike[str], *, backed: bool = False) -> AnnData
     import anndata.io
 
     path = expand(path)
+    _check_whole(path)
     found = _find_10x(path) if path.is_dir() and path.suffix != ".zarr" else None
     if found is not None or (path.suffix == ".h5" and path.is_file() and _is_10x(path)):
         return _read_10x(path if found is None else found)

@@ -5,10 +5,32 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from types import FrameType
 
 _PACKAGE = str(Path(__file__).parent)
+_is_silent: ContextVar[bool] = ContextVar("_is_silent", default=False)
+
+
+def tell(message: str) -> None:
+    """A line about a result on stderr, beside progress bars, unless `without_lines` holds."""
+    from tqdm.auto import tqdm
+
+    if not _is_silent.get():
+        tqdm.write(message, file=sys.stderr)
+
+
+@contextmanager
+def without_lines() -> Iterator[None]:
+    """Inside, `tell` is silent: the command line prints a line of its own for each file."""
+    token = _is_silent.set(True)
+    try:
+        yield
+    finally:
+        _is_silent.reset(token)
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:

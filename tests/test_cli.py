@@ -1,6 +1,7 @@
 """The command `scellm`: what it writes, what it prints, how it exits."""
 
 import inspect
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import anndata as ad
 import h5py
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 
 import scellm
@@ -167,7 +169,7 @@ def test_warnings_are_one_line_on_stderr(tmp_path, model_folder, capsys):
         (["--layer", "nope"], "Layer 'nope' is not in"),
         (["--layer", "counts", "--model", "scellm-none"], "No model is named 'scellm-none'"),
         (["--layer", "counts", "--min-overlap", "0.9"], "need 90"),
-        (["--layer", "counts", "--device", "tpu"], "device='tpu'"),
+        (["--layer", "counts", "--device", "tpu"], "--device tpu is not a device"),
         (["--layer", "counts", "--key-added", "a/b"], "The key 'a/b' cannot be written"),
         (["--layer", "counts", "-o", "out.csv"], "must end in '.h5ad'"),
     ],
@@ -317,7 +319,7 @@ def test_check_without_x(adata, tmp_path, capsys):
     ("words", "text"),
     [
         (["--layer", "nope"], "scellm: Layer 'nope' is not in `adata.layers`, which has ['counts']."),
-        (["--gene-key", "nope"], "scellm: gene_key='nope' is not a column of `adata.var`, which has ["),
+        (["--gene-key", "nope"], "scellm: --gene-key nope is not a column of `adata.var`, which has ["),
     ],
     ids=["layer", "gene-key"],
 )
@@ -457,13 +459,66 @@ def test_a_closed_pipe_is_no_error(h5ad):
     assert run.returncode == 141
 
 
-@pytest.mark.parametrize("command", ["embed", "check"])
-def test_10x_output_says_what_to_type(tmp_path, capsys, command):
-    with h5py.File(tmp_path / "sample.h5", "w") as file:
-        file.create_group("matrix/features")
-    assert main([command, str(tmp_path / "sample.h5")]) == 1
+def write_10x(path, adata):
+    """As Cell Ranger 3 does."""
+    counts = sp.csr_matrix(adata.layers["counts"]).astype(np.int32)
+    ids = dict(
+        zip(*(getattr(GeneVocabulary.default(), name) for name in ("symbols", "ensembl_ids")), strict=True)
+    )
+    features = {
+        "id": [ids[name] for name in adata.var_names],
+        "name": adata.var_names,
+        "feature_type": ["Gene Expression"] * adata.n_vars,
+        "genome": ["GRCh38"] * adata.n_vars,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w") as file:
+        for name in ("data", "indices", "indptr"):
+            file[f"matrix/{name}"] = getattr(counts, name)
+        file["matrix/shape"] = counts.shape[::-1]
+        file["matrix/barcodes"] = np.array(adata.obs_names, dtype="S")
+        for name, values in features.items():
+            file[f"matrix/features/{name}"] = np.array(values, dtype="S")
+
+
+@pytest.mark.parametrize("name", ["sample.h5", "outs/filtered_feature_bc_matrix.h5"])
+def test_10x_output_is_checked_and_embedded(tmp_path, adata, capsys, model_folder, name):
+    given = tmp_path / name
+    write_10x(given, adata)
+    given = given.parent if given.parent.name == "outs" else given
+    assert main(["check", str(given)]) == 0
+    assert "human Ensembl ids" in capsys.readouterr().out
+    words = ["embed", str(given), "--model", model_folder]
+    assert main(words) == 1
+    assert "of another format, which is never written to" in capsys.readouterr().err
+    assert main([*words, "-o", str(tmp_path / "out.h5ad")]) == 0
+    expected = adata.copy()
+    scellm.tl.embed(expected, model_folder, layer="counts")
+    found = ad.read_h5ad(tmp_path / "out.h5ad").obsm["X_scellm"]
+    np.testing.assert_allclose(found, expected.obsm["X_scellm"], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("command", [["check"], ["annotate", "-o", "labeled"]], ids=lambda words: words[0])
+def test_a_file_that_was_cut_off_is_said_to_be(h5ad, capsys, monkeypatch, command):
+    monkeypatch.chdir(h5ad.parent)
+    h5ad.write_bytes(h5ad.read_bytes()[: h5ad.stat().st_size // 2])
+    assert main([command[0], str(h5ad), *command[1:]]) == 1
     said = capsys.readouterr().err
-    assert f"scanpy.read_10x_h5('{tmp_path / 'sample.h5'}').write_h5ad(" in said
+    assert re.search(r"is cut off: [\d.]+ of [\d.]+ MB are there. Copy or download it again.", said)
+    assert said.count(str(h5ad)) <= 2
+
+
+@pytest.mark.filterwarnings("always:Pass align")
+def test_advice_is_in_the_words_of_the_command(h5ad, capsys, monkeypatch):
+    def refuse(*_, **__):
+        warnings.warn("Pass align=False, or reference= with cells.", stacklevel=2)
+        raise ValueError("pass min_overlap=0.02, use_raw=True or gene_key='ids': tl.embed(adata, layer='x')")
+
+    monkeypatch.setattr("scellm.tl.annotate", refuse)
+    assert main(["annotate", str(h5ad), "-o", str(h5ad.with_name("out.h5ad"))]) == 1
+    said = capsys.readouterr().err
+    assert "pass --min-overlap 0.02, --use-raw or --gene-key ids: tl.embed(adata, layer='x')" in said
+    assert "warning: Pass --align False, or --reference with cells." in said
 
 
 def test_home_folder_in_paths(h5ad, monkeypatch, capsys):

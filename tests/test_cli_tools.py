@@ -19,6 +19,7 @@ from scellm._cli import main
 from scellm._cli_fit import FITS
 from scellm._cli_signature import NOT_OPTIONS, read_tool
 from scellm._cli_tools import TOOLS
+from scellm._formats import sample_name
 
 pytestmark = pytest.mark.filterwarnings("ignore:These cells do not fit")  # toy cells are of no tissue
 
@@ -117,6 +118,53 @@ def test_nothing_is_overwritten_unasked(folder, capsys):
     assert out.stat().st_mtime_ns > stamp
     assert main(["annotate", str(out), "-o", str(out), "--overwrite"]) == 1
     assert "is the input itself" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("donor1/outs", "donor1"),
+        ("donor1/outs/filtered_feature_bc_matrix", "donor1"),
+        ("donor1/outs/filtered_feature_bc_matrix.h5", "donor1"),
+        ("run/outs/per_sample_outs/donor2/count/sample_filtered_feature_bc_matrix", "donor2"),
+        ("old/outs/filtered_gene_bc_matrices/GRCh38", "old"),
+        ("a.b.h5ad", "a.b"),
+        ("outs.h5ad", "outs"),
+        ("plain", "plain"),
+    ],
+)
+def test_results_are_named_by_the_sample(tmp_path, path, name):
+    assert sample_name(tmp_path / path) == name
+
+
+def test_samples_of_cell_ranger_do_not_share_an_output(cells, tmp_path, capsys):
+    for name in ("a", "b"):
+        _write_10x(cells[:20], tmp_path / name / "outs" / "filtered_feature_bc_matrix")
+    out = tmp_path / "out"
+    words = ["annotate", str(tmp_path / "*" / "outs"), "-o", str(out), "--table", "csv"]
+    assert main(words) == 0
+    assert sorted(path.name for path in out.glob("*.csv")) == ["a.csv", "b.csv"]
+    told = capsys.readouterr()
+    assert f"{tmp_path / 'a' / 'outs'} -> {out / 'a.csv'}: 20 cells: " in told.out
+    assert "20 cells: " not in told.err  # once is enough
+
+
+def test_an_empty_name_of_an_array_is_refused(tmp_path, capsys):
+    assert main(["annotate", "", "-o", str(tmp_path / "out")]) == 1
+    assert "An input has no name. In an array of jobs" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_words_of_a_list_are_named_in_the_singular():
+    done = subprocess.run(
+        [sys.executable, "-m", "scellm", "annotate", "--help"], capture_output=True, text=True, check=True
+    )
+    assert "--classes CLASS]" in done.stdout
+    assert "--columns COLUMN]" in " ".join(
+        subprocess.run(
+            [sys.executable, "-m", "scellm", "search", "--help"], capture_output=True, text=True, check=True
+        ).stdout.split()
+    )
 
 
 def test_inputs_that_would_share_an_output(folder, capsys):

@@ -167,8 +167,37 @@ def test_h5mu_on_the_command_line(rna, protein, tmp_path, capsys):
 
 
 @pytest.mark.filterwarnings("ignore")  # of spatialdata and what it imports
-def test_spatialdata(rna):
+def test_spatialdata(rna, tmp_path):
     spatialdata = pytest.importorskip("spatialdata", reason="needs spatialdata (extra multi)")
-    sdata = spatialdata.SpatialData(tables={"table": rna})
+    sdata = spatialdata.SpatialData(tables={"bins": rna.copy(), "table": rna})
     scellm.tl.embed(sdata)
-    assert sdata.tables["table"].obsm["X_scellm"].shape[0] == 24
+    scellm.tl.annotate(sdata)
+    table = sdata.tables["table"]
+    assert table.obsm["X_scellm"].shape[0] == 24
+    assert "scellm_cell_type" in table.obs
+    assert "X_scellm" not in sdata.tables["bins"].obsm
+    alone = rna.copy()
+    scellm.tl.embed(alone)
+    np.testing.assert_array_equal(table.obsm["X_scellm"], alone.obsm["X_scellm"])
+    assert "At a glance" in scellm.report(sdata, tmp_path / "r.html").read_text(encoding="utf-8")
+    sdata.write(tmp_path / "cells.zarr")
+    again = spatialdata.read_zarr(tmp_path / "cells.zarr")
+    np.testing.assert_array_equal(again.tables["table"].obsm["X_scellm"], alone.obsm["X_scellm"])
+    assert scellm.get.annotation(again).equals(scellm.get.annotation(sdata))
+
+
+@pytest.mark.filterwarnings("ignore")  # of spatialdata and what it imports
+def test_spatialdata_with_cells_of_a_region(rna):
+    """A table that annotates shapes, as readers of Xenium and CosMx make it."""
+    spatialdata = pytest.importorskip("spatialdata", reason="needs spatialdata (extra multi)")
+    from spatialdata.models import ShapesModel, TableModel
+
+    places = np.random.default_rng(0).random((rna.n_obs, 2))
+    shapes = ShapesModel.parse(places, geometry=0, radius=0.01, index=np.arange(rna.n_obs))
+    rna.obs["region"] = pd.Categorical(["cells"] * rna.n_obs)
+    rna.obs["cell"] = np.arange(rna.n_obs)
+    table = TableModel.parse(rna, region="cells", region_key="region", instance_key="cell")
+    sdata = spatialdata.SpatialData(shapes={"cells": shapes}, tables={"cells_table": table})
+    scellm.tl.annotate(sdata)
+    assert "scellm_cell_type" in sdata.tables["cells_table"].obs
+    spatialdata.SpatialData(shapes={"cells": shapes}, tables={"cells_table": table})  # is still valid

@@ -1,11 +1,15 @@
 """What the documentation makes of the package and of stored results: gallery, links of API pages, folded benchmarks."""
 
+import re
 import sys
+import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import scellm
+from scellm._cli import _parser
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "docs" / "_ext"))
 import fold
@@ -64,6 +68,42 @@ def test_pages_that_api_pages_link_exist(name):
     for page in SEE[name]:
         source = DOCS.parent if page.startswith("tutorials/") else DOCS
         assert any((source / f"{page}{ending}").is_file() for ending in (".md", ".ipynb")), page
+
+
+def blocks(page, language="python"):
+    """Code of a page."""
+    return re.findall(
+        rf"```{language}\n(.*?)```", (DOCS / f"{page}.md").read_text(encoding="utf-8"), re.DOTALL
+    )
+
+
+def test_all_commands_are_on_their_page():
+    page = (DOCS / "howto" / "command-line.md").read_text(encoding="utf-8")
+    listed = re.search(r"All commands: (.*?)\.\n", page, re.DOTALL).group(1)
+    commands = next(action for action in _parser()._actions if hasattr(action, "choices") and action.choices)
+    assert sorted(re.findall("`(.*?)`", listed)) == sorted(commands.choices)
+
+
+def test_the_recipe_for_batches_runs():
+    pytest.importorskip("harmonypy", reason="needs harmonypy (extra harmony)")
+    adata = scellm.datasets.toy_cells(60, n_vars=1950)
+    adata.obs["batch"] = ["a", "b"] * 30
+    (code,) = blocks("howto/batches")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of harmonypy and umap
+        exec(code, {"adata": adata})
+    assert adata.obsm["X_scellm_harmony"].shape == adata.obsm["X_scellm"].shape
+    assert not np.allclose(adata.obsm["X_scellm_harmony"], adata.obsm["X_scellm"])
+    assert "neighbors" in adata.uns
+
+
+def test_every_tutorial_has_a_card_and_a_place():
+    page = (DOCS / "tutorials.md").read_text(encoding="utf-8")
+    for path in (DOCS.parent / "tutorials").glob("*.ipynb"):
+        assert f":link: tutorials/{path.stem}\n" in page
+        assert f"\ntutorials/{path.stem}\n" in page
+    for image in re.findall(r":img-top: (\S+)", page):
+        assert (DOCS / image).is_file(), image
 
 
 def test_every_tool_and_figure_has_links():

@@ -18,7 +18,8 @@ from scellm.models._card import LICENSES, model_card
 ROOT = Path(__file__).parents[1]
 if not (ROOT / "pyproject.toml").exists():
     pytest.skip("these files are in a checkout only", allow_module_level=True)
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+CONFIGURATION = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT, SETTINGS = CONFIGURATION["project"], CONFIGURATION["tool"]["scellm"]
 WEIGHTS = Path(scellm.__file__).parent / "models" / "weights"
 CONDA = {"huggingface-hub": "huggingface_hub", "matplotlib": "matplotlib-base", "torch": "pytorch"}
 """Names that differ on conda-forge."""
@@ -35,7 +36,12 @@ def read_yaml(path):
 
 def contents():
     """The checker of `.ci`."""
-    spec = importlib.util.spec_from_file_location("contents", ROOT / ".ci" / "contents.py")
+    return script("contents")
+
+
+def script(name):
+    """A script of `.ci` as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / ".ci" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -52,6 +58,54 @@ def test_one_version():
     )
 
 
+def test_one_place_for_addresses_and_names():
+    urls, tool = PROJECT["urls"], SETTINGS
+    source, pages = urls["Source"], urls["Documentation"]
+    assert urls["Issues"] == f"{source}/issues"
+    assert urls["Changelog"].startswith(pages)
+    entry, about, citation = (
+        read_yaml(".scverse/meta.yaml"),
+        read_yaml(".conda/recipe.yaml"),
+        read_yaml("CITATION.cff"),
+    )
+    assert (entry["project_home"], entry["documentation_home"]) == (source, pages)
+    assert entry["tutorials_home"].startswith(pages)
+    assert (about["about"]["repository"], about["about"]["homepage"]) == (source, pages)
+    assert (citation["repository-code"], citation["url"]) == (source, pages)
+    assert about["extra"]["recipe-maintainers"] == entry["authors"] == tool["maintainers"]
+    shown = json.loads((ROOT / "docs/_static/versions.json").read_text(encoding="utf-8"))
+    assert all(one["url"].startswith(pages) for one in shown)
+    pattern = r"https://[\w./-]*scellm[\w./-]*"
+    for path in (".github/SECURITY.md", ".github/CODE_OF_CONDUCT.md", "README.md", "docs/conf.py"):
+        found = re.findall(pattern, (ROOT / path).read_text(encoding="utf-8"))
+        assert all(link.startswith((source, pages)) for link in found), path
+
+
+def test_what_is_open_before_a_release_is_said(tmp_path):
+    release = script("release")
+    for name in ("pyproject.toml", "scellm/_version.py", "CHANGELOG.md"):
+        target = tmp_path / name
+        target.parent.mkdir(exist_ok=True)
+        target.write_text((ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
+
+    def change(name, old, new):
+        text = (tmp_path / name).read_text(encoding="utf-8")
+        (tmp_path / name).write_text(re.sub(old, new, text), encoding="utf-8")
+
+    change("pyproject.toml", "addresses-are-decided = .*", "addresses-are-decided = true")
+    change("pyproject.toml", "maintainers = .*", 'maintainers = [ "somebody" ]')
+    assert release.open_points(tmp_path) == []
+    change("pyproject.toml", "addresses-are-decided = .*", "addresses-are-decided = false")
+    change("pyproject.toml", "maintainers = .*", 'maintainers = [ "scellm-developers" ]')
+    change("scellm/_version.py", "__version__ = .*", '__version__ = "0.9.0.dev0"')
+    assert [point.partition(":")[0] for point in release.open_points(tmp_path)] == [
+        "pyproject.toml",
+        "pyproject.toml",
+        "scellm/_version.py",
+        "CHANGELOG.md",
+    ]
+
+
 def test_recipe_has_the_requirements_of_the_package():
     recipe = read_yaml(".conda/recipe.yaml")
     wanted = {f"python {PROJECT['requires-python']}"}
@@ -63,6 +117,18 @@ def test_recipe_has_the_requirements_of_the_package():
     assert recipe["build"]["python"]["entry_points"] == [f"{k} = {v}" for k, v in PROJECT["scripts"].items()]
     assert recipe["about"]["summary"] == PROJECT["description"]
     assert recipe["about"]["license"] == PROJECT["license"]
+
+
+def test_recipe_is_one_that_rattler_build_takes():
+    rattler_build = pytest.importorskip(
+        "rattler_build", reason="needs py-rattler-build, which conda-forge builds with"
+    )
+    recipe = rattler_build.Stage0Recipe.from_yaml((ROOT / ".conda/recipe.yaml").read_text(encoding="utf-8"))
+    rendered = recipe.render()
+    assert len(rendered) == 1
+    assert rendered[0].recipe.to_dict()["package"] == {"name": "scellm", "version": scellm.__version__}
+    with pytest.raises(Exception, match="unknown field 'nam'"):
+        rattler_build.Stage0Recipe.from_yaml("schema_version: 1\npackage:\n  nam: scellm\n")
 
 
 def test_citation():

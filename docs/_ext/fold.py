@@ -23,6 +23,7 @@ QUESTIONS = {
     "drug_response_618": "What did the drug model before this one reach, with fewer genes?",
     "embedding": "Do neighbors in the embedding have the same cell type, without any training?",
     "engine": "How fast is the encoder, and does it give the same numbers everywhere?",
+    "first_figure": "How long does it take from a clone to labeled cells in a figure?",
     "first_steps": "Do encoders with attention collapse in their first steps?",
     "house": "How large are the functions and files of the source?",
     "left_out": "Is the shipped reference better than the same reference on genes?",

