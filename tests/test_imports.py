@@ -24,6 +24,7 @@ LAYER = {
     "_warn": 0,
     "_version": 0,
     "_records": 0.5,
+    "_room": 0,
     "_obs": 0.5,
     "data": 1,
     "nn": 1,
