@@ -17,7 +17,7 @@ LAYER = {
     "_keys": 0,
     "_fields": 0,
     "_files": 0,
-    "_formats": 0,
+    "_formats": 0.2,
     "_calls": 0,
     "_checks": 0.5,
     "_containers": 1.2,
@@ -49,6 +49,7 @@ LAYER = {
     "_cli_pretrain": 5,
     "_cli_signature": 5.5,
     "_cli_tools": 5.7,
+    "_cli_work": 5.6,
     "__main__": 7,
     "quickstart": 5,
 }

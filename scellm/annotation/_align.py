@@ -73,7 +73,10 @@ def check_align(align: bool | Literal["auto"]) -> None:
 
 
 def find_shift(
-    annotator: Annotator, vectors: np.ndarray, align: bool | Literal["auto"], is_full: np.ndarray | None = None
+    annotator: Annotator,
+    vectors: np.ndarray,
+    align: bool | Literal["auto"],
+    is_full: np.ndarray | None = None,
 ) -> np.ndarray | None:
     """The shift of cells of one study, (F,), if it is to be taken out; from some of them. Rows of NaN have no say.
 

@@ -70,7 +70,9 @@ def fit_of(annotator: Annotator, vectors: np.ndarray, is_full: np.ndarray, looks
     if len(rows) > MOST_CELLS:
         rows = rows[np.random.default_rng(0).choice(len(rows), MOST_CELLS, replace=False)]
     some = vectors[rows]
-    inside = {name: float(looks.mean[tissue_mask(annotator, name)].sum()) for name in annotator.facts["tissues"]}
+    inside = {
+        name: float(looks.mean[tissue_mask(annotator, name)].sum()) for name in annotator.facts["tissues"]
+    }
     best = max(inside, key=lambda name: inside[name])
     return Fit(
         unsure=looks.unsure,

@@ -89,9 +89,7 @@ def make_record(
     """What goes to `uns`; `embedding` is that of the cells before any alignment."""
     method = "logistic" if annotator.head.genes else annotator.head.kind
     tree, types = annotator.tree, annotator.facts.get("types") or []
-    fit = (
-        fit_of(annotator, embedding, ~result.is_empty, result.looks) if mode == "pretrained" else None
-    )
+    fit = fit_of(annotator, embedding, ~result.is_empty, result.looks) if mode == "pretrained" else None
     doubts = fit.doubts if fit is not None else []
     guess = "" if doubts else guess_tissue(annotator, result.looks)
     return AnnotationRecord(
@@ -207,7 +205,9 @@ def _ids(tree: Tree, result: Result) -> pd.Categorical:
     for node, parent in enumerate(tree.parents):
         if not ids[node] and parent >= 0:
             ids[node] = ids[parent]
-    kinds = np.array(sorted({ids[code] for code in np.unique(result.codes) if code >= 0} - {""}), dtype=object)
+    kinds = np.array(
+        sorted({ids[code] for code in np.unique(result.codes) if code >= 0} - {""}), dtype=object
+    )
     place = pd.Index(kinds).get_indexer([*ids, ""])  # refusals count from the end
     return pd.Categorical.from_codes(np.where(result.codes >= 0, place[result.codes], -1), categories=kinds)
 

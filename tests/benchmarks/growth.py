@@ -227,7 +227,11 @@ def cluster_text(found: pd.DataFrame) -> str:
     if clock.median() >= FASTER:
         return f"{text}The target of {FASTER} is met."
     text += f"The target of {FASTER} is missed by the clock"
-    return f"{text}, with more programs than cores." if found["load of the machine"].median() > BUSY else f"{text}."
+    return (
+        f"{text}, with more programs than cores."
+        if found["load of the machine"].median() > BUSY
+        else f"{text}."
+    )
 
 
 def _warm() -> int:
