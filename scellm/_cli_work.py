@@ -127,7 +127,7 @@ def _said(results: dict[str, dict[str, Any]], key: str) -> str:
     record = results["uns"].get(key)
     if not isinstance(record, dict):
         return ""
-    if "gene_coverage" not in record:
+    if "embedding_fingerprint" not in record:
         return str(record.get("message", ""))
     n_obs, dim = results["obsm"][key].shape
     return (
