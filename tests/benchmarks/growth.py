@@ -35,7 +35,7 @@ STEPS = {
 }
 CLUSTER_CELLS = 300_000
 """More than some 10 s of work."""
-CHUNK = 10 * 2048
+CHUNK = 5 * 2048
 """Rows of a part on the cluster: a multiple of what is read at once, so that all parts are equal."""
 FASTER, BUSY = 1.7, 3.0
 """The target of two workers, and the load from which two cores have no room for them."""
