@@ -144,9 +144,15 @@ def _read_10x(place: Path) -> AnnData:
     """Genes of 10x output by their ids: symbols are not unique."""
     import scanpy as sc
 
-    if place.is_dir():
-        return sc.read_10x_mtx(place, var_names="gene_ids", prefix=_prefix(place) or None)
-    cells = sc.read_10x_h5(place)
+    try:
+        if place.is_dir():
+            return sc.read_10x_mtx(place, var_names="gene_ids", prefix=_prefix(place) or None)
+        cells = sc.read_10x_h5(place)
+    except Exception as error:  # scanpy raises bare ones
+        if isinstance(error, OSError | MemoryError):
+            raise
+        msg = f"{place} is damaged, or no 10x output after all: {str(error).rstrip('.')}. Copy it again from where it was made."
+        raise ValueError(msg) from error
     cells.var["gene_symbols"] = cells.var_names
     cells.var_names = cells.var["gene_ids"].astype(str).to_numpy()
     return cells

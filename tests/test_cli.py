@@ -483,7 +483,7 @@ def test_damaged_10x_output(tmp_path, capsys, command):
         file.create_group("matrix/features")
     out = ["-o", str(tmp_path / "out.h5ad")] if command == "embed" else []
     assert main([command, str(tmp_path / "sample.h5"), *out]) == 1
-    assert f"scellm: {tmp_path / 'sample.h5'}: " in capsys.readouterr().err
+    assert "sample.h5 is damaged, or no 10x output after all: " in capsys.readouterr().err
     assert not (tmp_path / "out.h5ad").exists()
 
 
