@@ -223,8 +223,8 @@ def add_libraries(table: pd.DataFrame, n_cells: int) -> None:
     text = re.sub(rf"\n## {LIBRARIES}\n.*?(?=\nMade by )", "\n", text, flags=re.DOTALL)
     before, made, foot = text.rpartition("\nMade by ")
     section = (
-        f"\n## {LIBRARIES}\n\n{n_cells:,} cells, {N_OTHERS:,} others as queries, one thread, seconds of the processor. Searches of hnswlib, usearch and "
-        f"pynndescent go through a graph in memory; faiss reads regions of its file.\n\n"
+        f"\n## {LIBRARIES}\n\n{n_cells:,} cells, {N_OTHERS:,} others as queries, one thread, seconds of the processor. The others search a "
+        f"graph in memory, faiss reads regions of its file.\n\n"
         f"{table.to_markdown(index=False, floatfmt='.3f', disable_numparse=[0])}\n\nMeasured by `search.py --others` on: {where}; {versions}.\n"
     )
     page.write_text(before.rstrip("\n") + "\n" + section + made + foot, encoding="utf-8")
