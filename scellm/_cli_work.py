@@ -119,15 +119,15 @@ def _do(job: Job) -> str:
         from .data import write_results
 
         write_results(job.source.resolve(), job.target.resolve(), results)
-    return f"{job.source}: {len(adata.obs):,} cells -> {job.target}. {_said(results, key)}".strip()
+    return f"{job.source}: {len(adata.obs):,} cells -> {job.target}. {_said(job.tool, results, key)}".strip()
 
 
-def _said(results: dict[str, dict[str, Any]], key: str) -> str:
+def _said(tool: str, results: dict[str, dict[str, Any]], key: str) -> str:
     """What a tool says of its results, in one line."""
     record = results["uns"].get(key)
     if not isinstance(record, dict):
         return ""
-    if "embedding_fingerprint" not in record:
+    if tool != "embed":
         return str(record.get("message", ""))
     n_obs, dim = results["obsm"][key].shape
     return (
