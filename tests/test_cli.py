@@ -111,7 +111,8 @@ def test_all_options_reach_embed(h5ad, monkeypatch):
 
     def embed(adata, **options):
         received.update(options, shape=adata.shape)
-        adata.obsm["X_a"], adata.uns["X_a"] = np.zeros((N_OBS, 2)), {}
+        adata.obsm["X_a"] = np.zeros((N_OBS, 2))
+        adata.uns["X_a"] = {"matrix": "X", "model": "m", "n_genes": 1, "gene_coverage": 0.5}
 
     embed.__signature__ = inspect.signature(scellm.tl.embed)
     monkeypatch.setattr(scellm.tl, "embed", embed)
