@@ -11,6 +11,7 @@ from anndata import AnnData
 
 from ._formats import wrong_kind
 from ._keys import CELL_TYPE, DRUG_RESPONSE, GENE_IMPORTANCE, MALIGNANT, X_SCELLM
+from ._room import stays_on_disk
 from ._warn import warn
 
 OURS = (X_SCELLM, CELL_TYPE, MALIGNANT, DRUG_RESPONSE, GENE_IMPORTANCE)
@@ -89,9 +90,14 @@ def _other_matrices(adata: AnnData) -> str:
     )
 
 
+def is_on_disk(adata: AnnData) -> bool:
+    """Whether the matrix stays in its file: backed h5ad, or zarr that was opened with its matrices left there."""
+    return bool(adata.isbacked) or (not adata.is_view and stays_on_disk(adata.X))
+
+
 def check_backed(adata: AnnData, *, copy: bool) -> None:
     """That results can be written to an AnnData whose matrix is on the disk."""
-    if adata.isbacked and (copy or adata.is_view):
+    if (adata.isbacked and adata.is_view) or (copy and is_on_disk(adata)):
         msg = "Copies and views of a backed AnnData are not supported; take it whole, or load it: adata.to_memory()."
         raise ValueError(msg)
 

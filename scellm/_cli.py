@@ -7,19 +7,15 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from . import _cli_completion, _cli_fit, _cli_pretrain, _cli_tools
-from ._cli_options import add_embed_options, add_matrix_options, add_pack_options, as_path
+from . import _cli_completion, _cli_fit, _cli_pretrain, _cli_tools, _cli_work
+from ._cli_options import add_pack_options
 from ._cli_signature import in_words_of_the_shell, read_tool
-from ._files import replacing, restore
-from ._formats import check_exists, check_readable, is_cells
+from ._files import restore
 from ._version import __version__
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 REFUSED = 1
 """Exit code: the input was refused, or could not be read or written. argparse exits with 2 on wrong usage."""
@@ -32,29 +28,12 @@ _EXAMPLES = """\
 examples:
   scellm check cells.h5ad                       what is in this file, and would embed take it?
   scellm embed cells.h5ad                       add obsm["X_scellm"] to the file itself
-  scellm embed cells.h5ad -o embedded.h5ad      leave the input as it is
+  scellm embed *.h5ad -o embedded               leave the inputs as they are, a file each in a folder
   scellm annotate *.h5ad -o labeled             cell types of many samples, a file each in a folder
   scellm report labeled/a.h5ad -o report.html   all results of a file as one page
   scellm pack a.h5ad b.h5ad -o corpus.scellm.h5  one file to train on
   scellm pretrain tiny cells.h5ad -o run        train an encoder by a recipe
   scellm models                                 models on this machine
-"""
-_EMBED_EXAMPLES = """\
-examples:
-  scellm embed cells.h5ad
-  scellm embed cells.zarr -o embedded.zarr --layer counts
-  scellm embed cells.h5ad --use-raw --gene-key gene_ids --device cuda
-  scellm embed cells.h5ad --model organization/name --key-added X_other
-
-exit codes: 0 done, 1 refused (the reason is on stderr), 2 wrong usage, 130 interrupted
-"""
-_CHECK_EXAMPLES = """\
-examples:
-  scellm check cells.h5ad
-  scellm check cells.zarr --layer counts
-  scellm check cells.h5ad && scellm embed cells.h5ad
-
-exit codes: 0 embed would take the matrix marked with >, 1 it would refuse it, 2 wrong usage, 130 interrupted
 """
 _PACK_EXAMPLES = """\
 examples:
@@ -89,12 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("scellm: interrupted; no file was changed.", file=sys.stderr)
         return INTERRUPTED
-    except _cli_tools.EXPECTED as error:
-        # the text of a KeyError as written, not in quotes
-        text = error.args[0] if isinstance(error, KeyError) and error.args else error
-        if isinstance(error, MemoryError):
-            text = f"Out of memory. {text}".strip()
-        print(f"scellm: {_in_words(str(text), options) or type(error).__name__}", file=sys.stderr)
+    except _cli_work.EXPECTED as error:
+        print(f"scellm: {_in_words(_cli_work.explain(error), options)}", file=sys.stderr)
         return REFUSED
 
 
@@ -121,8 +96,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"scellm {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, run, help_, epilog, add_options in (
-        ("embed", _embed, "add embeddings to an h5ad or zarr file", _EMBED_EXAMPLES, add_embed_options),
-        ("check", _check, "say what a file holds and what embed would do with it", _CHECK_EXAMPLES, None),
         (
             "pack",
             _pack,
@@ -143,95 +116,12 @@ def _parser() -> argparse.ArgumentParser:
             name, help=help_, description=f"{help_.capitalize()}.", epilog=epilog, formatter_class=style
         )
         command.set_defaults(run=run)
-        if name in ("embed", "check"):
-            command.add_argument(
-                "input",
-                metavar="IN",
-                type=as_path,
-                help=".h5ad file or .zarr folder, cells x genes, or 10x output",
-            )
-            add_matrix_options(command)
         if add_options is not None:
             add_options(command)
     _cli_tools.add_commands(commands, style)
     _cli_fit.add_commands(commands, style)
     _cli_completion.add_command(commands, style, _parser)
     return parser
-
-
-def _embed(options: argparse.Namespace) -> int:
-    """`scellm embed`: all work is `tl.embed`'s."""
-    restore(options.input)  # a killed run may have put it aside
-    other = _read_other(options.input)
-    if other is not None and (options.output is None or options.output.suffix != ".h5ad"):
-        msg = f"{options.input} is of another format, which is never written to. Name a new file: -o {options.input.stem}.h5ad."
-        raise ValueError(msg)
-    from .tl import embed
-
-    if options.quiet:
-        from huggingface_hub.utils import disable_progress_bars
-
-        disable_progress_bars()
-    embed(
-        options.input if other is None else other,
-        options.model,
-        layer=options.layer,
-        use_raw=options.use_raw or None,
-        gene_key=options.gene_key,
-        min_overlap=options.min_overlap,
-        batch_size=options.batch_size,
-        device=options.device,
-        precision=options.precision,
-        key_added=options.key_added,
-        show_progress=False if options.quiet else None,
-        output=options.output if other is None else None,
-    )
-    if other is not None:
-        with replacing(options.output) as part:
-            other.write_h5ad(part)
-    if not options.quiet:
-        print(_summary(options.output or options.input, options.key_added))
-    return 0
-
-
-def _summary(path: Path, key: str) -> str:
-    """What was written, read back from the file."""
-    from anndata.io import read_elem
-
-    from .data import open_store
-
-    with open_store(path, "r") as store:
-        n_obs, dim = store["obsm"][key].shape
-        record = read_elem(store["uns"][key])
-    return (
-        f"{path}: obsm[{key!r}] holds {n_obs} cells x {dim}, from {record['matrix']} by {record['model']}; "
-        f"{record['n_genes']} genes, {100 * record['gene_coverage']:.1f} % of the vocabulary."
-    )
-
-
-def _check(options: argparse.Namespace) -> int:
-    """`scellm check`: the table of `pp.check_input`, and its verdict as exit code."""
-    restore(options.input)  # a killed run may have put it aside
-    other = _read_other(options.input)
-    from .pp import check_input
-
-    with _opened(options.input) if other is None else nullcontext(other) as adata:
-        table = check_input(
-            adata, layer=options.layer, use_raw=options.use_raw or None, gene_key=options.gene_key
-        )
-    matrix = "raw.X" if options.use_raw else "X" if options.layer is None else f"layers[{options.layer!r}]"
-    return REFUSED if table.loc[matrix, "embed"].startswith("refuses") else 0
-
-
-def _read_other(path: Path) -> AnnData | None:
-    """The cells of a file of 10x, loom or MuData; `None` for h5ad and zarr, which are read where they lie."""
-    check_exists(path)
-    if is_cells(path) or not (path.is_dir() or path.suffix.lower() in (".h5", ".loom", ".h5mu")):
-        check_readable(path)
-        return None
-    from ._containers import read_any
-
-    return read_any(path)
 
 
 def _pack(options: argparse.Namespace) -> int:
@@ -308,39 +198,6 @@ def _check_exists(path: Path) -> None:
     if not path.exists():
         msg = f"There is no file {path}."
         raise FileNotFoundError(msg)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[AnnData]:
-    """The tables of a file in memory and its matrices left on the disk, h5ad and zarr alike."""
-    from anndata import AnnData
-    from anndata.io import read_elem
-
-    from .data import open_store
-    from .data.cells._rows import check_encoding
-
-    with open_store(path, "r") as store:
-        check_encoding(store, path)
-        raw = None
-        if "raw" in store:
-            raw = {"X": _on_disk(store["raw/X"]), "var": read_elem(store["raw/var"])}
-        yield AnnData(
-            X=_on_disk(store["X"]) if "X" in store else None,
-            obs=read_elem(store["obs"]),
-            var=read_elem(store["var"]),
-            layers={name: _on_disk(store["layers"][name]) for name in store.get("layers", {})},
-            raw=raw,
-        )
-
-
-def _on_disk(element: Any) -> Any:
-    """A matrix that is read as far as it is looked at; `None` where the file says there is none."""
-    from anndata.io import sparse_dataset
-
-    kind = str(element.attrs.get("encoding-type", ""))
-    if kind == "null":
-        return None
-    return sparse_dataset(element) if kind in ("csr_matrix", "csc_matrix") else element
 
 
 @contextmanager

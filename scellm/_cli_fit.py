@@ -70,22 +70,21 @@ def run(options: argparse.Namespace) -> int:
     given = {x.name: getattr(options, x.name) for x in tool.options if hasattr(options, x.name)}
     if given.get("baseline") == ["none"]:
         given["baseline"] = False
-    from ._containers import read_any
-
-    adata = read_any(options.input, backed=True)
     from . import tl
+    from ._containers import opened
     from .models import save
 
     if "training" in given:
         given["training"] = _training(given["training"])
-    model = getattr(tl, options.tool)(adata, **given)
+    with opened(options.input) as adata:
+        model = getattr(tl, options.tool)(adata, **given)
     save(model, options.to, overwrite=options.overwrite)
     if not options.quiet:
         keys = [str(x.default) for x in tool.options if x.name == "key_added"]
         summary = (
             adata.uns[given.get("key_added", keys[0])]["summary"]
             if keys
-            else f"{adata.n_obs:,} cells; pass it to scellm {'embed' if options.tool == 'adapt' else 'annotate'} as --model."
+            else f"{len(adata.obs):,} cells; pass it to scellm {'embed' if options.tool == 'adapt' else 'annotate'} as --model."
         )
         print(f"{options.to}: {model.name}. {summary}")
     return 0

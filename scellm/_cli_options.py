@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from ._files import restore
-from ._keys import X_SCELLM
 
 
 def add_matrix_options(command: argparse.ArgumentParser) -> None:
@@ -19,39 +18,6 @@ def add_matrix_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--gene-key", metavar="COLUMN", help="column of var with symbols or Ensembl ids (default: found)"
     )
-
-
-def add_embed_options(command: argparse.ArgumentParser) -> None:
-    """What `embed` has beyond the input."""
-    command.add_argument(
-        "-o",
-        "--output",
-        metavar="OUT",
-        type=as_path,
-        help="file to write, a copy of IN with the embedding; replaced if it is there (default: add to IN)",
-    )
-    command.add_argument(
-        "--model",
-        default="scellm-small",
-        help="name from `scellm models`, model folder, or Hugging Face repository (default: %(default)s)",
-    )
-    command.add_argument(
-        "--key-added", metavar="KEY", default=X_SCELLM, help="key in obsm and uns (default: %(default)s)"
-    )
-    command.add_argument(
-        "--batch-size",
-        metavar="CELLS",
-        type=_batch_size,
-        default="auto",
-        help="cells encoded at once; changes memory and speed only (default: %(default)s)",
-    )
-    command.add_argument(
-        "--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: %(default)s)"
-    )
-    command.add_argument(
-        "--precision", choices=("auto", "fp32", "bf16"), default="auto", help="(default: %(default)s)"
-    )
-    _add_overlap_and_quiet(command, "refuse data with less than this fraction of the model's genes")
 
 
 def add_pack_options(command: argparse.ArgumentParser) -> None:
@@ -79,17 +45,12 @@ def add_pack_options(command: argparse.ArgumentParser) -> None:
         help="columns of obs to keep, separated by commas (default: all of text, categories, or true and false)",
     )
     command.add_argument("--overwrite", action="store_true", help="replace OUT if it is there")
-    _add_overlap_and_quiet(command, "refuse files with less than this fraction of the vocabulary's genes")
-
-
-def _add_overlap_and_quiet(command: argparse.ArgumentParser, overlap_help: str) -> None:
-    """Two options that `embed` and `pack` share."""
     command.add_argument(
         "--min-overlap",
         metavar="FRACTION",
         type=_fraction,
         default=0.10,
-        help=f"{overlap_help} (default: %(default)s)",
+        help="refuse files with less than this fraction of the vocabulary's genes (default: %(default)s)",
     )
     command.add_argument(
         "--quiet", action="store_true", help="no progress bars and no summary; warnings stay"
@@ -122,16 +83,6 @@ def _names(text: str) -> list[str]:
         msg = f"{text!r} is not a list of names separated by commas"
         raise argparse.ArgumentTypeError(msg)
     return names
-
-
-def _batch_size(text: str) -> int | str:
-    """Parse "auto" or a positive whole number."""
-    if text == "auto":
-        return text
-    if not text.isdecimal() or int(text) < 1:
-        msg = f"{text!r} is neither 'auto' nor a positive whole number of cells"
-        raise argparse.ArgumentTypeError(msg)
-    return int(text)
 
 
 def _fraction(text: str) -> float:

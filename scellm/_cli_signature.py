@@ -44,8 +44,8 @@ class Tool:
 
 @cache
 def read_tool(name: str) -> Tool:
-    """The tool of this name, from `tl/_NAME.py`; `report` from its own folder."""
-    folder = Path(__file__).parent / ("_report" if name == "report" else "tl")
+    """The tool of this name, from `tl/_NAME.py`; `report` and `check_input` from their own folders."""
+    folder = Path(__file__).parent / {"report": "_report", "check_input": "pp"}.get(name, "tl")
     tree = ast.parse((folder / f"_{name}.py").read_text(encoding="utf-8"))
     function = next(x for x in tree.body if isinstance(x, ast.FunctionDef) and x.name == name)
     text = ast.get_docstring(function) or ""

@@ -1,29 +1,25 @@
-"""Tools over many files: `scellm annotate`, `malignancy`, `drug-response`, `rank-drugs`, `search` and `report`."""
+"""Tools over many files: `scellm check`, `embed`, `annotate`, `malignancy`, `drug-response`, `rank-drugs`, `search`, `report`."""
 
 from __future__ import annotations
 
 import argparse
-import inspect
 import json
 import sys
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ._cli_notes import difference, write_note
 from ._cli_options import as_path, found
-from ._cli_signature import add_options, in_words_of_the_shell, read_tool
+from ._cli_signature import add_options, read_tool
+from ._cli_work import CHECK, Job, do
 from ._cluster import Weights, check_workers
 from ._files import replacing
 from ._formats import sample_name
-from ._warn import without_lines
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 TOOLS = {
+    "embed": "add embeddings to files of cells",
     "annotate": "name the type of every cell",
     "malignancy": "tell malignant from normal cells",
     "drug_response": "predict the response to drugs",
@@ -31,17 +27,6 @@ TOOLS = {
     "search": "find the cells of an index that are most like these",
 }
 """Functions of `scellm.tl` that are commands, and what `scellm --help` says of them."""
-EXPECTED = (
-    FloatingPointError,
-    ImportError,
-    KeyError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
-"""Errors that end a file and not the others."""
 EXAMPLES = """\
 examples:
   scellm {name} sample.h5ad -o labeled.h5ad{more}
@@ -54,6 +39,14 @@ stop the others; it is named at the end.
 exit codes: 0 all done, 1 some file failed (reasons on stderr), 2 wrong usage, 130 interrupted
 """
 
+CHECK_EXAMPLES = """\
+examples:
+  scellm check cells.h5ad
+  scellm check 'samples/*.h5ad' cellranger/outs --layer counts
+  scellm check cells.h5ad && scellm embed cells.h5ad
+
+exit codes: 0 embed would take the matrix marked with > of all files, 1 it would refuse one, 2 wrong usage, 130 interrupted
+"""
 REPORT_EXAMPLES = """\
 examples:
   scellm report results.h5ad -o report.html
@@ -76,10 +69,27 @@ def add_commands(commands: Any, style: type[argparse.HelpFormatter]) -> None:
             epilog=EXAMPLES.format(name=word, more=more),
             formatter_class=style,
         )
-        command.set_defaults(run=run, tool=name)
-        _add_files(command)
+        command.set_defaults(run=run, tool=name, table=None)
+        _add_files(command, tables=name != "embed", in_place=name == "embed")
         add_options(command.add_argument_group(f"options of scellm.tl.{name}"), tool)
+    _add_check(commands, style)
     _add_report(commands, style)
+
+
+def _add_check(commands: Any, style: type[argparse.HelpFormatter]) -> None:
+    """`scellm check`: a table for each file, and nothing written."""
+    tool = read_tool(CHECK)
+    command = commands.add_parser(
+        "check",
+        help="say what files hold and what embed would do with them",
+        description=tool.summary,
+        epilog=CHECK_EXAMPLES,
+        formatter_class=style,
+    )
+    command.set_defaults(run=run, tool=CHECK, table=None, cluster=None)
+    _add_inputs(command)
+    _add_running(command)
+    add_options(command.add_argument_group(f"options of scellm.pp.{CHECK}"), tool)
 
 
 def _add_report(commands: Any, style: type[argparse.HelpFormatter]) -> None:
@@ -97,18 +107,23 @@ def _add_report(commands: Any, style: type[argparse.HelpFormatter]) -> None:
     add_options(command.add_argument_group("options of scellm.report"), tool)
 
 
-def _add_files(command: argparse.ArgumentParser, *, tables: bool = True) -> None:
-    """Inputs, output and how the files are gone through."""
+def _add_inputs(command: argparse.ArgumentParser) -> None:
+    """Files to read."""
     command.add_argument(
         "inputs", metavar="IN", nargs="+", help="files, folders of 10x output, or patterns like 'a/*.h5ad'"
     )
+
+
+def _add_files(command: argparse.ArgumentParser, *, tables: bool = True, in_place: bool = False) -> None:
+    """Inputs, output and how the files are gone through."""
+    _add_inputs(command)
     command.add_argument(
         "-o",
         dest="to",
         metavar="OUT",
         type=as_path,
-        required=True,
-        help="folder for the results, or a file if IN is one file",
+        required=not in_place,
+        help="folder for the results, or a file if IN is one file" + " (default: add to IN)" * in_place,
     )
     command.add_argument("--overwrite", action="store_true", help="replace results that are there")
     command.add_argument(
@@ -123,12 +138,17 @@ def _add_files(command: argparse.ArgumentParser, *, tables: bool = True) -> None
             help="write the columns of cells as a table, not a copy of IN",
         )
     command.add_argument(
-        "--jobs", metavar="N", type=int, default=1, help="files at once, each in a process (default: 1)"
-    )
-    command.add_argument(
         "--cluster",
         metavar="ADDRESS",
         help="work on a dask cluster: address of its scheduler, whose workers see the same files",
+    )
+    _add_running(command)
+
+
+def _add_running(command: argparse.ArgumentParser) -> None:
+    """How many at once, and what is said."""
+    command.add_argument(
+        "--jobs", metavar="N", type=int, default=1, help="files at once, each in a process (default: 1)"
     )
     command.add_argument(
         "--log", metavar="FILE", type=as_path, help="write what was done with each file, as lines of JSON"
@@ -138,37 +158,24 @@ def _add_files(command: argparse.ArgumentParser, *, tables: bool = True) -> None
     )
 
 
-@dataclass(frozen=True)
-class Job:
-    """One file."""
-
-    tool: str
-    source: Path
-    target: Path
-    options: dict[str, Any]
-    quiet: bool
-    threads: int | None = None
-    has_note: bool = False
-    weights: Weights | None = None
-    """The model, for a worker of a cluster."""
-
-
 def run(options: argparse.Namespace) -> int:
     """Go through all files."""
     jobs = list(_jobs(options))
     for job in jobs:
-        if job.has_note:
+        if job.has_note and job.source.exists():
             write_note(job.target, job.tool, job.source, job.options)
     done = _done_on(options.cluster, jobs) if options.cluster and jobs else _done(jobs, options.jobs)
     failed, log = [], []
     for job, (seconds, text, error) in zip(jobs, done, strict=True):
-        log.append({"file": str(job.source), "output": str(job.target), "seconds": round(seconds, 2)})
-        log[-1] |= {"error": error} if error else {"summary": text}
+        log.append({"file": str(job.source), "seconds": round(seconds, 2)})
+        log[-1] |= {} if job.tool == CHECK else {"output": str(job.target)}
+        log[-1] |= ({"error": error} if error else {}) | ({"summary": text} if text else {})
+        if text and not options.quiet:
+            heading = f"{job.source}\n" if job.tool == CHECK and len(jobs) > 1 else ""
+            print(f"{heading}{text}", flush=True)
         if error:
             failed.append(job.source)
             print(f"scellm: {job.source}: {error}", file=sys.stderr)
-        elif not options.quiet:
-            print(text, flush=True)
     if options.log:
         with replacing(options.log) as part:
             part.write_text("".join(json.dumps(line) + "\n" for line in log), encoding="utf-8")
@@ -183,6 +190,36 @@ def run(options: argparse.Namespace) -> int:
 def _jobs(options: argparse.Namespace) -> Iterator[Job]:
     """What to do, refused as a whole before anything is read."""
     sources = list(dict.fromkeys(found(options.inputs)))
+    given = {
+        x.name: getattr(options, x.name) for x in read_tool(options.tool).options if hasattr(options, x.name)
+    }
+    threads = None if options.jobs == 1 else 1
+    if getattr(options, "to", None) is None:
+        if getattr(options, "skip_done", False):
+            msg = "--skip-done looks for results in another place than the inputs. Name it with -o."
+            raise ValueError(msg)
+        for source in sources:
+            yield Job(options.tool, source, source, given, options.quiet, threads)
+        return
+    targets, is_folder = _targets(options, sources)
+    done = {target for target in targets if target.exists() and not options.overwrite}
+    if not options.skip_done and done:
+        msg = f"{min(done)} is there already. Pass --overwrite to replace it, or --skip-done to go on with the others."
+        raise FileExistsError(msg)
+    if is_folder:
+        options.to.mkdir(parents=True, exist_ok=True)
+        for target in sorted(done):
+            _check_same(target, options.tool, targets[target], given)
+    for target in sorted(done if not options.quiet else ()):
+        same = ", made with the same options" if is_folder else ""
+        print(f"{targets[target]}: skipped, {target} is there{same}.", flush=True)
+    for target, source in targets.items():
+        if target not in done:
+            yield Job(options.tool, source, target, given, options.quiet, threads, has_note=is_folder)
+
+
+def _targets(options: argparse.Namespace, sources: list[Path]) -> tuple[dict[Path, Path], bool]:
+    """The input of each result, and whether results go to a folder."""
     is_folder = len(sources) > 1 or options.to.is_dir() or not options.to.suffix
     if len(sources) > 1 and options.to.is_file():
         msg = f"-o {options.to} is a file, but there are {len(sources)} inputs. Name a folder."
@@ -199,24 +236,7 @@ def _jobs(options: argparse.Namespace) -> Iterator[Job]:
         if target.resolve() == source.resolve():
             msg = f"{target} is the input itself. Name another place with -o."
             raise ValueError(msg)
-    given = {
-        x.name: getattr(options, x.name) for x in read_tool(options.tool).options if hasattr(options, x.name)
-    }
-    done = {target for target in targets if target.exists() and not options.overwrite}
-    if not options.skip_done and done:
-        msg = f"{min(done)} is there already. Pass --overwrite to replace it, or --skip-done to go on with the others."
-        raise FileExistsError(msg)
-    if is_folder:
-        options.to.mkdir(parents=True, exist_ok=True)
-        for target in sorted(done):
-            _check_same(target, options.tool, targets[target], given)
-    for target in sorted(done if not options.quiet else ()):
-        same = ", made with the same options" if is_folder else ""
-        print(f"{targets[target]}: skipped, {target} is there{same}.", flush=True)
-    threads = None if options.jobs == 1 else 1
-    for target, source in targets.items():
-        if target not in done:
-            yield Job(options.tool, source, target, given, options.quiet, threads, has_note=is_folder)
+    return targets, is_folder
 
 
 def _check_same(target: Path, tool: str, source: Path, given: dict[str, Any]) -> None:
@@ -284,98 +304,3 @@ def _weights(job: Job) -> Weights | None:
     from .models import load
 
     return load(name).for_workers()
-
-
-def do(job: Job) -> tuple[float, str, str]:
-    """One file, whose error is text."""
-    start = time.monotonic()
-    try:
-        text = _do(job)
-    except EXPECTED as error:
-        reason = error.args[0] if isinstance(error, KeyError) and error.args else error
-        said = in_words_of_the_shell(str(reason), read_tool(job.tool)) or type(error).__name__
-        return time.monotonic() - start, "", said.removeprefix(f"{job.source}: ")
-    return time.monotonic() - start, text, ""
-
-
-def _do(job: Job) -> str:
-    """Read, compute, write."""
-    if job.threads is not None:
-        import torch
-
-        torch.set_num_threads(job.threads)
-    if job.tool == "report":
-        from ._report import report
-
-        page = report(job.source, job.target, **job.options)
-        return f"{job.source} -> {page}, {page.stat().st_size / 1e6:.1f} MB"
-    from . import tl
-    from ._containers import read_any
-
-    options = {
-        name: read_any(value) if isinstance(value, Path) else value for name, value in job.options.items()
-    }
-    if job.weights is not None:
-        options["model"] = job.weights.get()
-    if job.quiet and "show_progress" in inspect.signature(getattr(tl, job.tool)).parameters:
-        options["show_progress"] = False
-    adata = read_any(job.source, backed=True)
-    before = {slot: set(getattr(adata, slot).keys()) for slot in ("obs", "obsm", "uns")}
-    with without_lines():
-        getattr(tl, job.tool)(adata, **options)
-    results = _results(adata, before, options.get("key_added", _key(job.tool)))
-    if job.target.suffix in (".csv", ".parquet"):
-        _write_table(adata, results, job.target)
-    else:
-        _write(adata, job, results)
-    record = results["uns"].get(options.get("key_added", _key(job.tool)), {})
-    record = record if isinstance(record, dict) else {}
-    said = record.get("summary") or f"{adata.n_obs:,} cells. {record.get('message', '')}"
-    return f"{job.source} -> {job.target}: {said}".strip()
-
-
-def _key(tool: str) -> str:
-    """The key a tool writes to if none is asked for."""
-    return next(str(x.default) for x in read_tool(tool).options if x.name == "key_added")
-
-
-def _results(adata: AnnData, before: dict[str, set[str]], key: str) -> dict[str, dict[str, Any]]:
-    """What a tool has written: new keys, and its own that were there before."""
-    return {
-        slot: {
-            name: getattr(adata, slot)[name]
-            for name in getattr(adata, slot).keys()
-            if name not in had or name == key or str(name).startswith(f"{key}_")
-        }
-        for slot, had in before.items()
-    }
-
-
-def _write(adata: AnnData, job: Job, results: dict[str, dict[str, Any]]) -> None:
-    """A copy of the input with the results; what was another format becomes h5ad."""
-    from .data import check_target, write_results
-
-    if job.source.suffix == job.target.suffix and job.source.suffix in (".h5ad", ".zarr"):
-        if adata.isbacked:
-            adata.file.close()
-        check_target(job.source.resolve(), job.target.resolve())
-        write_results(job.source.resolve(), job.target.resolve(), results)
-        return
-    if job.target.suffix != ".h5ad":
-        msg = f"{job.target}: results of {job.source.name} are written as .h5ad. Name the output so."
-        raise ValueError(msg)
-    with replacing(job.target) as part:
-        adata.write_h5ad(part)
-
-
-def _write_table(adata: AnnData, results: dict[str, dict[str, Any]], target: Path) -> None:
-    """Columns of cells, with their names."""
-    table = adata.obs[list(results["obs"])]
-    if table.empty:
-        msg = "This tool writes no columns of cells, so there is no table of them. Leave --table out and use scellm.get."
-        raise ValueError(msg)
-    with replacing(target) as part:
-        if target.suffix == ".csv":
-            table.to_csv(part, index_label="cell")
-        else:
-            table.to_parquet(part)

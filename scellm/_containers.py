@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import wraps
 from types import SimpleNamespace
 from typing import Any, ParamSpec, TypeVar
@@ -12,7 +13,7 @@ from typing import Any, ParamSpec, TypeVar
 from anndata import AnnData
 
 from ._calls import called
-from ._formats import check_exists, expand, read_cells
+from ._formats import check_exists, expand, is_streamed, read_cells
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -62,11 +63,11 @@ def cells_of(thing: Any) -> Any:
     return thing
 
 
-def read_any(path: str | os.PathLike[str], *, backed: bool = False) -> AnnData:
+def read_any(path: str | os.PathLike[str]) -> AnnData:
     """As `read_cells`, and the modality with gene expression of an `.h5mu` file, for which mudata is not needed."""
     path = expand(path)
     if path.suffix.lower() != ".h5mu":
-        return read_cells(path, backed=backed)
+        return read_cells(path)
     import h5py
     from anndata.io import read_elem
 
@@ -76,6 +77,19 @@ def read_any(path: str | os.PathLike[str], *, backed: bool = False) -> AnnData:
         wanted = [name for name in names if _plain(name) in RNA] or names
         parts = {name: read_elem(file["mod"][name]) for name in wanted}
     return cells_of(SimpleNamespace(mod=parts))
+
+
+@contextmanager
+def opened(path: str | os.PathLike[str]) -> Iterator[AnnData]:
+    """Cells of any file that `read_any` reads; matrices of h5ad and zarr stay on the disk, others are read into memory."""
+    path = expand(path)
+    if is_streamed(path):
+        from .data import open_cells
+
+        with open_cells(path) as cells:
+            yield cells
+        return
+    yield read_any(path)
 
 
 def _plain(name: str) -> str:

@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ._warn import warn
+
 if TYPE_CHECKING:
     from anndata import AnnData
 
@@ -45,6 +47,12 @@ CELL_RANGER = re.compile(
 """Names that Cell Ranger gives to the output of every sample."""
 
 
+GROWS = 4
+"""How many times larger 10x and loom files are in memory than compressed on the disk, about."""
+LARGE = 2**32
+"""Bytes in memory that are worth a word."""
+
+
 def expand(path: str | os.PathLike[str]) -> Path:
     """The path, with `~` for the home folder."""
     return Path(path).expanduser()
@@ -78,11 +86,6 @@ def check_readable(path: str | os.PathLike[str]) -> Path:
     raise ValueError(msg)
 
 
-def is_cells(path: Path) -> bool:
-    """Whether it is an h5ad file or a zarr folder, and no other format that `read_cells` takes."""
-    return path.suffix.lower() in (".h5ad", ".zarr") or _is_anndata(path)
-
-
 def sample_name(path: Path) -> str:
     """What to call the results of a file or folder: folders and files that Cell Ranger names are called by their sample."""
     name = path.name if path.suffix == "" else path.stem
@@ -109,15 +112,44 @@ def _check_whole(path: Path) -> None:
         raise ValueError(msg) from error
 
 
-def read_cells(path: str | os.PathLike[str], *, backed: bool = False) -> AnnData:
+def is_streamed(path: Path) -> bool:
+    """Whether rows are read from the disk as they are needed, or it is nothing that could be read; false for other formats.
+
+    Of a large file that must be read as a whole that is said, or it is refused.
+    """
+    if path.suffix.lower() == ".h5mu":
+        return False
+    whole: Path | None = None
+    if path.is_dir() and path.suffix != ".zarr":
+        whole = _find_10x(path)
+    elif path.is_file() and (path.suffix == ".loom" or (path.suffix == ".h5" and _is_10x(path))):
+        whole = path
+    if whole is not None:
+        _check_memory(whole)
+    return whole is None
+
+
+def _check_memory(path: Path) -> None:
+    """Refuse what cannot fit into memory, and say where that will take much of it."""
+    files = [path] if path.is_file() else list(path.glob("*matrix.mtx*"))
+    size = GROWS * sum(file.stat().st_size for file in files)
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else size
+    text = f"{path} is read into memory as a whole, some {size / 2**30:.0f} GB"
+    way = "Written as .h5ad, for instance on a larger machine, it is read by rows: adata.write_h5ad('cells.h5ad')."
+    if size > there:
+        msg = f"{text}, and this machine has {there / 2**30:.0f} GB. {way}"
+        raise MemoryError(msg)
+    if size > LARGE:
+        warn(f"{text}. {way}")
+
+
+def read_cells(path: str | os.PathLike[str]) -> AnnData:
     """An AnnData from an h5ad, zarr or loom file or from output of Cell Ranger.
 
     Parameters
     ----------
     path
         File or folder; `~` is expanded.
-    backed
-        Leave the matrices of an h5ad file on the disk.
 
     Raises
     ------
@@ -138,16 +170,22 @@ def read_cells(path: str | os.PathLike[str], *, backed: bool = False) -> AnnData
     path = check_readable(path)
     if path.is_dir():
         return anndata.io.read_zarr(path)
-    return anndata.read_h5ad(path, backed="r" if backed else None)
+    return anndata.read_h5ad(path)
 
 
 def _read_10x(place: Path) -> AnnData:
     """Genes of 10x output by their ids: symbols are not unique."""
     import scanpy as sc
 
-    if place.is_dir():
-        return sc.read_10x_mtx(place, var_names="gene_ids", prefix=_prefix(place) or None)
-    cells = sc.read_10x_h5(place)
+    try:
+        if place.is_dir():
+            return sc.read_10x_mtx(place, var_names="gene_ids", prefix=_prefix(place) or None)
+        cells = sc.read_10x_h5(place)
+    except Exception as error:  # scanpy raises bare ones
+        if isinstance(error, OSError | MemoryError):
+            raise
+        msg = f"{place} is damaged, or no 10x output after all: {str(error).rstrip('.')}. Copy it again from where it was made."
+        raise ValueError(msg) from error
     cells.var["gene_symbols"] = cells.var_names
     cells.var_names = cells.var["gene_ids"].astype(str).to_numpy()
     return cells

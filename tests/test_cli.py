@@ -2,11 +2,13 @@
 
 import inspect
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 import warnings
+from pathlib import Path
 
 import anndata as ad
 import h5py
@@ -16,8 +18,8 @@ import scipy.sparse as sp
 import torch
 
 import scellm
-from scellm import _cli
 from scellm._cli import main
+from scellm._containers import opened
 from scellm.data import GeneVocabulary, TokenConfig
 from scellm.models import CellLM, save
 from scellm.nn import CellLMConfig, Encoder
@@ -108,41 +110,61 @@ def test_embed_into_another_file_leaves_the_input(path, model_folder):
 
 def test_all_options_reach_embed(h5ad, monkeypatch):
     received = {}
-    monkeypatch.setattr(scellm.tl, "embed", lambda *args, **options: received.update(options, args=args))
+
+    def embed(adata, **options):
+        received.update(options, shape=adata.shape)
+        adata.obsm["X_a"] = np.zeros((N_OBS, 2))
+        adata.uns["X_a"] = {"matrix": "X", "model": "m", "n_genes": 1, "gene_coverage": 0.5}
+
+    embed.__signature__ = inspect.signature(scellm.tl.embed)
+    monkeypatch.setattr(scellm.tl, "embed", embed)
     words = (
         "--model org/name --layer counts --gene-key symbol --batch-size 7 --device cpu --precision bf16 "
-        "--key-added X_a --min-overlap 0.3 --quiet -o out.h5ad"
+        f"--key-added X_a --min-overlap 0.3 --on-empty raise --quiet -o {h5ad.parent / 'out.h5ad'}"
     )
     assert main(["embed", str(h5ad), *words.split()]) == 0
-    assert received.pop("args") == (h5ad, "org/name")
-    assert str(received.pop("output")) == "out.h5ad"
     assert received == {
+        "shape": (N_OBS, 3000),
+        "model": "org/name",
         "layer": "counts",
-        "use_raw": None,
         "gene_key": "symbol",
         "batch_size": 7,
         "device": "cpu",
         "precision": "bf16",
         "key_added": "X_a",
         "min_overlap": 0.3,
+        "on_empty": "raise",
         "show_progress": False,
     }
+    assert "X_a" in read(h5ad.parent / "out.h5ad").obsm
 
 
-def test_defaults_are_those_of_embed():
-    options = vars(_cli._parser().parse_args(["embed", "cells.h5ad"]))
-    parameters = inspect.signature(scellm.tl.embed).parameters
-    for name in (
-        "model",
-        "batch_size",
-        "device",
-        "precision",
-        "key_added",
-        "min_overlap",
-        "gene_key",
-        "output",
-    ):
-        assert options[name] == parameters[name].default
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["-o", "out", "--skip-done"], ""),
+        (["--skip-done"], "--skip-done looks for results in another place"),
+    ],
+    ids=["folder", "in place"],
+)
+def test_many_files_and_a_bad_one_are_embedded(h5ad, model_folder, capsys, monkeypatch, words, text):
+    monkeypatch.chdir(h5ad.parent)
+    shutil.copy(h5ad, "other.h5ad")
+    Path("bad.h5ad").write_text("no cells")
+    command = ["embed", "*.h5ad", "--model", model_folder, "--layer", "counts", *words]
+    assert main(command) == 1
+    out, err = capsys.readouterr()
+    if text:
+        assert text in err
+        return
+    assert "scellm: 1 of 3 files failed: bad.h5ad.\n" in err
+    assert "other.h5ad -> out/other.h5ad: obsm['X_scellm'] holds 24 cells x 16" in out
+    assert sorted(file.name for file in Path("out").glob("*.h5ad")) == ["cells.h5ad", "other.h5ad"]
+    assert "X_scellm" not in read(h5ad).obsm
+    assert main(command) == 1
+    assert (
+        "cells.h5ad: skipped, out/cells.h5ad is there, made with the same options" in capsys.readouterr().out
+    )
 
 
 def test_quiet_prints_nothing(h5ad, model_folder, capfd):
@@ -171,9 +193,12 @@ def test_warnings_are_one_line_on_stderr(tmp_path, model_folder, capsys):
         (["--layer", "counts", "--min-overlap", "0.9"], "need 90"),
         (["--layer", "counts", "--device", "tpu"], "--device tpu is not a device"),
         (["--layer", "counts", "--key-added", "a/b"], "The key 'a/b' cannot be written"),
-        (["--layer", "counts", "-o", "out.csv"], "must end in '.h5ad'"),
+        (["--layer", "counts", "-o", "out.txt"], "must end in '.h5ad'"),
+        (["--layer", "counts", "--use-raw"], "name two matrices"),
+        (["--layer", "counts", "--batch-size", "0"], "--batch-size 0 must be"),
+        (["--layer", "counts", "--min-overlap", "nan"], "it must be between 0 and 1"),
     ],
-    ids=["scaled", "layer", "model", "overlap", "device", "key", "output"],
+    ids=["scaled", "layer", "model", "overlap", "device", "key", "output", "two", "batch", "nan"],
 )
 def test_refusal_is_one_message_and_leaves_the_file(h5ad, model_folder, capsys, monkeypatch, words, text):
     monkeypatch.chdir(h5ad.parent)
@@ -192,7 +217,8 @@ def test_refusal_is_one_message_and_leaves_the_file(h5ad, model_folder, capsys, 
 @pytest.mark.parametrize("command", ["embed", "check"])
 def test_file_that_is_not_there(tmp_path, capsys, command):
     assert main([command, str(tmp_path / "none.h5ad")]) == 1
-    assert f"scellm: There is no file {tmp_path / 'none.h5ad'}." in capsys.readouterr().err
+    path = tmp_path / "none.h5ad"
+    assert f"scellm: {path}: There is no file {path}." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["embed", "check"])
@@ -212,7 +238,7 @@ def test_file_without_a_table(h5ad, capsys, model_folder, command, name):
     assert main([command, str(h5ad), *extra]) == 1
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith("scellm: cells.h5ad holds no AnnData: it has [")
+    assert err.startswith(f"scellm: {h5ad}: cells.h5ad holds no AnnData: it has [")
     assert err.count("\n") == 1
 
 
@@ -252,7 +278,7 @@ def test_errors_of_the_machine_are_one_message(h5ad, monkeypatch, capsys, error,
 
     monkeypatch.setattr(scellm.tl, "embed", fail)
     assert main(["embed", str(h5ad)]) == 1
-    assert capsys.readouterr().err == f"scellm: {text}\n"
+    assert capsys.readouterr().err == f"scellm: {h5ad}: {text}\n"
 
 
 def test_our_own_mistakes_are_not_hidden(h5ad, monkeypatch):
@@ -291,7 +317,7 @@ def test_check_exits_as_embed_would(path, model_folder, capsys, words, code):
 
 
 def test_check_leaves_matrices_on_the_disk(path):
-    with _cli._opened(path) as adata:
+    with opened(path) as adata:
         for matrix in (adata.X, adata.layers["counts"], adata.raw.X):
             assert not isinstance(matrix, np.ndarray)
             assert not hasattr(matrix, "data")  # scipy's in-memory values
@@ -318,8 +344,8 @@ def test_check_without_x(adata, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (["--layer", "nope"], "scellm: Layer 'nope' is not in `adata.layers`, which has ['counts']."),
-        (["--gene-key", "nope"], "scellm: --gene-key nope is not a column of `adata.var`, which has ["),
+        (["--layer", "nope"], ": Layer 'nope' is not in `adata.layers`, which has ['counts']."),
+        (["--gene-key", "nope"], ": --gene-key nope is not a column of `adata.var`, which has ["),
     ],
     ids=["layer", "gene-key"],
 )
@@ -327,7 +353,7 @@ def test_check_of_a_wrong_name(h5ad, capsys, words, text):
     assert main(["check", str(h5ad), *words]) == 1
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith(text)
+    assert err.startswith(f"scellm: {h5ad}{text}")
 
 
 # -- models -------------------------------------------------------------------------------------------------------
@@ -380,12 +406,7 @@ def test_no_models(monkeypatch, capsys):
         [],
         ["nonsense"],
         ["embed"],
-        ["embed", "a.h5ad", "b.h5ad"],
-        ["embed", "a.h5ad", "--layer", "x", "--use-raw"],
-        ["embed", "a.h5ad", "--batch-size", "0"],
         ["embed", "a.h5ad", "--batch-size", "many"],
-        ["embed", "a.h5ad", "--min-overlap", "30"],
-        ["embed", "a.h5ad", "--min-overlap", "nan"],
         ["embed", "a.h5ad", "--precision", "fp8"],
     ],
     ids=" ".join,
@@ -490,7 +511,7 @@ def test_10x_output_is_checked_and_embedded(tmp_path, adata, capsys, model_folde
     assert "human Ensembl ids" in capsys.readouterr().out
     words = ["embed", str(given), "--model", model_folder]
     assert main(words) == 1
-    assert "of another format, which is never written to" in capsys.readouterr().err
+    assert "are written as .h5ad. Name a file or folder for them with -o" in capsys.readouterr().err
     assert main([*words, "-o", str(tmp_path / "out.h5ad")]) == 0
     expected = adata.copy()
     scellm.tl.embed(expected, model_folder, layer="counts")
@@ -519,6 +540,25 @@ def test_advice_is_in_the_words_of_the_command(h5ad, capsys, monkeypatch):
     said = capsys.readouterr().err
     assert "pass --min-overlap 0.02, --use-raw or --gene-key ids: tl.embed(adata, layer='x')" in said
     assert "warning: Pass --align False, or --reference with cells." in said
+
+
+@pytest.mark.parametrize("command", ["embed", "check"])
+def test_damaged_10x_output(tmp_path, capsys, command):
+    with h5py.File(tmp_path / "sample.h5", "w") as file:
+        file.create_group("matrix/features")
+    out = ["-o", str(tmp_path / "out.h5ad")] if command == "embed" else []
+    assert main([command, str(tmp_path / "sample.h5"), *out]) == 1
+    assert "sample.h5 is damaged, or no 10x output after all: " in capsys.readouterr().err
+    assert not (tmp_path / "out.h5ad").exists()
+
+
+def test_check_of_several_files_names_those_that_are_refused(h5ad, capsys):
+    other = write(scellm.datasets.toy_cells(12), h5ad.parent / "good.h5ad")
+    assert main(["check", str(h5ad), str(other)]) == 1
+    out, err = capsys.readouterr()
+    assert f"{other}\n12 cells; > marks" in out
+    assert f"scellm: {h5ad}: embed refuses" in err
+    assert f"scellm: 1 of 2 files failed: {h5ad}.\n" in err
 
 
 def test_home_folder_in_paths(h5ad, monkeypatch, capsys):

@@ -186,6 +186,50 @@ def test_a_table_and_a_pattern(folder):
     assert main(["annotate", str(folder / "z*.h5ad"), "-o", str(folder / "t")]) == 1
 
 
+def test_results_of_loom_need_a_place(folder, capsys):
+    (folder / "cells.loom").write_bytes(b"0")
+    assert main(["embed", str(folder / "cells.loom")]) == 1
+    assert (
+        "Results of cells.loom are written as .h5ad. Name a file or folder for them with -o."
+        in capsys.readouterr().err
+    )
+
+
+def test_large_files_that_must_be_in_memory_are_announced_or_refused(tmp_path, monkeypatch):
+    from scellm import _formats
+
+    path = tmp_path / "cells.loom"
+    path.write_bytes(bytes(1000))
+    monkeypatch.setattr(_formats, "LARGE", 3000)
+    with pytest.warns(UserWarning, match=r"is read into memory as a whole"):
+        assert not _formats.is_streamed(path)
+    monkeypatch.setattr(_formats, "GROWS", 2**40)
+    with pytest.raises(MemoryError, match=r"this machine has \d+ GB\. Written as \.h5ad"):
+        _formats.is_streamed(path)
+
+
+@pytest.mark.parametrize("name", ["one.h5ad", "two.zarr"])
+def test_matrices_stay_on_the_disk(folder, monkeypatch, name):
+    from scellm._containers import opened
+    from scellm.data.cells import _expression
+
+    seen = []
+    plain = _expression.row_blocks
+    monkeypatch.setattr(_expression, "row_blocks", lambda X, n: seen.append(X) or plain(X, n))
+    with opened(folder / name) as adata:
+        quiet(scellm.tl.annotate, adata)
+        quiet(scellm.tl.malignancy, adata, show_progress=False)
+        assert "scellm_malignant" in adata.obs
+    assert len(seen) > 1
+    assert not any(sp.issparse(X) or isinstance(X, np.ndarray) for X in seen)
+
+
+def quiet(function, *args, **options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        function(*args, **options)
+
+
 def test_columns_are_in_the_order_of_the_file(folder):
     out = folder / "labeled.h5ad"
     assert main(["annotate", str(folder / "one.h5ad"), "-o", str(out), "--quiet"]) == 0

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 import warnings
 from importlib.util import find_spec
@@ -138,6 +139,24 @@ def test_a_lost_worker_costs_nothing_but_time(client, cells):
 def _slow(rows, start):
     time.sleep(0.3)
     return rows.shape
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts page faults as Linux does")
+def test_workers_use_memory_again_within_a_task(client, cells):
+    pages = 80 * 2 * 2**20 // 4096
+    assert all(n > 0.9 * pages for n in client.run(_faults).values())  # as dask has set it
+    assert max(n for _, n in _cluster.map_rows(client, in_chunks(cells).X, 512, _faults)) < 0.5 * pages
+    assert all(n > 0.9 * pages for n in client.run(_faults).values())  # and has it again
+
+
+def _faults(*_):
+    """Pages asked of the system for 80 arrays of 2 MB, one after the other; for larger ones numpy asks for huge pages."""
+    import resource
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(80):
+        np.ones(2**18)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
 def test_other_weights_on_a_worker_are_refused(client, cells, tmp_path):

@@ -72,27 +72,41 @@ def check_align(align: bool | Literal["auto"]) -> None:
         raise ValueError(msg)
 
 
-def align_cells(
-    annotator: Annotator, vectors: np.ndarray, align: bool | Literal["auto"]
-) -> tuple[np.ndarray, float]:
-    """Cells of one study without its shift, (n, F), and the length of the shift, 0 if there was none to take out.
+def find_shift(
+    annotator: Annotator,
+    vectors: np.ndarray,
+    align: bool | Literal["auto"],
+    is_full: np.ndarray | None = None,
+) -> np.ndarray | None:
+    """The shift of cells of one study, (F,), if it is to be taken out; from some of them. Rows of NaN have no say.
 
-    `"auto"` takes it out if the cells are nearer to the reference then, by the factor `NEARER`. Rows of NaN stay.
+    `"auto"` takes it out if the cells are nearer to the reference then, by the factor `NEARER`. `is_full` (n,) says which rows
+    are not NaN, if that is known.
     """
-    is_full = np.isfinite(vectors).all(axis=1)
-    if align is False or not is_full.any():
-        return vectors, 0.0
-    some = unit(vectors[is_full])
-    drawn = some
-    if len(some) > MOST_CELLS:
-        drawn = some[np.random.default_rng(0).choice(len(some), MOST_CELLS, replace=False)]
+    if align is False:
+        return None
+    rows = np.flatnonzero(np.isfinite(vectors).all(axis=1) if is_full is None else is_full)
+    if len(rows) > MOST_CELLS:
+        rows = rows[np.random.default_rng(0).choice(len(rows), MOST_CELLS, replace=False)]
+    drawn = unit(vectors[rows])
     shift = batch_shift(annotator, drawn)
     if not shift.any():
-        return vectors, 0.0
+        return None
     if align == "auto":
         before, after = (np.median(annotator.outlier_score(x)) for x in (drawn, drawn - shift))
         if after > NEARER * before:
-            return vectors, 0.0
-    found = np.full(vectors.shape, np.nan, dtype=np.float32)
-    found[is_full] = some - shift
-    return found, float(np.linalg.norm(shift))
+            return None
+    return shift
+
+
+def without_shift(vectors: np.ndarray, shift: np.ndarray | None) -> np.ndarray:
+    """Cells less the shift that `find_shift` found; rows of NaN stay."""
+    return vectors if shift is None else unit(vectors) - shift
+
+
+def align_cells(
+    annotator: Annotator, vectors: np.ndarray, align: bool | Literal["auto"]
+) -> tuple[np.ndarray, float]:
+    """Cells of one study without its shift, (n, F), and the length of the shift, 0 if there was none to take out."""
+    shift = find_shift(annotator, vectors, align)
+    return without_shift(vectors, shift), 0.0 if shift is None else float(np.linalg.norm(shift))

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
+from .._room import make_room, row_slices
+from ._align import without_shift
 from ._annotator import Annotator
+from ._looks import Looks
+from ._tree import Tree
 from ._vote import vote
 
 UNASSIGNED, NOVEL = -1, -2
@@ -44,20 +49,27 @@ class Result:
     """(n,) place in `names`, `UNASSIGNED` or `NOVEL`."""
     names: list[str]
     """Names of the codes: nodes of the tree, or classes where there is none."""
-    values: np.ndarray
-    """(n, number of names) probabilities, NaN for empty cells."""
     probabilities: np.ndarray
-    """(n, K) probabilities of the classes."""
+    """(n, K) probabilities of the classes, NaN for empty cells."""
     confidence: np.ndarray
     novelty: np.ndarray
     is_empty: np.ndarray
+    lineages: np.ndarray
+    """(n,) the likeliest lineage of the tree if it is as likely as not, else `UNASSIGNED`."""
     sets: np.ndarray | None
-    shift: float
+    tree: Tree | None
+    looks: Looks
+    """Of the cells with genes."""
+    shift: float = 1.0
     """How many times farther these cells are from the reference than held-out ones, before the bound."""
-    strange: np.ndarray
-    """(n_full,) outlier scores of the cells with genes."""
-    unrestricted: np.ndarray
-    """(n_full, K) probabilities before any class was left out."""
+
+
+def empty_cells(vectors: np.ndarray) -> np.ndarray:
+    """(n,) rows that are NaN."""
+    found = np.zeros(len(vectors), dtype=bool)
+    for rows in row_slices(len(vectors), vectors):
+        found[rows] = np.isnan(vectors[rows]).any(axis=1)
+    return found
 
 
 def decide(
@@ -67,10 +79,27 @@ def decide(
     *,
     is_shifted: bool,
     allowed: np.ndarray | None = None,
+    move: np.ndarray | None = None,
+    on_disk: bool = False,
 ) -> Result:
-    """Types, or why there is none; with `is_shifted` outlier scores are divided by their common shift first.
+    """Types, or why there is none, some thousand cells at a time.
 
-    `allowed` (K,) leaves classes out: the others share the probability.
+    Parameters
+    ----------
+    annotator
+        Fitted.
+    vectors
+        (n, F), NaN for empty cells.
+    limits
+        When a cell gets no type.
+    is_shifted
+        Outlier scores are divided by their common shift first.
+    allowed
+        (K,) leaves classes out: the others share the probability.
+    move
+        (F,) from `find_shift`, taken from the vectors first.
+    on_disk
+        Large results may be in a temporary file.
     """
     if limits.target_error is not None and not annotator.is_calibrated:
         msg = (
@@ -78,28 +107,80 @@ def decide(
             "tl.fine_tune, or leave target_error out."
         )
         raise ValueError(msg)
-    is_empty = np.isnan(vectors).any(axis=1)
-    n, n_classes = len(vectors), len(annotator.classes)
-    probabilities = np.full((n, n_classes), np.nan, np.float32)
-    novelty = np.full(n, np.nan, np.float32)
-    some = vectors[~is_empty]
-    unrestricted = annotator.probabilities(some)
-    probabilities[~is_empty] = _restricted(unrestricted, allowed)
-    shift, strange = 1.0, np.zeros(0, np.float32)
-    if limits.novelty_error is not None and len(annotator.calibration.novelty) and len(some):
-        strange = annotator.outlier_score(some)
-        shift = annotator.shift(strange) if is_shifted else 1.0
-        novelty[~is_empty] = annotator.novelty_scores(
-            strange, limits.novelty_error, shift=min(shift, MAX_SHIFT)
+    n, n_classes, tree = len(vectors), len(annotator.classes), annotator.tree
+    found = Result(
+        codes=np.full(n, UNASSIGNED, dtype=np.int32),
+        names=annotator.classes if tree is None else tree.names,
+        probabilities=make_room((n, n_classes), np.float32, on_disk=on_disk),
+        confidence=np.zeros(n, np.float32),
+        novelty=np.full(n, np.nan, np.float32),
+        is_empty=empty_cells(vectors),
+        lineages=np.full(n, UNASSIGNED, dtype=np.int32),
+        sets=None
+        if limits.target_error is None
+        else make_room((n, n_classes), np.dtype(bool), on_disk=on_disk),
+        tree=tree,
+        looks=Looks(0, np.zeros(n_classes), 0.0, np.zeros(n_classes, dtype=int)),
+    )
+    _judge_novelty(found, annotator, vectors, limits, move, is_shifted=is_shifted)
+
+    def blocks() -> Iterator[np.ndarray]:
+        for rows in row_slices(n, vectors, found.probabilities):
+            is_full = ~found.is_empty[rows]
+            unrestricted = annotator.probabilities(without_shift(vectors[rows][is_full], move))
+            _choose_rows(found, annotator, rows, _restricted(unrestricted, allowed), limits)
+            yield unrestricted
+
+    found.looks = Looks.of(blocks(), n_classes)
+    found.codes[found.novelty > 1] = NOVEL  # a comparison with NaN is false
+    return found
+
+
+def _judge_novelty(
+    found: Result,
+    annotator: Annotator,
+    vectors: np.ndarray,
+    limits: Thresholds,
+    move: np.ndarray | None,
+    *,
+    is_shifted: bool,
+) -> None:
+    """How strange cells are, and all of them together."""
+    is_full = ~found.is_empty
+    if limits.novelty_error is None or not len(annotator.calibration.novelty) or not is_full.any():
+        return
+    parts = [
+        annotator.outlier_score(without_shift(vectors[rows][is_full[rows]], move))
+        for rows in row_slices(len(vectors), vectors)
+    ]
+    strange = np.concatenate(parts)
+    found.shift = annotator.shift(strange) if is_shifted else 1.0
+    found.novelty[is_full] = annotator.novelty_scores(
+        strange, limits.novelty_error, shift=min(found.shift, MAX_SHIFT)
+    )
+
+
+def _choose_rows(
+    found: Result, annotator: Annotator, rows: slice, probabilities: np.ndarray, limits: Thresholds
+) -> None:
+    """Put what is decided about some rows into the result; `probabilities` are of those that are not empty."""
+    is_empty, tree = found.is_empty[rows], found.tree
+    filled = np.full((len(is_empty), len(annotator.classes)), np.nan, np.float32)
+    filled[~is_empty] = probabilities
+    found.probabilities[rows] = filled
+    codes, values, sets = _choose(annotator, filled, limits)
+    confidence = np.where(codes >= 0, _at(values, codes), np.nan_to_num(filled).max(axis=1))
+    if sets is not None and found.sets is not None:
+        found.sets[rows] = sets
+    if tree is not None:
+        places = np.flatnonzero(tree.is_lineage)
+        sums = np.nan_to_num(values[:, places])
+        found.lineages[rows] = np.where(
+            sums.max(axis=1) >= AS_LIKELY_AS_NOT, places[sums.argmax(axis=1)], UNASSIGNED
         )
-    codes, values, names, sets = _choose(annotator, probabilities, limits)
-    confidence = np.where(codes >= 0, _at(values, codes), np.nan_to_num(probabilities).max(axis=1))
     codes[is_empty] = UNASSIGNED
     confidence[is_empty] = 0
-    codes[novelty > 1] = NOVEL  # a comparison with NaN is false
-    return Result(
-        codes, names, values, probabilities, confidence, novelty, is_empty, sets, shift, strange, unrestricted
-    )
+    found.codes[rows], found.confidence[rows] = codes, confidence
 
 
 def _restricted(found: np.ndarray, allowed: np.ndarray | None) -> np.ndarray:
@@ -112,8 +193,8 @@ def _restricted(found: np.ndarray, allowed: np.ndarray | None) -> np.ndarray:
 
 def _choose(
     annotator: Annotator, probabilities: np.ndarray, limits: Thresholds
-) -> tuple[np.ndarray, np.ndarray, list[str], np.ndarray | None]:
-    """Codes, the probabilities behind them, what the codes mean, and sets of classes."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Codes, the probabilities behind them, and sets of classes."""
     filled, tree = np.nan_to_num(probabilities), annotator.tree
     is_full = np.isfinite(probabilities).all(axis=1)
     least, sets = limits.min_confidence or 0.0, None
@@ -124,14 +205,14 @@ def _choose(
         if limits.target_error is not None:
             sets = np.vstack([tree.holds.T, np.ones(len(annotator.classes), dtype=bool)])[codes]
             sets[~is_full] = True
-        return codes, tree.sums(probabilities), tree.names, sets
+        return codes, tree.sums(probabilities), sets
     codes = filled.argmax(axis=1)
     if limits.target_error is not None:
         sets = np.ones(filled.shape, dtype=bool)  # of an empty cell nothing can be excluded
         sets[is_full] = annotator.sets(probabilities[is_full], limits.target_error)
         codes[sets.sum(axis=1) > 1] = UNASSIGNED
     codes[filled.max(axis=1) < least] = UNASSIGNED
-    return codes, probabilities, annotator.classes, sets
+    return codes, probabilities, sets
 
 
 def _at(values: np.ndarray, codes: np.ndarray) -> np.ndarray:
@@ -143,5 +224,8 @@ def vote_clusters(result: Result, clusters: np.ndarray) -> None:
     """Give all cells of a cluster one code; cells without a cluster keep theirs."""
     has = clusters != ""
     result.codes[has] = vote(result.codes[has], clusters[has])
-    named = (result.codes >= 0) & ~result.is_empty
-    result.confidence[named] = result.values[named, result.codes[named]]
+    for rows in row_slices(len(clusters), result.probabilities):
+        codes, some = result.codes[rows], result.probabilities[rows]
+        named = (codes >= 0) & ~result.is_empty[rows]
+        values = some if result.tree is None else result.tree.sums(some)
+        result.confidence[rows] = np.where(named, _at(values, codes), result.confidence[rows])

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ._annotator import Annotator
+from ._looks import Looks
 
 ANYWHERE, SOLID = "any", "solid"
 """Types that every tissue has, and those that every tissue but blood has."""
@@ -51,12 +52,12 @@ def class_mask(
     return mask
 
 
-def guess_tissue(annotator: Annotator, probabilities: np.ndarray) -> str:
+def guess_tissue(annotator: Annotator, looks: Looks) -> str:
     """The tissue these cells look like, "" if there is no telling; from the types that live in few tissues."""
     tree, types = annotator.tree, annotator.facts.get("types")
-    if tree is None or not types or not len(probabilities) or BLOOD_CELLS not in tree.names:
+    if tree is None or not types or not looks.n_cells or BLOOD_CELLS not in tree.names:
         return ""
-    shares = tree.sums(probabilities).mean(axis=0)
+    shares = tree.sums(looks.mean[None])[0]
     if shares[tree.names.index(BLOOD_CELLS)] >= ENOUGH_BLOOD:
         marrow = sum(float(shares[tree.names.index(name)]) for name in MARROW if name in tree.names)
         return "bone marrow" if marrow >= ENOUGH_MARROW else "blood"
@@ -66,7 +67,7 @@ def guess_tissue(annotator: Annotator, probabilities: np.ndarray) -> str:
         listed = types[node]["tissues"]
         if listed and listed != [SOLID] and not blood[k]:
             for name in listed:
-                mass[name] = mass.get(name, 0.0) + float(probabilities[:, k].mean()) / len(listed) ** 0.5
+                mass[name] = mass.get(name, 0.0) + float(looks.mean[k]) / len(listed) ** 0.5
     best = max(mass, key=mass.__getitem__, default="")
     return best if best and mass[best] >= ENOUGH else ""
 
@@ -77,13 +78,11 @@ def tissue_mask(annotator: Annotator, tissue: str) -> np.ndarray:
     return np.array([not x or tissue in x or (x == [SOLID] and tissue != "blood") for x in listed])
 
 
-def describe_excluded(annotator: Annotator, before: np.ndarray, mask: np.ndarray) -> tuple[float, str]:
+def describe_excluded(annotator: Annotator, looks: Looks, mask: np.ndarray) -> tuple[float, str]:
     """Share of cells that look most like a type that was left out, and the types they look like, in words."""
-    best = before.argmax(axis=1)
-    outside = ~mask[best]
-    share = float(outside.mean()) if len(best) else 0.0
-    names, counts = np.unique(best[outside], return_counts=True)
-    top = names[np.argsort(-counts)][:3]
+    outside = np.where(mask, 0, looks.most)
+    share = float(outside.sum() / max(looks.n_cells, 1))
+    top = [k for k in np.argsort(-outside, kind="stable")[:3] if outside[k]]
     return share, ", ".join(annotator.classes[k] for k in top)
 
 

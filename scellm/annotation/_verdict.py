@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ._annotator import Annotator
+from ._looks import UNSURE, Looks
 from ._restrict import tissue_mask
 
-UNSURE, MANY_UNSURE = 0.3, 0.25
+MANY_UNSURE = 0.25
 """Share of cells without any type that reaches `UNSURE`: at most 0.15 in the sets that fit (ours, as all of these: chosen on
 sets of the training corpus, measured on others in `tests/benchmarks/verdict.py`)."""
 FAR = 1.10
@@ -49,7 +50,7 @@ class Fit:
         return found
 
 
-def fit_of(annotator: Annotator, vectors: np.ndarray, probabilities: np.ndarray) -> Fit | None:
+def fit_of(annotator: Annotator, vectors: np.ndarray, is_full: np.ndarray, looks: Looks) -> Fit | None:
     """The fit of cells to a reference with tissues; `None` for too few cells or a reference without.
 
     Parameters
@@ -57,20 +58,24 @@ def fit_of(annotator: Annotator, vectors: np.ndarray, probabilities: np.ndarray)
     annotator
         The shipped reference.
     vectors
-        (n, F) embeddings before any alignment, without empty cells.
-    probabilities
-        (n, K) of all classes.
+        (n, F) embeddings before any alignment.
+    is_full
+        (n,) which of them are of cells with genes.
+    looks
+        Of these.
     """
-    if len(vectors) < FEWEST_CELLS or annotator.tree is None or not annotator.facts.get("tissues"):
+    rows = np.flatnonzero(is_full)
+    if len(rows) < FEWEST_CELLS or annotator.tree is None or not annotator.facts.get("tissues"):
         return None
-    some = vectors
-    if len(vectors) > MOST_CELLS:
-        some = vectors[np.random.default_rng(0).choice(len(vectors), MOST_CELLS, replace=False)]
-    mean = probabilities.mean(axis=0)
-    inside = {name: float(mean[tissue_mask(annotator, name)].sum()) for name in annotator.facts["tissues"]}
+    if len(rows) > MOST_CELLS:
+        rows = rows[np.random.default_rng(0).choice(len(rows), MOST_CELLS, replace=False)]
+    some = vectors[rows]
+    inside = {
+        name: float(looks.mean[tissue_mask(annotator, name)].sum()) for name in annotator.facts["tissues"]
+    }
     best = max(inside, key=lambda name: inside[name])
     return Fit(
-        unsure=float((probabilities.max(axis=1) < UNSURE).mean()),
+        unsure=looks.unsure,
         distance=float(np.median(annotator.outlier_score(some))) / annotator.usual_distance,
         outside=1 - inside[best],
         tissue=best,

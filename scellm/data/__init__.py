@@ -2,7 +2,7 @@
 
 from .cells._expression import Expression, ReadOptions
 from .cells._results_file import check_target, write_results
-from .cells._rows import check_finite, open_matrix, open_store, row_blocks
+from .cells._rows import check_finite, open_cells, open_matrix, open_store, row_blocks
 from .cells._structure import check_structure
 from .cells._tokens import TokenConfig, Tokens, gene_counts, log_normalize, tokenize
 from .cells._values import ValueReport, describe_values
@@ -34,6 +34,7 @@ __all__ = [
     "gene_names",
     "log_normalize",
     "match_genes",
+    "open_cells",
     "open_matrix",
     "open_store",
     "pack",

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from anndata import AnnData
 
-from .._checks import check_anndata, check_backed, check_free, check_key
+from .._checks import check_anndata, check_backed, check_free, check_key, is_on_disk
 from .._containers import takes_cells
 from .._keys import CELL_TYPE, X_SCELLM
 from .._obs import read_text
 from .._warn import warn
-from ..annotation._align import align_cells, check_align
-from ..annotation._decide import decide, vote_clusters
+from ..annotation._align import check_align, find_shift, without_shift
+from ..annotation._decide import decide, empty_cells, vote_clusters
 from ..annotation._restrict import class_mask
 from ..annotation._vote import over_cluster
 from ..models import CellLM, load
@@ -208,26 +208,33 @@ def annotate(
         vectors = of_genes(adata, annotator, model, query)
     else:
         vectors, record = cell_vectors(adata, model, query)
-    embedding = vectors
-    vectors, batch_shift = align_cells(annotator, vectors, align)
+    shift = find_shift(annotator, vectors, align, ~empty_cells(vectors))
     thresholds = limits.of(annotator)
-    result = decide(annotator, vectors, thresholds, is_shifted=align is not False, allowed=mask)
+    result = decide(
+        annotator,
+        vectors,
+        thresholds,
+        is_shifted=align is not False,
+        allowed=mask,
+        move=shift,
+        on_disk=is_on_disk(adata),
+    )
     if groupby == "auto":
         clusters = np.full(adata.n_obs, "", dtype=object)
-        clusters[~result.is_empty] = over_cluster(vectors[~result.is_empty], rng)
+        clusters[~result.is_empty] = over_cluster(without_shift(vectors[~result.is_empty], shift), rng)
     if clusters is not None:
         vote_clusters(result, clusters)
     target = adata.copy() if copy else adata
     write_labels(target, key_added, annotator, result)
     if record and not record.get("reused") and X_SCELLM not in target.obsm:
-        target.obsm[X_SCELLM] = embedding
+        target.obsm[X_SCELLM] = vectors
         target.uns[X_SCELLM] = {name: value for name, value in record.items() if name != "reused"}
-    written = make_record(annotator, mode, model, result, thresholds, embedding)
+    written = make_record(annotator, mode, model, result, thresholds, vectors)
     written = dataclasses.replace(
         written,
         embedding_reused=bool(record.get("reused", False)),
         majority_vote=clusters is not None,
-        batch_shift=batch_shift,
+        batch_shift=0.0 if shift is None else float(np.linalg.norm(shift)),
         seen_share=seen_before(adata, model, query) if mode == "pretrained" else 0.0,
     )
     target.uns[key_added] = written.to_uns()

@@ -14,6 +14,7 @@ from ..annotation._annotator import Annotator
 from ..annotation._decide import AS_LIKELY_AS_NOT, NOVEL, UNASSIGNED, Result, Thresholds
 from ..annotation._records import AnnotationRecord, describe, plain_report
 from ..annotation._restrict import describe_excluded, guess_tissue
+from ..annotation._tree import Tree
 from ..annotation._verdict import fit_of
 from ..models import CellLM
 from ._read_labels import RESERVED
@@ -67,9 +68,9 @@ def write_labels(adata: AnnData, key: str, annotator: Annotator, result: Result)
     if f"{key}_set" in adata.obsm:
         del adata.obsm[f"{key}_set"]
     if annotator.tree is not None:
-        adata.obs[f"{key}_coarse"] = _categorical(_lineages(annotator, result), annotator.tree.names)
+        adata.obs[f"{key}_coarse"] = _categorical(_lineages(annotator.tree, result), annotator.tree.names)
         if any(annotator.tree.ids):
-            adata.obs[f"{key}_ontology_id"] = _ids(annotator, result)
+            adata.obs[f"{key}_ontology_id"] = _ids(annotator.tree, result)
     if result.sets is not None:
         adata.obsm[f"{key}_set"] = result.sets
         adata.obs[f"{key}_set_size"] = result.sets.sum(axis=1).astype(np.int32)
@@ -86,11 +87,9 @@ def make_record(
     """What goes to `uns`; `embedding` is that of the cells before any alignment."""
     method = "logistic" if annotator.head.genes else annotator.head.kind
     tree, types = annotator.tree, annotator.facts.get("types") or []
-    fit = (
-        fit_of(annotator, embedding[~result.is_empty], result.unrestricted) if mode == "pretrained" else None
-    )
+    fit = fit_of(annotator, embedding, ~result.is_empty, result.looks) if mode == "pretrained" else None
     doubts = fit.doubts if fit is not None else []
-    guess = "" if doubts else guess_tissue(annotator, result.unrestricted)
+    guess = "" if doubts else guess_tissue(annotator, result.looks)
     return AnnotationRecord(
         mode=mode,
         method=method,
@@ -127,7 +126,7 @@ def say(record: AnnotationRecord, result: Result, annotator: Annotator, mask: np
             "score of these labels says nothing about new cells. Test on a study that is not on the page of the reference."
         )
     if mask is not None:
-        share, names = describe_excluded(annotator, result.unrestricted, mask)
+        share, names = describe_excluded(annotator, result.looks, mask)
         if share > MANY_EXCLUDED:
             warn(
                 f"{100 * share:.0f} % of the cells look most like a type that tissue=, classes= or exclude= left out ({names}). "
@@ -193,36 +192,30 @@ def _share(part: int, n: int) -> str:
 def _categorical(codes: np.ndarray, known: list[str]) -> pd.Categorical:
     """Names of codes, refusals included; categories are those of some cell."""
     names = np.array([*known, *RESERVED[::-1]], dtype=object)  # -1 and -2 count from the end
-    categories = names[np.isin(np.arange(len(names)), codes % len(names))]
-    return pd.Categorical(names[codes], categories=categories)
+    places, codes = np.unique(codes % len(names), return_inverse=True)
+    return pd.Categorical.from_codes(codes, categories=names[places])
 
 
-def _lineages(annotator: Annotator, result: Result) -> np.ndarray:
+def _lineages(tree: Tree, result: Result) -> np.ndarray:
     """(n,) lineage of each label; where the label is above all lineages or none, the likeliest one that is sure enough."""
-    tree = annotator.tree
-    if tree is None:
-        raise AssertionError
-    places = np.flatnonzero(tree.is_lineage)
-    sums = np.nan_to_num(result.values[:, places])
-    best = np.where(sums.max(axis=1) >= AS_LIKELY_AS_NOT, places[sums.argmax(axis=1)], UNASSIGNED)
     found = np.where(result.codes >= 0, tree.lineage[result.codes], -1)
-    found = np.where(found >= 0, found, best)
+    found = np.where(found >= 0, found, result.lineages)
     found[result.is_empty] = UNASSIGNED
     found[result.codes == NOVEL] = NOVEL
     return found
 
 
-def _ids(annotator: Annotator, result: Result) -> pd.Categorical:
+def _ids(tree: Tree, result: Result) -> pd.Categorical:
     """Ids of the labels, of the nearest ancestor where a node has none."""
-    tree = annotator.tree
-    if tree is None:
-        raise AssertionError
     ids = list(tree.ids)
     for node, parent in enumerate(tree.parents):
         if not ids[node] and parent >= 0:
             ids[node] = ids[parent]
-    found = [ids[code] or None if code >= 0 else None for code in result.codes]
-    return pd.Categorical(found)
+    kinds = np.array(
+        sorted({ids[code] for code in np.unique(result.codes) if code >= 0} - {""}), dtype=object
+    )
+    place = pd.Index(kinds).get_indexer([*ids, ""])  # refusals count from the end
+    return pd.Categorical.from_codes(np.where(result.codes >= 0, place[result.codes], -1), categories=kinds)
 
 
 def _class_ids(annotator: Annotator) -> list[str]:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from .._checks import is_on_disk
 from .._warn import warn
 from ..annotation._annotator import Annotator
 from ..metrics._cell_hashes import cell_hashes, match_hashes
@@ -47,7 +48,7 @@ def seen_before(adata: AnnData, model: CellLM, query: Mapping[str, Any]) -> floa
     """Share of some cells that are cells of the shipped reference themselves."""
     part = model.parts["reference"] if "reference" in model.parts else None
     marks = part.tensors.get("cell_hashes") if part is not None else None
-    if marks is None or adata.isbacked:
+    if marks is None or is_on_disk(adata):
         return 0.0
     rows = np.arange(adata.n_obs)
     if len(rows) > CELLS_LOOKED_AT:

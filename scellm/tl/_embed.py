@@ -18,6 +18,7 @@ from .._calls import current_call
 from .._checks import check_backed, check_choice, check_free, check_key
 from .._containers import takes_cells
 from .._keys import X_SCELLM
+from .._room import let_go, make_room
 from .._version import __version__
 from .._warn import warn
 from ..data import Expression, ReadOptions, TokenConfig, check_target, write_results
@@ -194,7 +195,7 @@ def embedding_of(
     parts = cells.map(_embed_rows, model, encoding, show="embed" if show else "")
     embedding = parts[0].embedding if len(parts) == 1 else np.concatenate([part.embedding for part in parts])
     n_truncated = sum(part.n_truncated for part in parts)
-    n_empty = int(np.isnan(embedding).any(axis=1).sum()) - (cells.n_foreign or 0)
+    n_empty = sum(part.n_empty for part in parts) - (cells.n_foreign or 0)
     record = {
         "model": model.name,
         "revision": model.revision or "",
@@ -234,6 +235,7 @@ class Embedded:
     embedding: np.ndarray
     """(n, dim)."""
     n_truncated: int
+    n_empty: int
     device: str
     precision: str
 
@@ -243,8 +245,8 @@ def _embed_rows(cells: Expression, model: CellLM, encoding: EncodeOptions) -> Em
     device = choose_device(encoding.device)
     dtype = choose_precision(encoding.precision, device)
     model = in_eval(model, device)
-    result = np.empty((cells.n_obs, model.config.dim), dtype=np.float32)
-    n_truncated = 0
+    result = make_room((cells.n_obs, model.config.dim), np.float32, on_disk=cells.is_on_disk)
+    n_truncated, n_empty = 0, 0
     batches = BatchSize(encoding.batch_size)
     show = bool(encoding.show_progress) and not cells.is_part
     with tqdm(total=cells.n_obs, desc="embed", unit="cell", disable=not show) as progress:
@@ -253,9 +255,11 @@ def _embed_rows(cells: Expression, model: CellLM, encoding: EncodeOptions) -> Em
             result[start : start + len(tokens)] = encode(
                 model, tokens, device=device, dtype=dtype, batches=batches, on_batch=progress.update
             )
-            progress.update(int((tokens.lengths == 0).sum()))
+            let_go(result)
+            n_empty += (none := int((tokens.lengths == 0).sum()))
+            progress.update(none)
     batches.report(device)
-    return Embedded(result, n_truncated, device.type, "bf16" if "bfloat16" in str(dtype) else "fp32")
+    return Embedded(result, n_truncated, n_empty, device.type, "bf16" if "bfloat16" in str(dtype) else "fp32")
 
 
 def _report(

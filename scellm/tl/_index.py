@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import pandas as pd
 from anndata import AnnData
 from tqdm.auto import tqdm
 
-from .._containers import cells_of, read_any, takes_cells
+from .._containers import cells_of, opened, takes_cells
 from .._formats import expand
 from .._obs import read_text
 from ..atlas import AtlasIndex, build_index, open_index
@@ -117,10 +118,10 @@ def index(
     parts = _parts(data)
     for name, part in tqdm(parts.items(), desc="index", unit="dataset", disable=not show_progress):
         part = cells_of(part)
-        adata = part if isinstance(part, AnnData) else read_any(part, backed=True)
-        found, _ = cell_vectors(adata, model, source, EncodeOptions(device=device, show_progress=False))
-        vectors.append(found.astype(np.float16))
-        tables.append(_table(adata, names, name))
+        with nullcontext(part) if isinstance(part, AnnData) else opened(part) as adata:
+            found, _ = cell_vectors(adata, model, source, EncodeOptions(device=device, show_progress=False))
+            vectors.append(found.astype(np.float16))
+            tables.append(_table(adata, names, name))
     if old is not None:
         vectors.insert(0, old.stored())
         tables.insert(0, pd.DataFrame({name: old.column(name).astype(object) for name in old.columns}))

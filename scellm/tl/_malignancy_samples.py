@@ -206,7 +206,7 @@ def read_counts(
     with Expression.open(adata, vocabulary, source) as cells:
         if cells.match.organism != "human":
             return None, genome
-        if adata.isbacked and not sp.issparse(cells.X):
+        if cells.is_on_disk:
             return StoredCounts(cells, genome.ids), genome
         parts = cells.map(_on_genome, genome.ids)
     return sp.csr_array(sp.vstack(parts, format="csr")), genome

@@ -8,6 +8,7 @@ import pytest
 
 import scellm
 from scellm.annotation._annotator import Annotator
+from scellm.annotation._looks import Looks
 from scellm.annotation._restrict import class_mask, guess_tissue
 from scellm.models import load
 from scellm.tl import annotate, fit_reference
@@ -154,7 +155,7 @@ def test_tissue_is_guessed_from_types_of_few_tissues(shipped):
         p = np.zeros((1, len(shipped.classes)))
         for name, share in shares.items():
             p[0, shipped.classes.index(name.replace("_", " "))] = share
-        return p
+        return Looks.of([p], p.shape[1])
 
     assert guess_tissue(shipped, cells(beta_cell=0.3, fibroblast=0.3, NK_cell=0.4)) == "pancreas"
     assert guess_tissue(shipped, cells(NK_cell=0.5, classical_monocyte=0.5)) == "blood"

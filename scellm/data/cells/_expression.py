@@ -16,6 +16,7 @@ import scipy.sparse as sp
 from tqdm.auto import tqdm
 
 from ..._cluster import Weights, client_of, map_rows
+from ..._room import stays_on_disk
 from ..._warn import warn
 from ..genes._gene_match import GeneMatch
 from ..genes._match import MIN_OVERLAP, match_genes
@@ -223,6 +224,11 @@ class Expression:
     def n_obs(self) -> int:
         """Number of cells."""
         return self.X.shape[0]
+
+    @property
+    def is_on_disk(self) -> bool:
+        """Whether rows are read from a file."""
+        return stays_on_disk(self.X)
 
     @property
     def is_part(self) -> bool:

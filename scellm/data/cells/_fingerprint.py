@@ -8,6 +8,8 @@ from collections.abc import Iterable
 import numpy as np
 import scipy.sparse as sp
 
+from ..._room import let_go
+
 LINE = 512
 """Words of 64 bits that are condensed to one (two for floats)."""
 LINES_AT_ONCE = 256
@@ -62,11 +64,15 @@ class Fingerprint:
         """Add (n,) values of 32 bits."""
         whole = len(values) // (2 * LINE) * (2 * LINE)
         lines = values[:whole].view("<u8").reshape(-1, LINE)
-        self.add_hashed(np.einsum("ij,j->i", lines, WEIGHTS).tobytes())
+        for start in range(0, len(lines), 16 * LINES_AT_ONCE):
+            some = lines[start : start + 16 * LINES_AT_ONCE]
+            self.add_hashed(np.einsum("ij,j->i", some, WEIGHTS).tobytes())
+            let_go(values)
         if values.dtype.kind == "f":
             for start in range(0, len(lines), LINES_AT_ONCE):
                 upper = lines[start : start + LINES_AT_ONCE] >> np.uint64(32)
                 self.add_hashed(np.einsum("ij,j->i", upper, WEIGHTS).tobytes())
+                let_go(values)
         self.add_hashed(values[whole:].tobytes())
 
 

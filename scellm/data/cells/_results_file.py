@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ... import _room
 from ..._files import check_folder, check_room, replacing, tidy
 from ._rows import open_store
 
@@ -114,10 +115,29 @@ def _write_slot(store: Any, slot: str, values: dict[str, Any], path: Path) -> No
     for key, value in values.items():
         if key in store[slot] or _is_soft_link(store[slot], key):
             del store[slot][key]
-        write_elem(store[slot], key, _column(value) if slot == "obs" else value)
+        if isinstance(value, np.ndarray) and value.nbytes > _room.SMALL:
+            _write_by_rows(store[slot], key, value)
+        else:
+            write_elem(store[slot], key, _column(value) if slot == "obs" else value)
     if slot == "obs":
         order = [str(name) for name in store[slot].attrs["column-order"]]
         store[slot].attrs["column-order"] = [*order, *(key for key in values if key not in order)]
+
+
+def _write_by_rows(group: Any, key: str, values: np.ndarray) -> None:
+    """Write an array that may be larger than memory should hold."""
+    import h5py
+    from anndata.io import write_elem
+
+    rest = values.shape[1:]
+    options: dict[str, Any] = {"chunks": (min(_room.ROWS_AT_ONCE, len(values)), *rest)}
+    if isinstance(group, h5py.Group):
+        options["maxshape"] = (None, *rest)
+    write_elem(group, key, values[:0], dataset_kwargs=options)
+    group[key].resize(values.shape)
+    stored = group[key]
+    for rows in _room.row_slices(len(values), values):
+        stored[rows] = values[rows]
 
 
 def _column(values: Any) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,9 @@ from ._structure import (
     check_structure,
     check_tables,
 )
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 
 def row_blocks(X: Any, n_rows: int) -> Iterator[tuple[int, sp.csr_array]]:
@@ -153,6 +156,58 @@ def open_matrix(path: Path, layer: str | None = None, use_raw: bool | None = Non
                 _read_table(store, name) if name in n_rows else None for name in (table, "raw/var")
             )
         yield FileMatrix(X, var, f"{path.name}: {key}", raw_var)
+
+
+@contextmanager
+def open_cells(path: Path) -> Iterator[AnnData]:
+    """The tables and results of an h5ad file or zarr folder in memory, and its matrices left on the disk.
+
+    Parameters
+    ----------
+    path
+        `.h5ad` file or `.zarr` folder.
+
+    Raises
+    ------
+    FileNotFoundError
+        Nothing there.
+    ValueError
+        Neither h5ad nor zarr, or damaged.
+    """
+    from anndata import AnnData
+    from anndata.io import read_elem
+
+    with open_store(path, "r") as store:
+        check_encoding(store, path)
+        with blamed(path, "obs, var or the list of layers"):
+            check_tables(store, path)
+        raw = None
+        if "raw/X" in store:
+            raw = {"X": _on_disk(store["raw/X"]), "var": read_elem(store["raw/var"])}
+        with blamed(path, "its tables and results"):
+            tables = {name: read_elem(store[name]) for name in ("obs", "var")}
+            others = {
+                name: read_elem(store[name])
+                for name in ("obsm", "varm", "obsp", "varp", "uns")
+                if name in store
+            }
+        yield AnnData(
+            X=_on_disk(store["X"]) if "X" in store else None,
+            layers={name: _on_disk(store["layers"][name]) for name in store.get("layers", {})},
+            raw=raw,
+            **tables,
+            **others,
+        )
+
+
+def _on_disk(element: Any) -> Any:
+    """A matrix that is read as far as it is looked at; `None` where the file says there is none."""
+    from anndata.io import sparse_dataset
+
+    kind = _kind(element)
+    if kind == "null":
+        return None
+    return sparse_dataset(element) if kind in ("csr_matrix", "csc_matrix") else element
 
 
 def _open_element(element: Any, shape: tuple[int, int], path: Path, key: str) -> CheckedMatrix:
