@@ -22,6 +22,7 @@ from ..data import Expression, ReadOptions
 from ..drugs import DrugModel, Panel, load_drug_model
 from ..drugs._choose import choose_panel
 from ..drugs._predict import GroupSums, Prediction, join_predictions, predict_cells, predict_groups
+from ..drugs._projection import CellLineProjector
 from ..drugs._record import DrugRecord
 from ._drug_doubts import report
 from ._drug_results import FEW_DRUGS, check_columns, check_places, column_name, write_response
