@@ -21,6 +21,7 @@ import _drug_data as source
 import _drug_rivals as rivals
 import numpy as np
 import pandas as pd
+from _drug_kernel import measure as measure_kernels
 from _drug_page import OURS, PUBLISHED, SPLITS, draw, text
 from _drug_rank import measure as measure_ranking
 from _drug_single_cells import applicability, few_shot, labelled, transfer, zero_shot
@@ -49,6 +50,7 @@ PARTS = (
     "few_shot",
     "rank",
     "speed",
+    "kernel",
 )
 STATE = DOCS / "drug_response.json"
 ROWS = (
@@ -305,6 +307,11 @@ def measure_speed(state: dict[str, Any], _: CellLM, data: Path) -> None:
     state["speed"] = measure_sizes(data)
 
 
+def measure_kernel(state: dict[str, Any], _: CellLM, data: Path) -> None:
+    """Forms of the kernel of cell lines, on inner folds."""
+    state["kernel"] = measure_kernels(data)
+
+
 # -- the page -----------------------------------------------------------------------------------------------------
 
 
@@ -343,6 +350,8 @@ def keep(state: dict[str, Any]) -> None:
         long["single_cells"] = pd.DataFrame(part["lines"])
     if part := state.get("rank"):
         tables["What 90 % intervals of tl.rank_drugs hold"] = pd.DataFrame(part["coverage"])
+    if part := state.get("kernel"):
+        tables["Kernels of cell lines, on inner folds"] = pd.DataFrame(part)
     if part := state.get("few_shot"):
         long["few_labels"] = pd.DataFrame(part["rows"])
     for name, table in long.items():

@@ -123,7 +123,7 @@ LINES = {"A549": 0.42, "HCT116": 0.81, "K562": 0.57, "H1437": 0.87}
 """Lines of the training whose cells are in the tutorial, and their applicability: full-length reads, as fractions."""
 
 
-@pytest.mark.filterwarnings("ignore:.*unlike any cancer", "ignore:.*fewer than")
+@pytest.mark.filterwarnings("ignore:.*Counts that are not whole", "ignore:.*fewer than")
 def test_lines_that_the_model_has_seen_are_inside_whatever_the_protocol():
     try:
         cells = scellm.datasets.cell_lines()
