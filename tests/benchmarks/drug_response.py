@@ -280,9 +280,12 @@ def measure_transfer(state: dict[str, Any], _: CellLM, data: Path) -> None:
     state["transfer"] = {"lines": lines.to_dict("records"), "summary": summary.to_dict("records")}
 
 
-def measure_applicability(state: dict[str, Any], _: CellLM, data: Path) -> None:
-    """Cancer and normal cells of labeled sets."""
-    state["applicability"] = applicability(data).to_dict("records")
+def measure_applicability(state: dict[str, Any], _: CellLM, data: Path, *, only: Sequence[str] = ()) -> None:
+    """Cancer and normal cells of labeled sets (`only`, or all)."""
+    found = applicability(data, only)
+    others = pd.DataFrame(state.get("applicability", []) if only else [], columns=found.columns)
+    rows = pd.concat([others[~others["set"].isin(found["set"])], found]) if len(others) else found
+    state["applicability"] = rows.sort_values(["kind", "lowest"]).to_dict("records")
 
 
 def measure_few_shot(state: dict[str, Any], model: CellLM, data: Path) -> None:
@@ -363,7 +366,7 @@ def main() -> None:
     """Measure the parts that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS)
-    parser.add_argument("--only", nargs="*", default=(), help="splits; all by default")
+    parser.add_argument("--only", nargs="*", default=(), help="splits, or sets of cells; all by default")
     parser.add_argument("--rows", nargs="*", choices=ROWS, default=(), help="methods; all by default")
     parser.add_argument("--model", default="scellm-small")
     parser.add_argument("--data", type=Path, default=source.DATA)
@@ -371,7 +374,8 @@ def main() -> None:
     model = scellm.models.load(options.model)
     state = read_state()
     for part in options.parts:
-        chosen = {"only": options.only, "rows": options.rows} if part == "splits" else {}
+        chosen = {"only": options.only} if part in ("splits", "applicability") else {}
+        chosen |= {"rows": options.rows} if part == "splits" else {}
         globals()[f"measure_{part}"](state, model, options.data, **chosen)
         state = read_state() | {part: state[part]}  # another run may have measured others meanwhile
         is_measured(state, part)
