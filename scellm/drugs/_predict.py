@@ -59,7 +59,11 @@ class GroupSums:
 
     @classmethod
     def of(
-        cls, blocks: Iterable[tuple[np.ndarray, np.ndarray]], codes: np.ndarray, shape: tuple[int, int]
+        cls,
+        blocks: Iterable[tuple[np.ndarray, np.ndarray]],
+        codes: np.ndarray,
+        n_groups: int,
+        projector: CellLineProjector,
     ) -> GroupSums:
         """Add up cells.
 
@@ -69,16 +73,19 @@ class GroupSums:
             (B, P) linear expression of the present genes, cells in order, and (B,) what one count became there.
         codes
             (n_cells,) number of each cell's group, below 0 for none.
-        shape
-            Number of groups, and P.
+        n_groups
+            Number of groups.
+        projector
+            Projector for the present genes.
         """
-        start, sums = 0, cls(np.zeros(shape), np.zeros(shape[0]), np.zeros(shape[0]))
+        empty = np.zeros((n_groups, len(projector.present)))
+        start, sums = 0, cls(empty, np.zeros(n_groups), np.zeros(n_groups))
         for linear, one in blocks:
             of_block = codes[start : start + len(linear)]
             start += len(linear)
             kept = np.flatnonzero(of_block >= 0)
-            member = sp.csr_array((np.ones(len(kept)), (of_block[kept], kept)), shape=(shape[0], len(linear)))
-            counts, is_bulk = as_counts(linear, one)
+            member = sp.csr_array((np.ones(len(kept)), (of_block[kept], kept)), shape=(n_groups, len(linear)))
+            counts, is_bulk = as_counts(linear, one, projector)
             sums += cls(member @ counts, member.sum(1), member @ is_bulk)
         return sums
 
@@ -113,13 +120,13 @@ def _predict(
     return model.predict(similarity, panel), model.uncertainty(similarity), distance, depth
 
 
-def as_counts(linear: np.ndarray, one: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def as_counts(
+    linear: np.ndarray, one: np.ndarray, projector: CellLineProjector
+) -> tuple[np.ndarray, np.ndarray]:
     """Rows (B, P) as they were counted, to be added up, and which are bulk; `one` (B,) is what one count became.
 
     Bulk profiles weigh the same.
     """
-    total = linear.sum(1, dtype=np.float64)
-    smallest = np.where(linear > 0, linear, np.inf).min(axis=1, initial=np.inf)
-    is_bulk = (total > 0) & (total >= DEEP * smallest)
+    total, is_bulk = linear.sum(1, dtype=np.float64), projector.is_bulk(linear)
     unit = np.where(is_bulk, total / DEEP, one)
     return np.where(total[:, None] > 0, linear / np.where(total > 0, unit, 1.0)[:, None], 0.0), is_bulk

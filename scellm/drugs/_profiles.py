@@ -15,6 +15,13 @@ Deeper sums of single cells are projected as of 100,000: what parts them from bu
 """
 DEEP = 2_000_000
 """Depth from which a profile is projected as it is, as bulk RNA-seq is."""
+BULK_SHOWS = 1.6
+"""Counts per gene of an average cell line that would show as many genes as bulk shows at least. A single cell shows fewer, however many
+reads of it were counted."""
+COUNTS_PER_SHOWN = (3.0, 8.0)
+"""Counts of a cell for each count of an average cell line that would show as many genes: usual, and the most that cells of UMI
+protocols have. Where there are more, and more than in any of `DEPTHS`, they are copies of the same molecules, or fractions of reads,
+and the usual ones are taken."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,12 @@ def downsample(
     """
     rng, profiles = np.random.default_rng(rng), fractions(linear)
     return np.concatenate([rng.poisson(depth * profiles) for _ in range(repeats)]).astype(np.float64)
+
+
+def expected_genes(fraction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Depths up to `DEEP`, and how many genes a profile (P,) that sums to 1 shows there on average."""
+    depths = np.geomspace(1, DEEP, 150)
+    return depths, np.array([-np.expm1(-depth * fraction).sum() for depth in depths])
 
 
 def fractions(values: np.ndarray) -> np.ndarray:

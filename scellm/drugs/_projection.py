@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 
 import numpy as np
 
 from ._normal_axis import FARTHEST, position_on_axis
-from ._profiles import DEEP, DEPTHS, at_most_unit, log_fractions, to_unit
+from ._profiles import (
+    BULK_SHOWS,
+    COUNTS_PER_SHOWN,
+    DEEP,
+    DEPTHS,
+    at_most_unit,
+    expected_genes,
+    log_fractions,
+    to_unit,
+)
 
 TRUST = 0.2
 """Weight of a gene's evidence: below 1, for what genes have in common beyond the vectors is no independent noise."""
@@ -57,8 +67,8 @@ class CellLineProjector:
         values
             (B, P) linear expression of the present genes, whatever its scale.
         is_bulk
-            (B,) which rows are of bulk sequencing; `None` takes those of `DEEP` counts or more. Sums of single cells are
-            none, however deep.
+            (B,) which rows are of bulk sequencing; `None` takes what `is_bulk` says. Sums of single cells are none, however
+            deep.
 
         Returns
         -------
@@ -69,17 +79,17 @@ class CellLineProjector:
             to any other (lowest 10 %) are, at its depth; and 1 for a cell 56 % of the way from the mean cell line to
             mean normal tissue.
         depth
-            (B,) counts, or what would have been counts: the sum in units of the smallest value.
+            (B,) counts, or what would have been counts: the sum in units of the smallest value, of cells as
+            `cell_counts` has it.
         """
         values = np.asarray(values, dtype=np.float32)
-        total = values.sum(1, dtype=np.float64)
-        smallest = np.where(values > 0, values, np.inf).min(axis=1, initial=np.inf)
-        depth = np.divide(total, smallest, out=np.zeros(len(values)), where=np.isfinite(smallest))
+        depth = sums_in_smallest(values)
+        is_bulk = self.is_bulk(values) if is_bulk is None else is_bulk
+        depth = np.where(is_bulk, depth, self.cell_counts(values, depth))
         logged = log_fractions(values, self._share, len(self._of["mean_fraction"]))
         similarity = np.full((len(values), len(self.lines)), np.nan, dtype=np.float32)
         distance = np.full(len(values), np.nan, dtype=np.float32)
         bins = np.abs(np.log(np.maximum(depth, 1))[:, None] - np.log(DEPTHS)).argmin(1)
-        is_bulk = depth >= DEEP if is_bulk is None else is_bulk
         if self.is_whole:
             bins[is_bulk] = len(DEPTHS)
         for i in np.unique(bins[depth > 0]).tolist():
@@ -90,6 +100,30 @@ class CellLineProjector:
             if (way := self._normal_position(logged[rows], i)) is not None:
                 distance[rows] = np.maximum(distance[rows], way)
         return similarity, distance, depth
+
+    def is_bulk(self, values: np.ndarray) -> np.ndarray:
+        """Which profiles (B, P) are of bulk sequencing, (B,): `DEEP`, and they show as many genes as bulk does.
+
+        Fractions of reads, as of RSEM or TPM, make the smallest value of a single cell tiny, and its sum in units of it `DEEP`.
+        """
+        return (self._shown(values) >= BULK_SHOWS * len(self.present)) & (sums_in_smallest(values) >= DEEP)
+
+    def cell_counts(self, values: np.ndarray, counted: np.ndarray) -> np.ndarray:
+        """Counts that single cells (B, P) have, `counted` (B,) unless these are too many for the genes that the cells show."""
+        usual, most = COUNTS_PER_SHOWN
+        shown = self._shown(values)
+        return np.where(counted > np.maximum(most * shown, DEPTHS[-1]), usual * shown, counted)
+
+    def _shown(self, values: np.ndarray) -> np.ndarray:
+        """(B,) counts of the average cell line that show as many genes as profiles (B, P) do."""
+        depths, n_genes = self._expected_genes
+        return np.interp((values > 0).sum(1), n_genes, depths)
+
+    @cached_property
+    def _expected_genes(self) -> tuple[np.ndarray, np.ndarray]:
+        """`expected_genes` of the average cell line."""
+        fraction = self._of["mean_fraction"][self.present].astype(np.float64)
+        return expected_genes(fraction / fraction.sum())
 
     def _vectors(self, logged: np.ndarray, i: int) -> tuple[np.ndarray, float]:
         """Vectors of profiles at the depth of bin i, (B, R), and the edge there."""
@@ -120,6 +154,13 @@ class CellLineProjector:
         if not self.is_whole:
             edge *= length / reader_of(signal, noise, prior)[1]
         return linear_map.astype(np.float32), edge
+
+
+def sums_in_smallest(values: np.ndarray) -> np.ndarray:
+    """(B,) sum of each row in units of its smallest positive value; 0 for rows without any."""
+    smallest = np.where(values > 0, values, np.inf).min(axis=1, initial=np.inf)
+    total = values.sum(1, dtype=np.float64)
+    return np.divide(total, smallest, out=np.zeros(len(values)), where=np.isfinite(smallest))
 
 
 def reader_of(signal: np.ndarray, noise: np.ndarray, prior: np.ndarray) -> tuple[np.ndarray, float]:

@@ -22,6 +22,7 @@ from ..data import Expression, ReadOptions
 from ..drugs import DrugModel, Panel, load_drug_model
 from ..drugs._choose import choose_panel
 from ..drugs._predict import GroupSums, Prediction, join_predictions, predict_cells, predict_groups
+from ..drugs._projection import CellLineProjector
 from ..drugs._record import DrugRecord
 from ._drug_doubts import report
 from ._drug_results import FEW_DRUGS, check_columns, check_places, column_name, write_response
@@ -181,14 +182,12 @@ def drug_response(
 
 def _linear_blocks(
     cells: Expression, present: np.ndarray, *, show: bool
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Linear expression of the present genes, block by block (B, P), and what one count became there, (B,)."""
+) -> Iterator[tuple[np.ndarray, sp.csr_array]]:
+    """Linear expression of the present genes, block by block (B, P), and the values it is made from."""
     with tqdm(total=cells.n_obs, desc="drug response", unit="cell", disable=not show) as progress:
         for _, block in cells.blocks():
-            linear = cells.linear(block).toarray()[:, present]
-            is_counts = cells.values.holds_counts
-            yield linear, np.ones(len(linear)) if is_counts else cells.values.linearize(_smallest(block))
-            progress.update(len(linear))
+            yield cells.linear(block).toarray()[:, present], block
+            progress.update(block.shape[0])
 
 
 def _predict(
@@ -203,8 +202,8 @@ def _predict(
     show = "drug response" if shown else ""
     if groups is None:
         return join_predictions(cells.map(_predict_part, model, panel, bool(show), show=show))
-    shape = len(groups.categories), int(cells.has_gene.sum())
-    sums = cells.map(_sum_part, np.asarray(groups.codes), shape, bool(show), show=show)
+    codes = np.asarray(groups.codes)
+    sums = cells.map(_sum_part, model, codes, len(groups.categories), bool(show), show=show)
     projector = model.projector(np.flatnonzero(cells.has_gene))
     return predict_groups(reduce(add, sums), model, projector, panel)
 
@@ -216,10 +215,22 @@ def _predict_part(cells: Expression, model: DrugModel, panel: Panel, show: bool)
     return predict_cells((linear for linear, _ in blocks), model, model.projector(present), panel)
 
 
-def _sum_part(cells: Expression, codes: np.ndarray, shape: tuple[int, int], show: bool) -> GroupSums:
+def _sum_part(cells: Expression, model: DrugModel, codes: np.ndarray, n_groups: int, show: bool) -> GroupSums:
     """Counts of the groups in a part of the cells."""
-    blocks = _linear_blocks(cells, np.flatnonzero(cells.has_gene), show=show and not cells.is_part)
-    return GroupSums.of(blocks, codes[cells.first :], shape)
+    projector = model.projector(np.flatnonzero(cells.has_gene))
+    blocks = _linear_blocks(cells, projector.present, show=show and not cells.is_part)
+    counted = ((linear, _one(cells, linear, block, projector)) for linear, block in blocks)
+    return GroupSums.of(counted, codes[cells.first :], n_groups, projector)
+
+
+def _one(
+    cells: Expression, linear: np.ndarray, block: sp.csr_array, projector: CellLineProjector
+) -> np.ndarray:
+    """What one count became in each cell, (B,): the smallest value, unless the cell then has more counts than it can have."""
+    if cells.values.holds_counts:
+        return np.ones(len(linear))
+    total, smallest = linear.sum(1, dtype=np.float64), cells.values.linearize(_smallest(block))
+    return total / np.maximum(projector.cell_counts(linear, total / smallest), 1e-9)
 
 
 def _groups(adata: AnnData, groupby: str) -> pd.Categorical:

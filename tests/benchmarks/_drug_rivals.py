@@ -172,13 +172,13 @@ def more_compounds(problem: Problem) -> Problem:
     )
 
 
-def expression_similarity(problem: Problem) -> np.ndarray:
-    """(L, L) similarities as the drug model has them, components fitted on lines with training pairs."""
+def expression_similarity(problem: Problem, rank: int = RANK) -> np.ndarray:
+    """(L, L) similarities as the drug model has them, `rank` components fitted on lines with training pairs."""
     known = problem.measured.any(1)
     whole = log_fractions(np.exp2(problem.expression) - 1, 1.0).astype(np.float64)
     center, spread = whole[known].mean(0), np.maximum(whole[known].std(0), 1e-2)
     unit = to_unit((whole - center) * spread**-0.5)
-    vectors = unit @ principal_axes(unit[known], RANK)
+    vectors = unit @ principal_axes(unit[known], rank)
     return vectors @ vectors.T
 
 

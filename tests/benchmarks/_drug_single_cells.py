@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import _drug_data as source
 import anndata as ad
@@ -231,46 +232,62 @@ MOST_CELLS = 100
 """Cells of a type whose applicability is looked at."""
 
 
-def applicability(data: Path) -> pd.DataFrame:
+def applicability(data: Path, only: Sequence[str] = ()) -> pd.DataFrame:
     """Applicability of cell types with 20 cells or more, each added up, and of single cells: above 1 is outside."""
     rows = []
     paths = [*sorted((data / "corpus").glob("*.h5ad")), *sorted((data / "benchmarks").glob("*.h5ad"))]
     singles = data / "drug" / "single_cell"
-    for path in [*paths, singles / "pc9_erlotinib_gse149383.h5ad", singles / "breast_lines_gambardella.h5ad"]:
-        cells = ad.read_h5ad(path)
-        cells.raw = None
-        label = cells.obs["malignant"].astype(str)
-        for value, kind in (("True", "cancer"), ("False", "normal")):
-            here = cells[(label == value).to_numpy()].copy()
-            types = here.obs["cell_type"].astype(str)
-            here = here[
-                (types.map(types.value_counts()).to_numpy() >= 20) & (types != "NA").to_numpy()
-            ].copy()
-            kept = here.obs.groupby("cell_type", observed=True).cumcount() < MOST_CELLS
-            here = here[kept.to_numpy()].copy()
-            if not here.n_obs:
-                continue
-            here.X = here.X.astype(np.float32)
-            found = {}
-            for groupby in ("cell_type", None):
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
-                    scellm.tl.drug_response(here, drugs="Erlotinib", groupby=groupby, show_progress=False)
-                found[groupby] = here.obs["drug_response_applicability"]
-            sums = found["cell_type"].groupby(here.obs["cell_type"], observed=True).first()
-            rows.append(
-                {
-                    "set": path.stem,
-                    "kind": kind,
-                    "cells": here.n_obs,
-                    "groups": len(sums),
-                    "outside": int((sums > 1).sum()),
-                    "lowest": float(sums.min()),
-                    "highest": float(sums.max()),
-                    "single cells outside": float((found[None] > 1).mean()),
-                }
-            )
-    return pd.DataFrame(rows).sort_values(["kind", "lowest"]).reset_index(drop=True)
+    paths += [singles / "pc9_erlotinib_gse149383.h5ad", singles / "breast_lines_gambardella.h5ad"]
+    for path in paths:
+        if not only or path.stem in only:
+            cells = ad.read_h5ad(path)
+            cells.raw = None
+            rows += _applicability_of(path.stem, cells)
+    if not only or TUTORIAL in only:
+        cells = scellm.datasets.cell_lines()
+        cells.obs["cell_type"] = pd.Categorical(cells.obs["cell_line"].astype(str).str.split("_").str[0])
+        cells.obs["malignant"] = cells.obs["cell_type"].isin(["A549", "H1437", "HCT116", "K562"])
+        rows += _applicability_of(TUTORIAL, cells)
+    return pd.DataFrame(rows)
+
+
+TUTORIAL = "li2017, reads as they are"
+"""Name of `scellm.datasets.cell_lines()`, the cells of the tutorial; li2017_cell_lines has them thinned."""
+
+
+def _applicability_of(name: str, cells: ad.AnnData) -> list[dict[str, Any]]:
+    """A row for the cancer cells of a set, and one for the normal cells."""
+    rows = []
+    label = cells.obs["malignant"].astype(str)
+    for value, kind in (("True", "cancer"), ("False", "normal")):
+        here = cells[(label == value).to_numpy()].copy()
+        types = here.obs["cell_type"].astype(str)
+        here = here[(types.map(types.value_counts()).to_numpy() >= 20) & (types != "NA").to_numpy()].copy()
+        kept = here.obs.groupby("cell_type", observed=True).cumcount() < MOST_CELLS
+        here = here[kept.to_numpy()].copy()
+        if not here.n_obs:
+            continue
+        here.X = here.X.astype(np.float32)
+        found = {}
+        for groupby in ("cell_type", None):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                scellm.tl.drug_response(here, drugs="Erlotinib", groupby=groupby, show_progress=False)
+            found[groupby] = here.obs["drug_response_applicability"]
+        sums = found["cell_type"].groupby(here.obs["cell_type"], observed=True).first()
+        rows.append(
+            {
+                "set": name,
+                "kind": kind,
+                "cells": here.n_obs,
+                "groups": len(sums),
+                "outside": int((sums > 1).sum()),
+                "lowest": float(sums.min()),
+                "highest": float(sums.max()),
+                "single cells outside": float((found[None] > 1).mean()),
+            }
+        )
+    return rows
 
 
 # -- few labeled cells -------------------------------------------------------------------------------------------

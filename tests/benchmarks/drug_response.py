@@ -21,6 +21,7 @@ import _drug_data as source
 import _drug_rivals as rivals
 import numpy as np
 import pandas as pd
+from _drug_kernel import measure as measure_kernels
 from _drug_page import OURS, PUBLISHED, SPLITS, draw, text
 from _drug_rank import measure as measure_ranking
 from _drug_single_cells import applicability, few_shot, labelled, transfer, zero_shot
@@ -49,6 +50,7 @@ PARTS = (
     "few_shot",
     "rank",
     "speed",
+    "kernel",
 )
 STATE = DOCS / "drug_response.json"
 ROWS = (
@@ -278,9 +280,12 @@ def measure_transfer(state: dict[str, Any], _: CellLM, data: Path) -> None:
     state["transfer"] = {"lines": lines.to_dict("records"), "summary": summary.to_dict("records")}
 
 
-def measure_applicability(state: dict[str, Any], _: CellLM, data: Path) -> None:
-    """Cancer and normal cells of labeled sets."""
-    state["applicability"] = applicability(data).to_dict("records")
+def measure_applicability(state: dict[str, Any], _: CellLM, data: Path, *, only: Sequence[str] = ()) -> None:
+    """Cancer and normal cells of labeled sets (`only`, or all)."""
+    found = applicability(data, only)
+    others = pd.DataFrame(state.get("applicability", []) if only else [], columns=found.columns)
+    rows = pd.concat([others[~others["set"].isin(found["set"])], found]) if len(others) else found
+    state["applicability"] = rows.sort_values(["kind", "lowest"]).to_dict("records")
 
 
 def measure_few_shot(state: dict[str, Any], model: CellLM, data: Path) -> None:
@@ -303,6 +308,11 @@ def measure_rank(state: dict[str, Any], _: CellLM, data: Path) -> None:
 def measure_speed(state: dict[str, Any], _: CellLM, data: Path) -> None:
     """Seconds and memory of `tl.drug_response`."""
     state["speed"] = measure_sizes(data)
+
+
+def measure_kernel(state: dict[str, Any], _: CellLM, data: Path) -> None:
+    """Forms of the kernel of cell lines, on inner folds."""
+    state["kernel"] = measure_kernels(data)
 
 
 # -- the page -----------------------------------------------------------------------------------------------------
@@ -343,6 +353,8 @@ def keep(state: dict[str, Any]) -> None:
         long["single_cells"] = pd.DataFrame(part["lines"])
     if part := state.get("rank"):
         tables["What 90 % intervals of tl.rank_drugs hold"] = pd.DataFrame(part["coverage"])
+    if part := state.get("kernel"):
+        tables["Kernels of cell lines, on inner folds"] = pd.DataFrame(part)
     if part := state.get("few_shot"):
         long["few_labels"] = pd.DataFrame(part["rows"])
     for name, table in long.items():
@@ -354,7 +366,7 @@ def main() -> None:
     """Measure the parts that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS)
-    parser.add_argument("--only", nargs="*", default=(), help="splits; all by default")
+    parser.add_argument("--only", nargs="*", default=(), help="splits, or sets of cells; all by default")
     parser.add_argument("--rows", nargs="*", choices=ROWS, default=(), help="methods; all by default")
     parser.add_argument("--model", default="scellm-small")
     parser.add_argument("--data", type=Path, default=source.DATA)
@@ -362,7 +374,8 @@ def main() -> None:
     model = scellm.models.load(options.model)
     state = read_state()
     for part in options.parts:
-        chosen = {"only": options.only, "rows": options.rows} if part == "splits" else {}
+        chosen = {"only": options.only} if part in ("splits", "applicability") else {}
+        chosen |= {"rows": options.rows} if part == "splits" else {}
         globals()[f"measure_{part}"](state, model, options.data, **chosen)
         state = read_state() | {part: state[part]}  # another run may have measured others meanwhile
         is_measured(state, part)

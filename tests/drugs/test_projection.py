@@ -97,6 +97,29 @@ def test_sums_of_cells_are_read_as_cells_however_deep(log2_tpm):
     assert fidelity(np.zeros(is_deep.sum(), dtype=bool)) > fidelity(None) + 0.03
 
 
+def test_cells_with_fractions_of_reads_are_cells(log2_tpm):
+    """The smallest value of RSEM or TPM is no count: a single cell whose sum is `DEEP` of it is no bulk."""
+    known = Platform(np.exp2(np.random.default_rng(0).normal(0, 1.5, 200)), np.full(200, 0.3))
+    reader = CellLineProjector(fit_projector(log2_tpm, platform=known))
+    counts = downsample(known.simulate(linear(log2_tpm), rng=1), 150)
+    fractions = counts * 7
+    fractions[np.arange(48), counts.argmax(1)] += 0.5
+    fractions[np.arange(48), (counts == 0).argmax(1)] = 1e-5
+    as_counts, found = reader.project(counts), reader.project(fractions)
+    assert not reader.is_bulk(fractions).any()
+    assert np.corrcoef(found[0].ravel(), as_counts[0].ravel())[0, 1] > 0.9
+    assert (found[2] < 1_000).all()
+
+
+def test_counts_are_believed_up_to_the_most_that_cells_have(statistics, log2_tpm):
+    reader = CellLineProjector(statistics)
+    counts = downsample(linear(log2_tpm), 150)
+    for counted, is_kept in ((counts.sum(1), True), (np.full(48, 90_000.0), True), (np.full(48, 2e5), False)):
+        found = reader.cell_counts(counts, counted)
+        assert ((found == counted) == is_kept).all()
+    assert ((found > 20) & (found < 1_000)).all()
+
+
 def test_bulk_is_read_the_same_whatever_the_platform(statistics, log2_tpm):
     aware = CellLineProjector(fit_projector(log2_tpm, platform=Platform(np.full(200, 3.0), np.ones(200))))
     values = linear(log2_tpm) * 1e6
