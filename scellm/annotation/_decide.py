@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ._annotator import Annotator
+from ._gene_head import GeneScores
 from ._vote import vote
 
 UNASSIGNED, NOVEL = -1, -2
@@ -67,10 +68,11 @@ def decide(
     *,
     is_shifted: bool,
     allowed: np.ndarray | None = None,
+    genes: GeneScores | None = None,
 ) -> Result:
     """Types, or why there is none; with `is_shifted` outlier scores are divided by their common shift first.
 
-    `allowed` (K,) leaves classes out: the others share the probability.
+    `allowed` (K,) leaves classes out: the others share the probability. `genes` is what the genes of the cells say.
     """
     if limits.target_error is not None and not annotator.is_calibrated:
         msg = (
@@ -83,7 +85,7 @@ def decide(
     probabilities = np.full((n, n_classes), np.nan, np.float32)
     novelty = np.full(n, np.nan, np.float32)
     some = vectors[~is_empty]
-    unrestricted = annotator.probabilities(some)
+    unrestricted = annotator.probabilities(some, None if genes is None else genes[~is_empty])
     probabilities[~is_empty] = _restricted(unrestricted, allowed)
     shift, strange = 1.0, np.zeros(0, np.float32)
     if limits.novelty_error is not None and len(annotator.calibration.novelty) and len(some):

@@ -22,7 +22,7 @@ from ..annotation._restrict import class_mask
 from ..annotation._vote import over_cluster
 from ..models import CellLM, load
 from ._annotate_results import Limits, make_record, say, write_labels
-from ._annotate_sources import of_genes, of_model, seen_before
+from ._annotate_sources import gene_scores, of_genes, of_model, seen_before
 from ._fit_reference import Labeled, with_reference
 from ._vectors import cell_vectors
 
@@ -211,7 +211,8 @@ def annotate(
     embedding = vectors
     vectors, batch_shift = align_cells(annotator, vectors, align)
     thresholds = limits.of(annotator)
-    result = decide(annotator, vectors, thresholds, is_shifted=align is not False, allowed=mask)
+    genes = gene_scores(adata, annotator, model, query)
+    result = decide(annotator, vectors, thresholds, is_shifted=align is not False, allowed=mask, genes=genes)
     if groupby == "auto":
         clusters = np.full(adata.n_obs, "", dtype=object)
         clusters[~result.is_empty] = over_cluster(vectors[~result.is_empty], rng)

@@ -13,9 +13,11 @@ from anndata import AnnData
 
 from .._warn import warn
 from ..annotation._annotator import Annotator
+from ..annotation._gene_head import GeneHead, GeneScores
+from ..data import Expression
 from ..metrics._cell_hashes import cell_hashes, match_hashes
 from ..models import CellLM
-from ._vectors import log_expression
+from ._vectors import log_expression, open_cells
 
 FEW_GENES, MANY_GENES = 0.5, 0.9
 """Share of the genes of a head on genes below which it is refused, and below which that is worth a word (ours)."""
@@ -61,13 +63,7 @@ def seen_before(adata: AnnData, model: CellLM, query: Mapping[str, Any]) -> floa
 
 def of_genes(adata: AnnData, annotator: Annotator, model: CellLM, query: dict[str, Any]) -> np.ndarray:
     """(n_obs, F) log1p CP10k of the genes of a head; genes the data lacks are at the mean of its training cells."""
-    ids = pd.Index(model.vocabulary.symbols).get_indexer(annotator.head.genes)
-    if (ids < 0).any():
-        msg = (
-            f"{int((ids < 0).sum())} genes of the head of {model.name!r} are not in its vocabulary: they do not belong "
-            "together. Fine-tune again, or load the model again."
-        )
-        raise ValueError(msg)
+    ids = _ids_of(annotator.head.genes, model)
     logged, has = log_expression(adata, model, query, ids)
     vectors = logged.toarray()
     is_empty, is_there = ~vectors.any(axis=1), has[ids]
@@ -85,3 +81,36 @@ def of_genes(adata: AnnData, annotator: Annotator, model: CellLM, query: dict[st
     vectors[:, ~is_there] = annotator.head.centre[~is_there]
     vectors[is_empty] = np.nan
     return vectors
+
+
+def gene_scores(
+    adata: AnnData, annotator: Annotator, model: CellLM, query: dict[str, Any]
+) -> GeneScores | None:
+    """What genes say beside the embedding, of all cells; `None` for an annotator that does not ask them."""
+    head = annotator.gene_head
+    if head is None:
+        return None
+    ids = _ids_of(head.genes, model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what is to be said of these values was said when they were embedded
+        with open_cells(adata, model, query) as cells:
+            found = [scores for part in cells.map(_scores, head, ids) for scores in part]
+    return GeneScores(np.concatenate([scores.values for scores in found]), found[0].kept)
+
+
+def _scores(cells: Expression, head: GeneHead, ids: np.ndarray) -> list[GeneScores]:
+    """`gene_scores` of a part, block by block, as all of its log values may not fit in memory."""
+    has = cells.has_gene[ids]
+    return [head.scores(logged.tocsc()[:, ids].tocsr(), has) for _, logged in cells.log1p()]
+
+
+def _ids_of(genes: list[str], model: CellLM) -> np.ndarray:
+    """Places of genes of a head in the vocabulary."""
+    ids = pd.Index(model.vocabulary.symbols).get_indexer(genes)
+    if (ids < 0).any():
+        msg = (
+            f"{int((ids < 0).sum())} genes of the head of {model.name!r} are not in its vocabulary: they do not belong "
+            "together. Fine-tune again, or load the model again."
+        )
+        raise ValueError(msg)
+    return ids

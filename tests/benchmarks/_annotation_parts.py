@@ -126,7 +126,7 @@ def on_genes_of_reference(tree, pythons: Pythons, sets: dict[str, Any]) -> dict[
     kept = some_of_each(nodes, rng)
     train = ad.AnnData(logged(joined[kept]), obs={"cell_type": np.array(tree.names)[nodes[kept]]})
     train.var_names = joined.var_names
-    fitted = fit_genes(train.X, has[kept], nodes[kept], studies[kept], tree, n_genes=1_000)
+    fitted = fit_genes(train.X, has[kept], nodes[kept], studies[kept], tree)
     tests = {}
     for name, adata in sets.items():
         shared = [gene for gene in train.var_names if gene in adata.var_names]
@@ -138,7 +138,7 @@ def on_genes_of_reference(tree, pythons: Pythons, sets: dict[str, Any]) -> dict[
         X = sp.csr_array((values.data, (values.row, place[values.col])), shape=(test.n_obs, train.n_vars))
         chain = tree.chains(softmax(fitted.logits(X, np.isin(np.arange(train.n_vars), place))))[0]
         found["logistic regression"][name] = chain[np.arange(len(chain)), (chain >= 0).sum(axis=1) - 1]
-    genes = train.var_names[np.sort(fitted.genes)]
+    genes = train.var_names[np.sort(fitted.columns)]
     tests = {name: test[:, test.var_names.isin(genes)].copy() for name, test in tests.items()}
     if pythons.celltypist:
         tables = by_celltypist(pythons.celltypist, train[:, genes].copy(), tests)

@@ -21,11 +21,12 @@ import _reference_cells as source
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+from _genes_on_tree import GenesOnTree, fit_genes, some_of_each, together
 from _reference_page import by_study, by_type, page_of_types, text_of
 from _report import write
 
 import scellm
-from scellm.annotation._fit_tree import calibrate_on_tree, fit_on_tree
+from scellm.annotation._fit_tree import allowed_classes, calibrate_on_tree, fit_on_tree, fit_temperature
 from scellm.annotation._tree import Tree
 from scellm.metrics._calibration import softmax
 from scellm.metrics._conformal import balance
@@ -103,11 +104,22 @@ def marker_genes(
 
 
 def left_out(
-    vectors: np.ndarray, nodes: np.ndarray, cells: pd.DataFrame, tree: Tree
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows of measured human studies that could be tested, their logits and outlier scores by what was fitted without."""
+    vectors: np.ndarray,
+    nodes: np.ndarray,
+    cells: pd.DataFrame,
+    tree: Tree,
+    logged: sp.csr_array,
+    has: np.ndarray,
+) -> dict[str, np.ndarray]:
+    """Rows of measured human studies that could be tested; logits, those of genes and the share there is, outlier scores."""
     names, above = cells["name"].to_numpy(), tree.above
-    tested, logits, strange = [], [], []
+    found: dict[str, list[np.ndarray]] = {
+        "tested": [],
+        "logits": [],
+        "by_genes": [],
+        "share": [],
+        "strange": [],
+    }
     for study in cells["name"][cells["is_real"] & ~cells["is_mouse"]].unique():
         out = np.isin(names, [study, *source.SAME_STUDY.get(study, ())])
         train, test = np.flatnonzero(~out), np.flatnonzero(names == study)
@@ -118,11 +130,27 @@ def left_out(
         fitted = fit_on_tree(
             vectors[train], nodes[train], tree, groups=names[train], max_exemplars=N_EXEMPLARS
         )
-        tested.append(test)
-        logits.append(fitted.logits(vectors[test]))
-        strange.append(fitted.outlier_score(vectors[test]))
+        found["tested"].append(test)
+        found["logits"].append(fitted.logits(vectors[test]))
+        found["strange"].append(fitted.outlier_score(vectors[test]))
+        genes = genes_of(train, nodes, names, tree, logged, has)
+        found["by_genes"].append(genes.logits(logged[test], has[test]))
+        found["share"].append(has[test][:, genes.columns].mean(axis=1, keepdims=True))
         print(study, len(test), flush=True)
-    return np.concatenate(tested), np.concatenate(logits), np.concatenate(strange)
+    return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
+def genes_of(
+    rows: np.ndarray,
+    nodes: np.ndarray,
+    studies: np.ndarray,
+    tree: Tree,
+    logged: sp.csr_array,
+    has: np.ndarray,
+) -> GenesOnTree:
+    """The head on genes of some of these cells, the same number of each label at most."""
+    rows = rows[some_of_each(nodes[rows], np.random.default_rng(0))]
+    return fit_genes(logged[rows], has[rows], nodes[rows], studies[rows], tree)
 
 
 def facts_of_types(
@@ -188,19 +216,29 @@ def main() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # estimated counts of some sources
         datasets = source.measured(options.data, rows, rng) + source.around_profiles(options.data, rows, rng)
-        vectors, cells, logged, marks, _ = source.embedded(datasets, model)
+        vectors, cells, logged, marks, has = source.embedded(datasets, model)
+    has = has[pd.factorize(cells["name"])[0]]
     tree = source.tree_of(rows, set(cells["type"]), ids)
     nodes = np.array([tree.names.index(name) for name in cells["type"]])
     studies = cells["name"].to_numpy()
 
     if options.cache and options.cache.exists():
-        tested, logits, strange = (np.load(options.cache)[name] for name in ("tested", "logits", "strange"))
+        with np.load(options.cache, allow_pickle=False) as file:
+            held_out = dict(file)
     else:
-        tested, logits, strange = left_out(vectors, nodes, cells, tree)
+        held_out = left_out(vectors, nodes, cells, tree, logged, has)
     if options.cache:
-        np.savez(options.cache, tested=tested, logits=logits, strange=strange)
+        np.savez(options.cache, **held_out)
+    tested, strange = held_out["tested"], held_out["strange"]
     annotator = fit_on_tree(vectors, nodes, tree, groups=studies, max_exemplars=N_EXEMPLARS)
     weights = balance(studies[tested], len(tested))
+    allowed = allowed_classes(tree, nodes[tested])
+    alone = fit_temperature(held_out["logits"], allowed, weights)
+    mixed = together(held_out["logits"], held_out["by_genes"], held_out["share"])
+    joint = fit_temperature(mixed, allowed, weights)
+    genes = genes_of(np.arange(len(nodes)), nodes, studies, tree, logged, has)
+    annotator.gene_head = genes.named(model.vocabulary.symbols, alone, joint)
+    logits = mixed * alone / joint
     report = calibrate_on_tree(annotator, logits, nodes[tested], strange, weights, studies[tested])
     probabilities = softmax(logits / annotator.calibration.temperature)
     chain = tree.chains(probabilities)[0]
