@@ -61,8 +61,13 @@ class GeneHead:
 
     def standardize(self, logged: sp.csr_array, has: np.ndarray) -> np.ndarray:
         """(n, G) from (n, G) log values and whether each gene is measured, (G,) or (n, G); others are as the mean."""
-        values = np.clip((logged.toarray() - self.centre) / self.scale, -LARGEST, LARGEST)
-        return np.where(has, values, 0).astype(np.float32)
+        values = logged.toarray()
+        values -= self.centre
+        values /= self.scale
+        np.clip(values, -LARGEST, LARGEST, out=values)
+        if not has.all():
+            values *= has
+        return values
 
     def logits(self, logged: sp.csr_array, has: np.ndarray) -> np.ndarray:
         """(n, K) scores of the genes alone."""

@@ -61,7 +61,8 @@ def annotate(
     Types are those of the model, or of a reference of your own:
 
     - nothing but cells: the reference that comes with the model is used, with types of many tissues on a tree, from
-      lineages such as lymphocytes down to regulatory T cells;
+      lineages such as lymphocytes down to regulatory T cells; a classifier on 1,000 genes has its say beside that on the
+      embedding, by the square root of the share of these genes that `adata` has;
     - `reference=` and `labels=`: both objects are embedded with the same model, and a classifier is fitted on the
       embedding of the reference, as `tl.fit_reference` does with the defaults of its options;
     - `model=` is what `tl.fit_reference`, `tl.fine_tune` or `tl.few_shot` returned.

@@ -101,7 +101,7 @@ def gene_scores(
 def _scores(cells: Expression, head: GeneHead, ids: np.ndarray) -> list[GeneScores]:
     """`gene_scores` of a part, block by block, as all of its log values may not fit in memory."""
     has = cells.has_gene[ids]
-    return [head.scores(logged.tocsc()[:, ids].tocsr(), has) for _, logged in cells.log1p()]
+    return [head.scores(logged[:, ids], has) for _, logged in cells.log1p()]
 
 
 def _ids_of(genes: list[str], model: CellLM) -> np.ndarray:

@@ -46,7 +46,7 @@ class GenesOnTree:
         joint
             Of the two together, weighed by `GENES_WEIGH`.
         """
-        times = GENES_WEIGH * temperature / joint
+        times = np.float32(GENES_WEIGH * temperature / joint)
         return replace(
             self.head,
             genes=[str(x) for x in symbols[self.columns]],
@@ -77,10 +77,10 @@ def fit_genes(
     columns, classes = genes[spread], len(tree.node_of_class)
     head = GeneHead(
         genes=[str(x) for x in columns],
-        centre=mean[spread],
-        scale=scale[spread],
-        weight=np.zeros((classes, len(columns))),
-        bias=np.zeros(classes),
+        centre=mean[spread].astype(np.float32),
+        scale=scale[spread].astype(np.float32),
+        weight=np.zeros((classes, len(columns)), np.float32),
+        bias=np.zeros(classes, np.float32),
         kept=0.0,
     )
     weight, bias = fit_softmax(
