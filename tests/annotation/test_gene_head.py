@@ -17,6 +17,11 @@ N, K, G, F = 40, 3, 6, 4
 
 
 @pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
 def head(rng):
     return GeneHead(
         genes=[f"GENE{i}" for i in range(G)],
