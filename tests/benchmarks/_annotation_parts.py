@@ -126,7 +126,7 @@ def on_genes_of_reference(tree, pythons: Pythons, sets: dict[str, Any]) -> dict[
     kept = some_of_each(nodes, rng)
     train = ad.AnnData(logged(joined[kept]), obs={"cell_type": np.array(tree.names)[nodes[kept]]})
     train.var_names = joined.var_names
-    fitted = fit_genes(train.X, has[kept], nodes[kept], studies[kept], tree, n_genes=1_000)
+    fitted = fit_genes(train.X, has[kept], nodes[kept], studies[kept], tree)
     tests = {}
     for name, adata in sets.items():
         shared = [gene for gene in train.var_names if gene in adata.var_names]

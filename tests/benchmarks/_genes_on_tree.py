@@ -17,6 +17,9 @@ PENALTY = 0.1
 MOST = 20
 """Cells of a label to learn from, drawn once."""
 ITERATIONS = 60
+N_GENES = 1_000
+GENES_WEIGH = 0.5
+"""Weight of these scores in a mean with those of the embedding."""
 
 
 @dataclass
@@ -46,7 +49,7 @@ def fit_genes(
     studies: np.ndarray,
     tree: Tree,
     *,
-    n_genes: int = 2_000,
+    n_genes: int = N_GENES,
     penalty: float = PENALTY,
 ) -> GenesOnTree:
     """Fit as the shipped head is fitted, on the most variable genes instead of the embedding."""
@@ -66,6 +69,17 @@ def fit_genes(
         iterations=ITERATIONS,
     )
     return found
+
+
+def together(
+    embedding: np.ndarray,
+    genes: np.ndarray,
+    share: np.ndarray | float = 1.0,
+    weight: float = GENES_WEIGH,
+) -> np.ndarray:
+    """(n, K) mean of both scores; `share` of the genes that the cells have, (n, 1) or of all."""
+    weigh = weight * np.sqrt(share)
+    return (1 - weigh) * embedding + weigh * np.maximum(genes, -1e4)
 
 
 def some_of_each(nodes: np.ndarray, rng: np.random.Generator, most: int = MOST) -> np.ndarray:
