@@ -15,6 +15,7 @@ import numpy as np
 from ..metrics._calibration import softmax
 from ..metrics._conformal import LEVELS, conformal_threshold, prediction_sets, score_quantiles
 from ..models._parts import Part
+from ._gene_head import GeneHead, GeneScores
 from ._tree import Tree
 
 Kind = Literal["linear", "prototype", "knn"]
@@ -122,6 +123,8 @@ class Annotator:
         What held-out cells say.
     tree
         Over the classes; `None` for flat ones.
+    gene_head
+        What genes say beside the embedding; `None` where the embedding is alone.
     report
         What was measured on held-out cells.
     facts
@@ -133,6 +136,7 @@ class Annotator:
     exemplars: Exemplars
     calibration: Calibration = field(default_factory=Calibration)
     tree: Tree | None = None
+    gene_head: GeneHead | None = None
     report: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -155,6 +159,9 @@ class Annotator:
                     f"{n_classes} classes and {n_features} features need {shape}."
                 )
                 raise ValueError(msg)
+        if self.gene_head is not None and len(self.gene_head.bias) != n_classes:
+            msg = f"The annotator does not fit together: its genes score {len(self.gene_head.bias)} classes of {n_classes}."
+            raise ValueError(msg)
         if n_exemplars and not 0 <= exemplars.labels.min() <= exemplars.labels.max() < n_classes:
             msg = f"The annotator does not fit together: exemplars of classes beyond its {n_classes}."
             raise ValueError(msg)
@@ -179,9 +186,12 @@ class Annotator:
             return standard @ head.weight.T + head.bias
         return SHARPNESS * unit(standard) @ head.weight.T
 
-    def probabilities(self, vectors: np.ndarray) -> np.ndarray:
-        """(B, K) calibrated probabilities, float32."""
-        return softmax(self.logits(vectors) / self.calibration.temperature).astype(np.float32)
+    def probabilities(self, vectors: np.ndarray, genes: GeneScores | None = None) -> np.ndarray:
+        """(B, K) calibrated probabilities, float32, with what the genes of the cells say if that is known."""
+        logits = self.logits(vectors)
+        if genes is not None:
+            logits = genes.add_to(logits)
+        return softmax(logits / self.calibration.temperature).astype(np.float32)
 
     def outlier_score(self, vectors: np.ndarray) -> np.ndarray:
         """(B,) cosine distance to the nearest exemplars over the square root of their own spread (ours).
@@ -240,7 +250,11 @@ class Annotator:
         }
         if self.tree is not None:
             meta["tree"] = self.tree.to_meta()
-        return Part(tensors={name: _float32(x) for name, x in tensors.items()}, meta=meta)
+        stored = {name: _float32(x) for name, x in tensors.items()}
+        if self.gene_head is not None:
+            more, meta["gene_head"] = self.gene_head.to_part()
+            stored |= more
+        return Part(tensors=stored, meta=meta)
 
     @classmethod
     def from_part(cls, part: Part) -> Annotator:
@@ -271,6 +285,7 @@ class Annotator:
                 temperature=meta["temperature"], n_cells=meta["n_calibration"], **arrays["calibration"]
             ),
             tree=Tree.from_meta(meta["tree"]) if "tree" in meta else None,
+            gene_head=GeneHead.from_part(part.tensors, meta["gene_head"]) if "gene_head" in meta else None,
             report=meta["report"],
             facts=meta["facts"],
         )

@@ -10,6 +10,7 @@ import numpy as np
 from .._room import make_room, row_slices
 from ._align import without_shift
 from ._annotator import Annotator
+from ._gene_head import GeneScores
 from ._looks import Looks
 from ._tree import Tree
 from ._vote import vote
@@ -81,6 +82,7 @@ def decide(
     allowed: np.ndarray | None = None,
     move: np.ndarray | None = None,
     on_disk: bool = False,
+    genes: GeneScores | None = None,
 ) -> Result:
     """Types, or why there is none, some thousand cells at a time.
 
@@ -100,6 +102,8 @@ def decide(
         (F,) from `find_shift`, taken from the vectors first.
     on_disk
         Large results may be in a temporary file.
+    genes
+        What the genes of the cells say.
     """
     if limits.target_error is not None and not annotator.is_calibrated:
         msg = (
@@ -127,7 +131,8 @@ def decide(
     def blocks() -> Iterator[np.ndarray]:
         for rows in row_slices(n, vectors, found.probabilities):
             is_full = ~found.is_empty[rows]
-            unrestricted = annotator.probabilities(without_shift(vectors[rows][is_full], move))
+            said = None if genes is None else genes[rows][is_full]
+            unrestricted = annotator.probabilities(without_shift(vectors[rows][is_full], move), said)
             _choose_rows(found, annotator, rows, _restricted(unrestricted, allowed), limits)
             yield unrestricted
 

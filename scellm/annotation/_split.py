@@ -16,6 +16,11 @@ class Split:
     val: np.ndarray
     test: np.ndarray
 
+    @property
+    def held_out(self) -> np.ndarray:
+        """Rows of the validation and test parts."""
+        return np.concatenate([self.val, self.test])
+
 
 def split_cells(
     codes: np.ndarray,

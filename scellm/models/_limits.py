@@ -81,6 +81,8 @@ def _annotator_problem(tensors: Mapping[str, np.ndarray], meta: Mapping[str, Any
         return f"n_calibration is {number!r}; it must be a whole number of at least 0"
     if "tree" in meta and (problem := _tree_problem(meta["tree"], len(classes))):
         return problem
+    if "gene_head" in meta and (problem := _gene_head_problem(meta["gene_head"], tensors, len(classes))):
+        return problem
     return _array_problem(tensors, len(classes), calibrated=bool(meta.get("n_calibration", 0)))
 
 
@@ -100,6 +102,27 @@ def _tree_problem(tree: Any, n_classes: int) -> str | None:
         return f"its tree has {len(nodes)} classes among {n_nodes} nodes, its list of classes {n_classes}"
     if not all(isinstance(x, int) and -1 <= x < i for i, x in enumerate(parents)):
         return "its tree has a node before its parent"
+    return None
+
+
+def _gene_head_problem(head: Any, tensors: Mapping[str, np.ndarray], n_classes: int) -> str | None:
+    """What does not fit together in what an annotator knows of genes; `None` if all does."""
+    genes = head.get("genes") if isinstance(head, dict) else None
+    if not isinstance(genes, list) or not genes or not all(isinstance(name, str) for name in genes):
+        return "its gene_head lists no genes"
+    if len(set(genes)) < len(genes):
+        return "its gene_head has a gene twice"
+    kept = head.get("kept")
+    if not _is_number(kept) or not 0 <= kept < math.inf:
+        return f"kept of its gene_head is {kept!r}; it must be a number of at least 0"
+    n_genes = len(genes)
+    needed = {"centre": (n_genes,), "scale": (n_genes,), "weight": (n_classes, n_genes), "bias": (n_classes,)}
+    for name, shape in needed.items():
+        array = tensors.get(f"gene_{name}")
+        if array is None or array.shape != shape:
+            return f"gene_{name} has shape {None if array is None else array.shape}, needed is {shape}"
+    if not (tensors["gene_scale"] > 0).all():
+        return "its gene_scale has numbers that are not above 0"
     return None
 
 

@@ -22,7 +22,7 @@ from ..annotation._restrict import class_mask
 from ..annotation._vote import over_cluster
 from ..models import CellLM, load
 from ._annotate_results import Limits, make_record, say, write_labels
-from ._annotate_sources import of_genes, of_model, seen_before
+from ._annotate_sources import gene_scores, of_genes, of_model, seen_before
 from ._fit_reference import Labeled, with_reference
 from ._vectors import cell_vectors
 
@@ -61,7 +61,8 @@ def annotate(
     Types are those of the model, or of a reference of your own:
 
     - nothing but cells: the reference that comes with the model is used, with types of many tissues on a tree, from
-      lineages such as lymphocytes down to regulatory T cells;
+      lineages such as lymphocytes down to regulatory T cells; a classifier on 1,000 genes has its say beside that on the
+      embedding, by the square root of the share of these genes that `adata` has;
     - `reference=` and `labels=`: both objects are embedded with the same model, and a classifier is fitted on the
       embedding of the reference, as `tl.fit_reference` does with the defaults of its options;
     - `model=` is what `tl.fit_reference`, `tl.fine_tune` or `tl.few_shot` returned.
@@ -210,6 +211,7 @@ def annotate(
         vectors, record = cell_vectors(adata, model, query)
     shift = find_shift(annotator, vectors, align, ~empty_cells(vectors))
     thresholds = limits.of(annotator)
+    genes = gene_scores(adata, annotator, model, query)
     result = decide(
         annotator,
         vectors,
@@ -218,6 +220,7 @@ def annotate(
         allowed=mask,
         move=shift,
         on_disk=is_on_disk(adata),
+        genes=genes,
     )
     if groupby == "auto":
         clusters = np.full(adata.n_obs, "", dtype=object)

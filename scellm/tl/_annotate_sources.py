@@ -12,11 +12,14 @@ import pandas as pd
 from anndata import AnnData
 
 from .._checks import is_on_disk
+from .._room import let_go, make_room
 from .._warn import warn
 from ..annotation._annotator import Annotator
+from ..annotation._gene_head import GeneHead, GeneScores
+from ..data import Expression
 from ..metrics._cell_hashes import cell_hashes, match_hashes
 from ..models import CellLM
-from ._vectors import log_expression
+from ._vectors import log_expression, open_cells
 
 FEW_GENES, MANY_GENES = 0.5, 0.9
 """Share of the genes of a head on genes below which it is refused, and below which that is worth a word (ours)."""
@@ -55,34 +58,32 @@ def seen_before(adata: AnnData, model: CellLM, query: Mapping[str, Any]) -> floa
         rows = np.sort(np.random.default_rng(0).choice(adata.n_obs, CELLS_LOOKED_AT, replace=False))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what is to be said of these values was said when they were embedded
-        logged, _ = log_expression(adata[rows], model, query)
-    found = match_hashes(cell_hashes(logged, list(model.vocabulary.symbols)), marks)
-    return float((found >= 0).mean()) if len(found) else 0.0
+        with open_cells(adata, model, query) as cells:
+            found = cells.map(_scores, head, ids)
+    if len(found) == 1:
+        return found[0]
+    return GeneScores(np.concatenate([scores.values for scores in found]), found[0].kept)
 
 
-def of_genes(adata: AnnData, annotator: Annotator, model: CellLM, query: dict[str, Any]) -> np.ndarray:
-    """(n_obs, F) log1p CP10k of the genes of a head; genes the data lacks are at the mean of its training cells."""
-    ids = pd.Index(model.vocabulary.symbols).get_indexer(annotator.head.genes)
+def _scores(cells: Expression, head: GeneHead, ids: np.ndarray) -> GeneScores:
+    """`gene_scores` of a part, block by block, as all of its log values may not fit in memory."""
+    has = cells.has_gene[ids]
+    values = make_room((cells.n_obs, len(head.bias)), np.float32, on_disk=cells.is_on_disk)
+    kept = 1.0
+    for start, logged in cells.log1p():
+        scores = head.scores(logged[:, ids], has)
+        values[start : start + logged.shape[0]], kept = scores.values, scores.kept
+        let_go(values)
+    return GeneScores(values, kept)
+
+
+def _ids_of(genes: list[str], model: CellLM) -> np.ndarray:
+    """Places of genes of a head in the vocabulary."""
+    ids = pd.Index(model.vocabulary.symbols).get_indexer(genes)
     if (ids < 0).any():
         msg = (
             f"{int((ids < 0).sum())} genes of the head of {model.name!r} are not in its vocabulary: they do not belong "
             "together. Fine-tune again, or load the model again."
         )
         raise ValueError(msg)
-    logged, has = log_expression(adata, model, query, ids)
-    vectors = logged.toarray()
-    is_empty, is_there = ~vectors.any(axis=1), has[ids]
-    if (share := float(is_there.mean())) < FEW_GENES:
-        msg = (
-            f"`adata` has {int(is_there.sum())} of the {len(ids)} genes of the head ({100 * share:.0f} %, need "
-            f"{100 * FEW_GENES:.0f} %). Pass the data as it was before genes were selected, or fine-tune with its genes."
-        )
-        raise ValueError(msg)
-    if share < MANY_GENES:
-        warn(
-            f"`adata` lacks {int((~is_there).sum())} of the {len(ids)} genes of the head; they count as average, and "
-            "confidence may be too high."
-        )
-    vectors[:, ~is_there] = annotator.head.centre[~is_there]
-    vectors[is_empty] = np.nan
-    return vectors
+    return ids

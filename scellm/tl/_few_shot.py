@@ -36,7 +36,7 @@ from ..metrics._baselines import CLOSE
 from ..metrics._calibration import softmax
 from ..metrics._scores import f1_by_class, scores
 from ..models import CellLM, choose_device, encode, load
-from ._fine_tuned import labelled_tokens, with_head
+from ._fine_tuned import cell_marks, labelled_tokens, warn_of_copies, warn_of_twins, with_head
 from ._read_labels import Labels, read_groups, read_labels, warn_of_groups
 from ._vectors import log_expression
 
@@ -180,6 +180,7 @@ def few_shot(
     genes = np.flatnonzero(has)
     logged = logged[:, genes]
     parts = _parts(adata, read, rows, np.diff(logged.indptr) > 0, config, held_out)
+    _warn_of_copies(cell_marks(tokens[parts.places], model), parts)
     embedding = None
     if "embedding" in methods:
         model.encoder.to(chosen_device)
@@ -275,6 +276,15 @@ def _parts(
         None if val_by is None else read_text(adata, val_by),
         np.concatenate([train, split.test]),
     )
+
+
+def _warn_of_copies(marks: np.ndarray, parts: Rows) -> None:
+    """Say if cells that are judged are copies of cells that are fitted on; `marks` are of the places."""
+    n, groups = len(parts.train), parts.groups
+    if len(parts.test):
+        warn_of_copies(marks, np.arange(n), np.arange(n, len(marks)))
+    else:
+        warn_of_twins(marks, None if groups is None else groups[parts.train])
 
 
 def _report(

@@ -24,8 +24,8 @@ from ..metrics._calibration import softmax
 from ..models import CellLM, choose_device, load
 from ..train._fine_tune import LabelledTokens, fine_tune_encoder
 from ..train._fine_tune_options import FineTuneConfig, FineTuneOptions
-from ._fine_tune_parts import Parts, annotator_of, compare, report_of, split_labelled, warn_of_copies
-from ._fine_tuned import labelled_tokens, with_head
+from ._fine_tune_parts import Parts, annotator_of, compare, report_of, split_labelled
+from ._fine_tuned import cell_marks, labelled_tokens, warn_of_copies, with_head
 from ._read_labels import read_labels
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def fine_tune(
     data = {"layer": layer, "use_raw": use_raw, "gene_key": gene_key, "min_overlap": min_overlap}
     tokens, rows = labelled_tokens(adata, read, model, data)
     cells = split_labelled(adata, read, rows, held_out)
-    warn_of_copies(tokens, cells.split, model.vocabulary.symbols)
+    warn_of_copies(cell_marks(tokens, model), cells.split.train, cells.split.held_out)
     with _bar(config, len(rows)) as on_epoch:
         tuned = fine_tune_encoder(
             model,

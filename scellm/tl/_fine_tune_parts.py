@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.sparse as sp
 from anndata import AnnData
 
 from .._warn import warn
@@ -17,7 +16,6 @@ from ..annotation._fit import calibrate as calibrate_annotator
 from ..annotation._split import Split, split_cells
 from ..data import Tokens
 from ..metrics._baselines import Comparison, compare_baselines
-from ..metrics._cell_hashes import cell_hashes, match_hashes
 from ..metrics._conformal import balance
 from ..models import CellLM, encode
 from ..train._fine_tune import FineTuned
@@ -80,7 +78,7 @@ def split_labelled(adata: AnnData, read: Labels, rows: np.ndarray, parts: Parts)
         rng=parts.rng,
     )
     present = np.unique(codes[split.train])
-    held = np.concatenate([split.val, split.test])
+    held = split.held_out
     lost = held[~np.isin(codes[held], present)]
     if len(lost):
         names = sorted({read.classes[code] for code in codes[lost]})
@@ -97,22 +95,6 @@ def split_labelled(adata: AnnData, read: Labels, rows: np.ndarray, parts: Parts)
     renumbered[~np.isin(codes, present)] = -1
     weights = balance(None if groups["val_by"] is None else groups["val_by"][split.val], len(split.val))
     return Cells(renumbered, [read.classes[code] for code in present], split, weights, len(lost))
-
-
-def warn_of_copies(tokens: Tokens, split: Split, symbols: Sequence[str]) -> None:
-    """Say if held-out cells are the same measurement as training cells: scores on them are too good."""
-    matrix = sp.csr_array(
-        (tokens.values, tokens.gene_ids, tokens.indptr), shape=(len(tokens), len(symbols)), copy=True
-    )
-    held = np.concatenate([split.val, split.test])
-    marks = cell_hashes(matrix, symbols)
-    n_same = int((match_hashes(marks[held], marks[split.train]) >= 0).sum())
-    if n_same:
-        warn(
-            f"{n_same} of {len(held)} held-out cells are the same measurement as a training cell, so that the scores are too "
-            "good. Remove the copies, or pass val_by= with a column that keeps them together; "
-            "scellm.metrics.find_leakage(adata[held_out], adata[training]) lists them."
-        )
 
 
 def annotator_of(

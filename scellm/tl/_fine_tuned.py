@@ -7,6 +7,7 @@ import datetime
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 from anndata import AnnData
 from torch import nn
 
@@ -14,6 +15,7 @@ from .._records import FitRecord
 from .._warn import warn
 from ..annotation._annotator import Annotator
 from ..data import Expression, ReadOptions, Tokens
+from ..metrics._cell_hashes import cell_hashes, match_hashes
 from ..models import CellLM
 from ..models._parts import Parts
 from ._read_labels import Labels
@@ -39,6 +41,58 @@ def labelled_tokens(
         np.concatenate([[0], np.cumsum(lengths)]),
     )
     return packed, rows
+
+
+def cell_marks(tokens: Tokens, model: CellLM) -> np.ndarray:
+    """Marks of cells, by which the same measurement is found twice."""
+    symbols = model.vocabulary.symbols
+    shape = len(tokens), len(symbols)
+    return cell_hashes(
+        sp.csr_array((tokens.values, tokens.gene_ids, tokens.indptr), shape=shape, copy=True), symbols
+    )
+
+
+def warn_of_copies(marks: np.ndarray, seen: np.ndarray, held: np.ndarray) -> None:
+    """Say if held-out cells are the same measurement as cells that are fitted on: scores on them are too good.
+
+    Parameters
+    ----------
+    marks
+        (n, number of marks) of the labeled cells.
+    seen, held
+        Rows that are fitted on and that are judged.
+    """
+    n_same = int((match_hashes(marks[held], marks[seen]) >= 0).sum())
+    if n_same:
+        warn(
+            f"{n_same} of {len(held)} held-out cells are the same measurement as a training cell, so that the scores are too "
+            "good. Remove the copies, or pass val_by= with a column that keeps them together; "
+            "scellm.metrics.find_leakage(adata[held_out], adata[training]) lists them."
+        )
+
+
+def warn_of_twins(marks: np.ndarray, groups: np.ndarray | None) -> None:
+    """The same where each cell is held out in turn: said of copies that are not in one group.
+
+    Parameters
+    ----------
+    marks
+        (n, number of marks).
+    groups
+        (n,) what is held out whole, `None` for single cells.
+    """
+    other = match_hashes(marks, marks)  # of several copies the last, of any other cell itself
+    rows = np.arange(len(marks))
+    is_apart = (other >= 0) & (other != rows)
+    if groups is not None:
+        is_apart &= groups[other] != groups
+    n_same = len(np.union1d(rows[is_apart], other[is_apart]))
+    if n_same:
+        warn(
+            f"{n_same} of {len(marks)} labeled cells are the same measurement as another labeled cell. Held out in turn, each is "
+            "found by its copy, so that the scores are too good. Remove the copies, or pass val_by= with a column that keeps "
+            "them together; scellm.metrics.find_leakage(adata[some], adata[others]) lists them."
+        )
 
 
 def with_head(model: CellLM, encoder: nn.Module, annotator: Annotator, record: FitRecord) -> CellLM:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import fields
 from typing import Any
 
@@ -51,9 +52,16 @@ def log_expression(
 
     `genes` keeps the columns of these gene ids alone, which a large object needs.
     """
-    with Expression.open(adata, model.vocabulary, _options(source, None)[0]) as cells:
+    with open_cells(adata, model, source) as cells:
         parts = cells.map(_logged, genes)
     return sp.csr_array(sp.vstack(parts, format="csr")), cells.has_gene
+
+
+def open_cells(
+    adata: AnnData, model: CellLM, source: ReadOptions | Mapping[str, Any]
+) -> AbstractContextManager[Expression]:
+    """Cells as a model reads them, from options that may hold those of encoding, too."""
+    return Expression.open(adata, model.vocabulary, _options(source, None)[0])
 
 
 def _logged(cells: Expression, genes: np.ndarray | None) -> sp.csr_array:

@@ -30,6 +30,23 @@ PENALTY = 0.1
 """C of logistic regression on standardized genes; 0.001 to 1 differ by less than 0.01 on the corpus."""
 
 
+@dataclass(frozen=True)
+class Pythons:
+    """Interpreters of environments with methods that do not run in this one; "" leaves a method out."""
+
+    celltypist: str = ""
+    singler: str = ""
+
+    @property
+    def there(self) -> list[str]:
+        """Names of the methods that can be run."""
+        names = {"celltypist": self.celltypist, "SingleR": self.singler}
+        return [name for name, python in names.items() if python]
+
+
+NONE = Pythons()
+
+
 @dataclass
 class Cells:
     """Cells with all that the methods read, made once and cut into splits."""
@@ -173,16 +190,48 @@ def by_celltypist(python: str, train: ad.AnnData, tests: dict[str, ad.AnnData]) 
         return {set_name: pd.read_csv(folder / f"{set_name}.csv", index_col=0) for set_name in tests}
 
 
+SINGLER = """
+import sys
+from pathlib import Path
+import numpy as np, singler
+folder = Path(sys.argv[1])
+train = np.load(folder / "train.npz")
+for path in (folder / "test").iterdir():
+    test = np.load(path)
+    found = singler.annotate_single(
+        test["X"].T, train["X"].T, list(train["labels"]),
+        test_features=list(test["genes"]), ref_features=list(train["genes"]),
+    )
+    np.save(folder / f"{path.stem}.npy", np.array(list(found["best"])))
+"""
+
+
+def by_singler(python: str, train: ad.AnnData, tests: dict[str, ad.AnnData]) -> dict[str, np.ndarray]:
+    """Labels of the cells of each set, by SingleR on log values and `obs["cell_type"]`, with its defaults."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "test").mkdir()
+        labels = train.obs["cell_type"].to_numpy(str)
+        np.savez(
+            folder / "train.npz", X=train.X.toarray(), genes=train.var_names.to_numpy(str), labels=labels
+        )
+        for set_name, test in tests.items():
+            genes = test.var_names.to_numpy(str)
+            np.savez(folder / "test" / f"{set_name}.npz", X=test.X.toarray(), genes=genes)
+        subprocess.run([python, "-c", SINGLER, name], check=True, capture_output=True)
+        return {set_name: np.load(folder / f"{set_name}.npy") for set_name in tests}
+
+
 def best(probabilities: np.ndarray, classes: np.ndarray) -> np.ndarray:
     """The likeliest type of each cell."""
     return np.asarray(classes, dtype=object)[probabilities.argmax(axis=1)].astype(str)
 
 
-def has_celltypist(python: str) -> bool:
-    """Whether an interpreter has celltypist."""
+def has(python: str, package: str) -> bool:
+    """Whether an interpreter has a package."""
     if not python:
         return False
-    done = subprocess.run([python, "-c", "import celltypist"], capture_output=True, check=False)
+    done = subprocess.run([python, "-c", f"import {package}"], capture_output=True, check=False)
     return done.returncode == 0
 
 

@@ -16,10 +16,13 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from _annotation_methods import (
+    NONE,
     Cells,
+    Pythons,
     accuracy,
     best,
     by_celltypist,
+    by_singler,
     celltypist_by,
     embed,
     logged,
@@ -52,7 +55,7 @@ N_TIMED = 8_000
 """Cells that are timed."""
 
 
-INDEPENDENT = ("logistic regression", "PCA + kNN", "celltypist")
+INDEPENDENT = ("logistic regression", "PCA + kNN", "celltypist", "SingleR")
 """Methods that no model is in: measured before, they are measured."""
 
 
@@ -102,11 +105,11 @@ def compared(celltypist: str) -> dict[str, Callable]:
 # -- no labels ----------------------------------------------------------------------------------------------------
 
 
-def on_genes_of_reference(tree, celltypist: str, sets: dict[str, Any]) -> dict[str, dict[str, np.ndarray]]:
+def on_genes_of_reference(tree, pythons: Pythons, sets: dict[str, Any]) -> dict[str, dict[str, np.ndarray]]:
     """Baselines on genes of the reference's cells: method -> set -> node of each of its cells.
 
     Cells are those that the shipped reference is made of, at most `MOST` of a label, known at any depth. Logistic regression
-    gets the tree; celltypist takes each label, fine or broad, for a class of its own. Both read the same 1,000 genes.
+    gets the tree; celltypist and SingleR take each label, fine or broad, for a class of its own. All read the same 1,000 genes.
     """
     import _reference_cells as source
     import anndata as ad
@@ -123,7 +126,7 @@ def on_genes_of_reference(tree, celltypist: str, sets: dict[str, Any]) -> dict[s
     kept = some_of_each(nodes, rng)
     train = ad.AnnData(logged(joined[kept]), obs={"cell_type": np.array(tree.names)[nodes[kept]]})
     train.var_names = joined.var_names
-    fitted = fit_genes(train.X, has[kept], nodes[kept], studies[kept], tree, n_genes=1_000)
+    fitted = fit_genes(train.X, has[kept], nodes[kept], studies[kept], tree)
     tests = {}
     for name, adata in sets.items():
         shared = [gene for gene in train.var_names if gene in adata.var_names]
@@ -135,25 +138,30 @@ def on_genes_of_reference(tree, celltypist: str, sets: dict[str, Any]) -> dict[s
         X = sp.csr_array((values.data, (values.row, place[values.col])), shape=(test.n_obs, train.n_vars))
         chain = tree.chains(softmax(fitted.logits(X, np.isin(np.arange(train.n_vars), place))))[0]
         found["logistic regression"][name] = chain[np.arange(len(chain)), (chain >= 0).sum(axis=1) - 1]
-    if celltypist:
-        genes = train.var_names[np.sort(fitted.genes)]
-        tests = {name: test[:, test.var_names.isin(genes)].copy() for name, test in tests.items()}
-        tables = by_celltypist(celltypist, train[:, genes].copy(), tests)
+    genes = train.var_names[np.sort(fitted.columns)]
+    tests = {name: test[:, test.var_names.isin(genes)].copy() for name, test in tests.items()}
+    if pythons.celltypist:
+        tables = by_celltypist(pythons.celltypist, train[:, genes].copy(), tests)
         found["celltypist"] = {
             name: np.array([tree.names.index(x) for x in table.columns[table.to_numpy().argmax(axis=1)]])
             for name, table in tables.items()
         }
+    if pythons.singler:
+        labels = by_singler(pythons.singler, train[:, genes].copy(), tests)
+        found["SingleR"] = {
+            name: np.array([tree.names.index(label) for label in of_set]) for name, of_set in labels.items()
+        }
     return found
 
 
-def zero_shot(model: CellLM, celltypist: str = "", before: Sequence[Row] = ()) -> Iterator[Row]:
+def zero_shot(model: CellLM, pythons: Pythons = NONE, before: Sequence[Row] = ()) -> Iterator[Row]:
     """`tl.annotate` with nothing but the model, with the tissue, and baselines on genes of the same reference cells."""
     from scellm.annotation._annotator import Annotator
 
     if "reference" not in model.parts:
         return
     tree = Annotator.from_part(model.parts["reference"]).tree
-    methods = ("logistic regression", *(["celltypist"] if celltypist else []))
+    methods = ("logistic regression", *pythons.there)
     sets = {name: data.read_for_ontology(name) for name in data.HELD_OUT}
     by_genes: dict[str, dict[str, np.ndarray]] = {}
     for name, adata in sets.items():
@@ -161,10 +169,11 @@ def zero_shot(model: CellLM, celltypist: str = "", before: Sequence[Row] = ()) -
         nodes = np.array([tree.names.index(data.ONTOLOGY[old][0]) for old in truth])
         old = known(before, {"set": data.short(name), "types": len(np.unique(truth))})
         if not set(methods) <= set(old):
-            by_genes = by_genes or on_genes_of_reference(tree, celltypist, sets)
+            by_genes = by_genes or on_genes_of_reference(tree, pythons, sets)
             old |= {
                 method: macro_f1(truth, _common(tree, found[name], truth, nodes))
                 for method, found in by_genes.items()
+                if method not in old
             }
         row = {"set": data.short(name), "types": len(np.unique(truth)), "cells": adata.n_obs}
         scellm.tl.annotate(adata, model=model, min_overlap=0.02, min_confidence=None, novelty_error=None)
@@ -180,7 +189,7 @@ def zero_shot(model: CellLM, celltypist: str = "", before: Sequence[Row] = ()) -
         yield row | _at_five_percent(adata, model, tree, nodes) | {"ECE": _ece(tree, p, nodes)}
 
 
-def shipped_calibration(model: CellLM, celltypist: str = "", before: Sequence[Row] = ()) -> Iterator[Row]:
+def shipped_calibration(model: CellLM, pythons: Pythons = NONE, before: Sequence[Row] = ()) -> Iterator[Row]:
     """Confidence of the shipped reference beside what a perfect one would be measured as, and other temperatures."""
     from scellm.annotation._annotator import Annotator
     from scellm.annotation._fit_tree import calibration_error, confidence_at
@@ -216,7 +225,7 @@ def shipped_calibration(model: CellLM, celltypist: str = "", before: Sequence[Ro
 # -- the same cells on both sides? --------------------------------------------------------------------------------
 
 
-def leakage(model: CellLM, celltypist: str = "", before: Sequence[Row] = ()) -> Iterator[Row]:
+def leakage(model: CellLM, pythons: Pythons = NONE, before: Sequence[Row] = ()) -> Iterator[Row]:
     """`metrics.find_leakage` for every reference and query, and the shipped reference against every set."""
     for references, query in data.DIRECTIONS:
         found = find_leakage(data.read(query, common=True), data.join(references), find_near=False)
@@ -306,11 +315,13 @@ def directions(model: CellLM) -> Iterator[tuple[str, str, Cells, Cells]]:
         )
 
 
-def cross_study(model: CellLM, celltypist: str = "", before: Sequence[Row] = ()) -> Iterator[Row]:
+def cross_study(model: CellLM, pythons: Pythons = NONE, before: Sequence[Row] = ()) -> Iterator[Row]:
     """Macro-F1 of label transfer between studies."""
     for reference, query, train, test in directions(model):
         row: Row = {"reference": reference, "query": query, "types": len(np.unique(test.labels))}
-        methods = compared(celltypist) | {"scellm, not aligned": scellm_annotator("scellm", align=False)}
+        methods = compared(pythons.celltypist) | {
+            "scellm, not aligned": scellm_annotator("scellm", align=False)
+        }
         row |= known(before, row)
         for name, fit in methods.items():
             if name in row:
@@ -334,7 +345,7 @@ def draw_shots(labels: np.ndarray, shots: int, rng: np.random.Generator) -> tupl
     return (np.concatenate(train) if train else rest), rest
 
 
-def few_shot(model: CellLM, celltypist: str = "", before: Sequence[Row] = ()) -> Iterator[Row]:
+def few_shot(model: CellLM, pythons: Pythons = NONE, before: Sequence[Row] = ()) -> Iterator[Row]:
     """Macro-F1 from 5, 10 and 50 labeled cells per type of the same set."""
     methods = compared("")
     methods |= {
@@ -359,8 +370,8 @@ def few_shot(model: CellLM, celltypist: str = "", before: Sequence[Row] = ()) ->
                         continue
                     fit = scellm_annotator(f"random {seed}") if method == "random weights" else fit
                     scores.setdefault(method, []).append(macro_f1(b.labels, best(*fit(a, b, seed))))
-                if celltypist and shots == 10 and seed == 0 and "celltypist" not in old:
-                    found = best(*celltypist_by(celltypist)(a, b, seed))
+                if pythons.celltypist and shots == 10 and seed == 0 and "celltypist" not in old:
+                    found = best(*celltypist_by(pythons.celltypist)(a, b, seed))
                     scores.setdefault("celltypist", []).append(macro_f1(b.labels, found))
             if not scores:
                 continue
@@ -379,7 +390,7 @@ STRATEGIES = {"head": 3, "lora": 1, "full": 1}
 EPOCHS = 10
 
 
-def fine_tuned(model: CellLM, celltypist: str = "", before: Sequence[Row] = ()) -> Iterator[Row]:
+def fine_tuned(model: CellLM, pythons: Pythons = NONE, before: Sequence[Row] = ()) -> Iterator[Row]:
     """`tl.fine_tune` on 64 % of a set, 16 % for validation, judged on 20 %; baselines on the same splits."""
     for name in data.HELD_OUT:
         adata = data.read(name, fewest=8)
@@ -456,7 +467,7 @@ def conformal_row(train: Cells, test: Cells, seed: int, *, by_study: bool) -> Ro
     return row
 
 
-def calibration(model: CellLM, celltypist: str = "", before: Sequence[Row] = ()) -> Iterator[Row]:
+def calibration(model: CellLM, pythons: Pythons = NONE, before: Sequence[Row] = ()) -> Iterator[Row]:
     """On other cells of the same set, and on another study."""
     for name in data.HELD_OUT:
         cells = cells_of(data.read(name, fewest=8), model, n_random=0)
@@ -488,7 +499,7 @@ def calibration(model: CellLM, celltypist: str = "", before: Sequence[Row] = ())
 # -- types never seen ---------------------------------------------------------------------------------------------
 
 
-def novelty(model: CellLM, celltypist: str = "", before: Sequence[Row] = ()) -> Iterator[Row]:
+def novelty(model: CellLM, pythons: Pythons = NONE, before: Sequence[Row] = ()) -> Iterator[Row]:
     """One type at a time is left out of the reference: is it flagged, while held-out cells of the others are not?"""
     for name in data.HELD_OUT:
         cells = cells_of(data.read(name, fewest=10), model, n_random=0)
@@ -532,7 +543,7 @@ def novelty(model: CellLM, celltypist: str = "", before: Sequence[Row] = ()) -> 
 # -- genes --------------------------------------------------------------------------------------------------------
 
 
-def genes(model: CellLM, celltypist: str = "", before: Sequence[Row] = ()) -> Iterator[Row]:
+def genes(model: CellLM, pythons: Pythons = NONE, before: Sequence[Row] = ()) -> Iterator[Row]:
     """Deletion test of `tl.gene_importance`."""
     for name in ("pbmc3k", "baron_h1_pancreas", "darmanis_brain", "zheng_sorted_pbmc_mudan"):
         adata = data.read(name, fewest=10)
@@ -556,7 +567,7 @@ def genes(model: CellLM, celltypist: str = "", before: Sequence[Row] = ()) -> It
 # -- time and memory ----------------------------------------------------------------------------------------------
 
 
-def speed(model: CellLM, celltypist: str = "", before: Sequence[Row] = ()) -> Iterator[Row]:
+def speed(model: CellLM, pythons: Pythons = NONE, before: Sequence[Row] = ()) -> Iterator[Row]:
     """Blood cells: embedding alone, and all of `tl.annotate`; and a reference of 12,000 vectors in 60 types.
 
     Seconds are those of the processor, which other work on the machine does not lengthen by much.
@@ -616,7 +627,7 @@ print(before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_coun
 """
 
 
-def memory(model: CellLM, celltypist: str = "", before: Sequence[Row] = ()) -> Iterator[Row]:
+def memory(model: CellLM, pythons: Pythons = NONE, before: Sequence[Row] = ()) -> Iterator[Row]:
     """200,000 drawn cells in a file."""
     n = 200_000
     way = "shipped" if "reference" in model.parts else "reference"

@@ -13,37 +13,61 @@ import argparse
 import copy
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import _reference_cells as source
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from _genes_on_tree import ITERATIONS, MOST, PENALTY, fit_genes, some_of_each
+from _genes_on_tree import (
+    GENES_WEIGH,
+    ITERATIONS,
+    MOST,
+    N_GENES,
+    PENALTY,
+    GenesOnTree,
+    fit_genes,
+    some_of_each,
+    together,
+)
 from _report import write
 
 import scellm
 from scellm.annotation._annotator import Annotator
-from scellm.annotation._fit_tree import allowed_classes, calibrate_on_tree, fit_on_tree
+from scellm.annotation._fit_tree import (
+    allowed_classes,
+    calibrate_on_tree,
+    fit_on_tree,
+    fit_temperature,
+)
 from scellm.annotation._tree import Tree
 from scellm.metrics._calibration import softmax
 from scellm.metrics._conformal import balance
 
-N_GENES, N_EXEMPLARS = 1_000, 500
+N_EXEMPLARS, N_THREADS = 500, 3
 LEAST_TESTED, N_TRIED = 100, 2
 """Cells of a study for it to be left out, and studies on which penalties are tried."""
-METHODS = ("scellm", "logistic regression")
+ALONE, RIVAL, BOTH = "embedding alone", "logistic regression", "scellm"
+SHARES = (0.5, 0.2, 0.05)
+"""Of the genes of the head that cells are left, drawn at random."""
+WEIGHTS = (0.2, 0.35, 0.65, 0.8)
+"""Of the genes beside the embedding, besides the first one."""
 TEXT = """
-What `scellm.tl.annotate` without a reference is made of, in small, beside logistic regression on the {n_genes} most variable genes: each of
+What `scellm.tl.annotate` without a reference is made of, in small: a classifier on the embedding, logistic regression on the {n_genes}
+most variable genes, and *scellm*, the mean of their scores. Genes weigh {weigh}, times the root of the share of them that the cells have. Each of
 {n_studies} measured human studies with at least {least} cells is left out with the profiles made of the same cells, both are fitted on the same cells
 of all others (at most {most} of a label, so fewer than the shipped reference has), with the same tree, labels of any depth and weights, and
-annotate its cells. Probabilities add up along the tree for both. Calibration error and what is named at an
+annotate its cells. Probabilities add up along the tree for all. Calibration error and what is named at an
 error of 5 % are with temperature and threshold of the other studies, log loss and depth with those of all. *Right*: the way down the tree passes the node of the authors.
 *Distance*: edges between the end of the way and the authors' node, of wrong cells. *Depth*: edges from the top to the node
 named at 5 %.
 
 {sentence} The encoder was trained on some of these studies, with their labels, which favors it; genes have no such advantage.
 Logistic regression had {iterations} steps and C = {penalty}{tried}. celltypist and SingleR were not run.
+
+Other weights are in the second table; there, *alike* pays no heed to missing genes.
+Rows with a share of the genes were given no more of them than that, drawn at random; the embedding had all.
 """
 
 
@@ -87,6 +111,28 @@ def score(
     return mean | {"named (5 %)": report["named_0.05"], "right of the named": report["right_0.05"]}, table
 
 
+def score_briefly(tree: Tree, logits: np.ndarray, nodes: np.ndarray, studies: np.ndarray) -> dict[str, float]:
+    """Means over studies of what needs no threshold, at one temperature."""
+    allowed = allowed_classes(tree, nodes)
+    temperature = fit_temperature(logits, allowed, balance(studies, len(studies)))
+    probabilities = softmax(logits / temperature)
+    chain, lineage = tree.chains(probabilities)[0], tree.lineage[nodes]
+    right, coarse = ((chain == wanted[:, None]).any(axis=1) for wanted in (nodes, lineage))
+    inside = np.maximum((probabilities * allowed).sum(axis=1), 1e-6)
+    rows = []
+    for study in np.unique(studies):
+        here = studies == study
+        rows.append(
+            {
+                "right": right[here].mean(),
+                "balanced": np.mean([right[here & (nodes == x)].mean() for x in np.unique(nodes[here])]),
+                "lineage": coarse[here & (lineage >= 0)].mean(),
+                "log loss": -np.log(inside[here]).mean(),
+            }
+        )
+    return pd.DataFrame(rows).mean().to_dict() | {"temperature": temperature}
+
+
 def read_cells(data: Path, model: scellm.models.CellLM, cache: Path | None) -> dict[str, np.ndarray]:
     """Vectors, types, studies, log values and measured genes of the cells, kept in a file if one is named."""
     if cache and cache.exists():
@@ -116,51 +162,60 @@ def fit_without(
     cells: dict[str, np.ndarray], tree: Tree, nodes: np.ndarray, penalties: list[float]
 ) -> tuple[Annotator, np.ndarray, dict[str, np.ndarray], dict[float, list[float]]]:
     """A fitted annotator, rows tested, their logits by method, and the share right by penalty of the first studies."""
-    rng, names, has = np.random.default_rng(0), cells["studies"], cells["has"]
+    names, has = cells["studies"], cells["has"]
     logged = sp.csr_array((cells["data"], cells["indices"], cells["indptr"]), shape=has.shape)
-    tested: list[np.ndarray] = []
-    logits: dict[str, list[np.ndarray]] = {name: [] for name in METHODS}
-    tried: dict[float, list[float]] = {penalty: [] for penalty in [PENALTY, *penalties]}
-    for study, size in pd.Series(names[cells["is_tested"]]).value_counts().items():
-        if size < LEAST_TESTED:
-            break
+    sizes = pd.Series(names[cells["is_tested"]]).value_counts()
+    largest = list(sizes.index[:N_TRIED])
+
+    def leave_out(study: str) -> tuple[Annotator, np.ndarray, dict[str, np.ndarray], dict[float, float]]:
+        start, rng = time.perf_counter(), np.random.default_rng(0)
         out = np.isin(names, [study, *source.SAME_STUDY.get(study, ())])
         train = np.flatnonzero(~out)
         train = train[some_of_each(nodes[train], rng)]
         test = np.flatnonzero(names == study)
         test = test[tree.above[np.unique(nodes[train])].any(axis=0)[nodes[test]]]
-        if not len(test):
-            continue
-        start = time.perf_counter()
         annotator = fit_on_tree(
             cells["vectors"][train], nodes[train], tree, groups=names[train], max_exemplars=N_EXEMPLARS
         )
-        tested.append(test)
-        logits["scellm"].append(annotator.logits(cells["vectors"][test]))
-        for penalty in tried if len(tested) <= N_TRIED else [PENALTY]:
-            genes = fit_genes(
-                logged[train], has[train], nodes[train], names[train], tree, n_genes=N_GENES, penalty=penalty
-            )
-            found = genes.logits(logged[test], has[test])
-            chain = tree.chains(softmax(found))[0]
-            tried[penalty].append(float((chain == nodes[test][:, None]).any(axis=1).mean()))
+        alone, found, right = annotator.logits(cells["vectors"][test]), {}, {}
+        for penalty in [PENALTY, *penalties] if study in largest else [PENALTY]:
+            genes = fit_genes(logged[train], has[train], nodes[train], names[train], tree, penalty=penalty)
+            of_genes = genes.logits(logged[test], has[test])
+            chain = tree.chains(softmax(of_genes))[0]
+            right[penalty] = float((chain == nodes[test][:, None]).any(axis=1).mean())
             if penalty == PENALTY:
-                logits["logistic regression"].append(found)
-        seconds = time.perf_counter() - start
-        print(
-            study,
-            len(train),
-            len(test),
-            {key: x[-1] for key, x in tried.items() if len(x) == len(tested)},
-            seconds,
-            flush=True,
-        )
+                found = mixed(alone, genes, logged[test], has[test])
+        print(study, len(train), len(test), right, time.perf_counter() - start, flush=True)
+        return annotator, test, found, right
+
+    with ThreadPoolExecutor(N_THREADS) as pool:
+        results = [x for x in pool.map(leave_out, sizes.index[sizes >= LEAST_TESTED]) if len(x[1])]
+    tried = {
+        penalty: [x[3][penalty] for x in results if penalty in x[3]] for penalty in [PENALTY, *penalties]
+    }
     return (
-        annotator,
-        np.concatenate(tested),
-        {name: np.concatenate(found) for name, found in logits.items()},
+        results[-1][0],
+        np.concatenate([x[1] for x in results]),
+        {name: np.concatenate([x[2][name] for x in results]) for name in results[0][2]},
         tried,
     )
+
+
+def mixed(
+    alone: np.ndarray, genes: GenesOnTree, logged: sp.csr_array, has: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Scores by method: of the embedding, of genes, of both, with other weights and with few of the genes."""
+    found, rng = genes.logits(logged, has), np.random.default_rng(0)
+    share = has[:, genes.columns].mean(axis=1, keepdims=True)
+    results = {ALONE: alone, RIVAL: found, BOTH: together(alone, found, share)}
+    for weight in WEIGHTS:
+        results[f"genes weigh {weight:g}"] = together(alone, found, share, weight)
+    results["genes weigh alike"] = together(alone, found)
+    for part in SHARES:
+        few = has & (rng.random(has.shape[1]) < part)
+        share = few[:, genes.columns].mean(axis=1, keepdims=True)
+        results[f"scellm, {part:.0%} of the genes"] = together(alone, genes.logits(logged, few), share)
+    return results
 
 
 def main() -> None:
@@ -176,27 +231,39 @@ def main() -> None:
     tree = source.tree_of(rows, set(cells["types"]), [""] * len(rows))
     nodes = np.array([tree.names.index(name) for name in cells["types"]])
     annotator, tested, logits, tried = fit_without(cells, tree, nodes, options.penalties)
+    studies = cells["studies"][tested]
     results = {
-        name: score(tree, annotator, found, nodes[tested], cells["studies"][tested])
-        for name, found in logits.items()
+        name: score(tree, annotator, logits[name], nodes[tested], studies) for name in (BOTH, ALONE, RIVAL)
     }
     means = pd.DataFrame([{"method": name, **mean} for name, (mean, _) in results.items()])
-    tables = {"Means over studies": means}
-    tables |= {f"Studies, {name}": table for name, (_, table) in results.items()}
-    ours, rival = means.iloc[0], means.iloc[1]
-    sentence = (
-        f"Means over studies: right {ours['right']:.3f} against {rival['right']:.3f}, lineage {ours['lineage']:.3f} against "
-        f"{rival['lineage']:.3f}, calibration error {ours['calibration error']:.3f} against {rival['calibration error']:.3f}."
+    briefly = [
+        {"method": name, **score_briefly(tree, found, nodes[tested], studies)}
+        for name, found in logits.items()
+        if name not in results
+    ]
+    tables = {"Means over studies": means, "Other weights, and fewer genes": pd.DataFrame(briefly)}
+    tables |= {f"Studies, {name}": results[name][1] for name in (BOTH, ALONE, RIVAL)}
+    by_name = means.set_index("method")
+    ours, rival, alone = by_name.loc[BOTH], by_name.loc[RIVAL], by_name.loc[ALONE]
+    gain = (results[BOTH][1]["balanced"] - results[ALONE][1]["balanced"]).to_numpy()
+    sentence = "Means over studies, scellm against the embedding alone and logistic regression: " + ", ".join(
+        f"{name} {ours[name]:.3f} against {alone[name]:.3f} and {rival[name]:.3f}"
+        for name in ("right", "lineage", "log loss", "calibration error")
+    )
+    sentence += (
+        f". Against the embedding alone the mean over types rises by {gain.mean():.3f} (standard error over studies "
+        f"{gain.std(ddof=1) / np.sqrt(len(gain)):.3f}), in {int((gain > 0).sum())} of {len(gain)} studies."
     )
     others = ", ".join(f"{np.mean(x[:N_TRIED]):.3f} at {penalty:g}" for penalty, x in tried.items())
     text = TEXT.format(
         n_genes=N_GENES,
-        n_studies=len(results["scellm"][1]),
+        n_studies=len(results[BOTH][1]),
         least=LEAST_TESTED,
         most=MOST,
         sentence=sentence,
         iterations=ITERATIONS,
         penalty=PENALTY,
+        weigh=GENES_WEIGH,
         tried=f" (right on the first {N_TRIED} studies: {others})" if options.penalties else "",
     )
     for table in tables.values():

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,12 @@ import _reference_cells as source
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+from _genes_on_tree import GenesOnTree, fit_genes, some_of_each, together
 from _reference_page import by_study, by_type, page_of_types, text_of
 from _report import write
 
 import scellm
-from scellm.annotation._fit_tree import calibrate_on_tree, fit_on_tree
+from scellm.annotation._fit_tree import allowed_classes, calibrate_on_tree, fit_on_tree, fit_temperature
 from scellm.annotation._tree import Tree
 from scellm.metrics._calibration import softmax
 from scellm.metrics._conformal import balance
@@ -33,6 +35,8 @@ from scellm.models._hub import shipped_folder
 from scellm.models._parts import write_part
 
 N_EXEMPLARS = 3_500
+N_FOLDS, N_THREADS = 7, 3
+"""In which studies are left out of the head on genes."""
 N_MARKERS = 8
 LEAST_DETECTED = 0.25
 """Share of a type's cells that express a gene for it to be a marker."""
@@ -104,13 +108,12 @@ def marker_genes(
 
 def left_out(
     vectors: np.ndarray, nodes: np.ndarray, cells: pd.DataFrame, tree: Tree
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> dict[str, np.ndarray]:
     """Rows of measured human studies that could be tested, their logits and outlier scores by what was fitted without."""
     names, above = cells["name"].to_numpy(), tree.above
-    tested, logits, strange = [], [], []
+    found: dict[str, list[np.ndarray]] = {"tested": [], "logits": [], "strange": []}
     for study in cells["name"][cells["is_real"] & ~cells["is_mouse"]].unique():
-        out = np.isin(names, [study, *source.SAME_STUDY.get(study, ())])
-        train, test = np.flatnonzero(~out), np.flatnonzero(names == study)
+        train, test = rows_without([study], names), np.flatnonzero(names == study)
         covered = above[np.unique(nodes[train])].any(axis=0)  # nodes that other studies have cells of
         test = test[covered[nodes[test]]]
         if not len(test):
@@ -118,11 +121,57 @@ def left_out(
         fitted = fit_on_tree(
             vectors[train], nodes[train], tree, groups=names[train], max_exemplars=N_EXEMPLARS
         )
-        tested.append(test)
-        logits.append(fitted.logits(vectors[test]))
-        strange.append(fitted.outlier_score(vectors[test]))
+        found["tested"].append(test)
+        found["logits"].append(fitted.logits(vectors[test]))
+        found["strange"].append(fitted.outlier_score(vectors[test]))
         print(study, len(test), flush=True)
-    return np.concatenate(tested), np.concatenate(logits), np.concatenate(strange)
+    return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
+def genes_left_out(
+    tested: np.ndarray,
+    nodes: np.ndarray,
+    names: np.ndarray,
+    tree: Tree,
+    logged: sp.csr_array,
+    has: np.ndarray,
+) -> dict[str, np.ndarray]:
+    """For the same rows: logits of heads on genes that were fitted without their study, and the share of the genes it has.
+
+    Several studies are left out at a time, which is quicker and makes the head no better than it is.
+    """
+    by_genes, share = np.zeros((len(tested), len(tree.node_of_class))), np.zeros((len(tested), 1))
+    studies = list(pd.Series(names[tested]).value_counts().index)
+
+    def leave_out(fold: list[str]) -> None:
+        genes = genes_of(rows_without(fold, names), nodes, names, tree, logged, has)
+        here = np.isin(names[tested], fold)
+        by_genes[here] = genes.logits(logged[tested[here]], has[tested[here]])
+        share[here] = has[tested[here]][:, genes.columns].mean(axis=1, keepdims=True)
+        print("genes,", fold, flush=True)
+
+    with ThreadPoolExecutor(N_THREADS) as pool:
+        list(pool.map(leave_out, [studies[i::N_FOLDS] for i in range(N_FOLDS)]))
+    return {"by_genes": by_genes, "share": share}
+
+
+def rows_without(out: list[str], names: np.ndarray) -> np.ndarray:
+    """Rows of all studies but these and the profiles made of them."""
+    of_them = [name for study in out for name in (study, *source.SAME_STUDY.get(study, ()))]
+    return np.flatnonzero(~np.isin(names, of_them))
+
+
+def genes_of(
+    rows: np.ndarray,
+    nodes: np.ndarray,
+    studies: np.ndarray,
+    tree: Tree,
+    logged: sp.csr_array,
+    has: np.ndarray,
+) -> GenesOnTree:
+    """The head on genes of some of these cells, the same number of each label at most."""
+    rows = rows[some_of_each(nodes[rows], np.random.default_rng(0))]
+    return fit_genes(logged[rows], has[rows], nodes[rows], studies[rows], tree)
 
 
 def facts_of_types(
@@ -188,19 +237,32 @@ def main() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # estimated counts of some sources
         datasets = source.measured(options.data, rows, rng) + source.around_profiles(options.data, rows, rng)
-        vectors, cells, logged, marks, _ = source.embedded(datasets, model)
+        vectors, cells, logged, marks, has = source.embedded(datasets, model)
+    has = has[pd.factorize(cells["name"])[0]]
     tree = source.tree_of(rows, set(cells["type"]), ids)
     nodes = np.array([tree.names.index(name) for name in cells["type"]])
     studies = cells["name"].to_numpy()
 
+    held_out: dict[str, np.ndarray] = {}
     if options.cache and options.cache.exists():
-        tested, logits, strange = (np.load(options.cache)[name] for name in ("tested", "logits", "strange"))
-    else:
-        tested, logits, strange = left_out(vectors, nodes, cells, tree)
+        with np.load(options.cache, allow_pickle=False) as file:
+            held_out = dict(file)
+    if "logits" not in held_out:
+        held_out = left_out(vectors, nodes, cells, tree)
+    if "by_genes" not in held_out:
+        held_out |= genes_left_out(held_out["tested"], nodes, studies, tree, logged, has)
     if options.cache:
-        np.savez(options.cache, tested=tested, logits=logits, strange=strange)
+        np.savez(options.cache, **held_out)
+    tested, strange = held_out["tested"], held_out["strange"]
     annotator = fit_on_tree(vectors, nodes, tree, groups=studies, max_exemplars=N_EXEMPLARS)
     weights = balance(studies[tested], len(tested))
+    allowed = allowed_classes(tree, nodes[tested])
+    alone = fit_temperature(held_out["logits"], allowed, weights)
+    mixed = together(held_out["logits"], held_out["by_genes"], held_out["share"])
+    joint = fit_temperature(mixed, allowed, weights)
+    genes = genes_of(np.arange(len(nodes)), nodes, studies, tree, logged, has)
+    annotator.gene_head = genes.named(model.vocabulary.symbols, alone, joint)
+    logits = mixed * alone / joint
     report = calibrate_on_tree(annotator, logits, nodes[tested], strange, weights, studies[tested])
     probabilities = softmax(logits / annotator.calibration.temperature)
     chain = tree.chains(probabilities)[0]

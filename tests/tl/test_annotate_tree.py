@@ -8,14 +8,23 @@ import pytest
 
 import scellm
 from scellm.annotation._annotator import Annotator
+from scellm.annotation._gene_head import GeneHead
 from scellm.annotation._looks import Looks
 from scellm.annotation._restrict import class_mask, guess_tissue
+from scellm.metrics._calibration import softmax
 from scellm.models import load
 from scellm.tl import annotate, fit_reference
+from scellm.tl._annotate_sources import gene_scores
+from scellm.tl._vectors import log_expression
 
 KEY = "scellm_cell_type"
 CELLS = scellm.datasets.toy_cells(320, n_vars=2000, n_donors=4)
 BROAD = {"B cell": "lymphocyte", "CD4 T cell": "lymphocyte", "NK cell": "lymphocyte", "monocyte": "myeloid"}
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
 
 
 @pytest.fixture
@@ -240,3 +249,37 @@ def test_cells_of_the_shipped_reference_are_recognized(monkeypatch):
         warnings.simplefilter("always")
         annotate(adata, model)
     assert not any("in the shipped reference itself" in str(x.message) for x in caught)
+
+
+# -- genes beside the embedding ---------------------------------------------------------------------------------
+
+
+def test_genes_have_their_say(adata, reference, bag_model, rng):
+    fitted = fit_reference(reference, "cell_type", model=bag_model)
+    annotator = Annotator.from_part(fitted.parts["cell_type"])
+    known = np.flatnonzero(np.isin(fitted.vocabulary.symbols, adata.var_names))
+    ids, n_classes = rng.permutation(known)[:50], len(annotator.classes)
+    annotator.gene_head = head = GeneHead(
+        genes=[str(x) for x in fitted.vocabulary.symbols[ids]],
+        centre=np.zeros(50, np.float32),
+        scale=np.ones(50, np.float32),
+        weight=rng.normal(size=(n_classes, 50)).astype(np.float16).astype(np.float32),
+        bias=np.zeros(n_classes, np.float32),
+        kept=0.5,
+    )
+    fitted.parts["cell_type"] = annotator.to_part()
+    adata.X = adata.X.multiply(np.arange(adata.n_obs)[:, None] != 3).tocsr()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the empty cell
+        annotate(adata, fitted, novelty_error=None, align=False)
+    found = adata.obsm[f"{KEY}_probabilities"]
+    full = np.arange(adata.n_obs) != 3
+    assert np.isnan(found[3]).all()
+    logged, has = log_expression(adata, fitted, {}, ids)
+    logits = 0.5 * annotator.logits(adata.obsm["X_scellm"][full]) + head.logits(logged[full], has[ids])
+    expected = softmax(logits / annotator.calibration.temperature)
+    np.testing.assert_allclose(found[full], expected, atol=1e-5)
+    few = adata[:, ~np.isin(adata.var_names, head.genes)].copy()
+    scores = gene_scores(few, annotator, fitted, {})
+    assert scores.kept == 1
+    assert not scores.values.any()

@@ -765,3 +765,34 @@ def test_no_word_of_copies_where_donors_are_held_out(tune, adata):
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*same measurement")
         tune(both, strategy="head", val_by="donor", test_size=0)
+
+
+@pytest.fixture
+def twice(adata):
+    """Every cell twice, by two "donors" that are copies of each other; a third of them labeled."""
+    cells = adata[:60].copy()
+    both = ad.concat([cells, cells], index_unique="-")
+    both.obs["donor"] = both.obs["donor"].astype(str) + np.repeat(["", " again"], 60)
+    both.obs["together"] = both.obs["donor"].str.removesuffix(" again")
+    both.obs["known"] = both.obs["cell_type"].astype(str).where(np.tile(np.arange(60) % 2 == 0, 2))
+    return both
+
+
+@pytest.mark.parametrize("val_by", [None, "donor"])
+def test_copies_among_few_labels_are_told(twice, bag_model, val_by):
+    if val_by is None:
+        del twice.obs["donor"], twice.obs["together"]
+    with pytest.warns(UserWarning, match=r"60 of 60 labeled cells are the same measurement as another"):
+        few_shot(twice, "known", model=bag_model, val_by=val_by, baseline=False, calibrate=False)
+
+
+def test_copies_of_few_labels_in_the_test_are_told(twice, bag_model):
+    options = {"test_by": "donor", "val_by": "together", "test_size": 0.3}
+    with pytest.warns(UserWarning, match=r"of \d+ held-out cells are the same measurement as a training"):
+        few_shot(twice, "known", model=bag_model, baseline=False, calibrate=False, **options)
+
+
+def test_no_word_of_copies_among_few_labels_that_stay_together(twice, bag_model):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*same measurement")
+        few_shot(twice, "known", model=bag_model, val_by="together", baseline=False, calibrate=False)
