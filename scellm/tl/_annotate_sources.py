@@ -58,6 +58,43 @@ def seen_before(adata: AnnData, model: CellLM, query: Mapping[str, Any]) -> floa
         rows = np.sort(np.random.default_rng(0).choice(adata.n_obs, CELLS_LOOKED_AT, replace=False))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what is to be said of these values was said when they were embedded
+        logged, _ = log_expression(adata[rows], model, query)
+    found = match_hashes(cell_hashes(logged, list(model.vocabulary.symbols)), marks)
+    return float((found >= 0).mean()) if len(found) else 0.0
+
+
+def of_genes(adata: AnnData, annotator: Annotator, model: CellLM, query: dict[str, Any]) -> np.ndarray:
+    """(n_obs, F) log1p CP10k of the genes of a head; genes the data lacks are at the mean of its training cells."""
+    ids = _ids_of(annotator.head.genes, model)
+    logged, has = log_expression(adata, model, query, ids)
+    vectors = logged.toarray()
+    is_empty, is_there = ~vectors.any(axis=1), has[ids]
+    if (share := float(is_there.mean())) < FEW_GENES:
+        msg = (
+            f"`adata` has {int(is_there.sum())} of the {len(ids)} genes of the head ({100 * share:.0f} %, need "
+            f"{100 * FEW_GENES:.0f} %). Pass the data as it was before genes were selected, or fine-tune with its genes."
+        )
+        raise ValueError(msg)
+    if share < MANY_GENES:
+        warn(
+            f"`adata` lacks {int((~is_there).sum())} of the {len(ids)} genes of the head; they count as average, and "
+            "confidence may be too high."
+        )
+    vectors[:, ~is_there] = annotator.head.centre[~is_there]
+    vectors[is_empty] = np.nan
+    return vectors
+
+
+def gene_scores(
+    adata: AnnData, annotator: Annotator, model: CellLM, query: dict[str, Any]
+) -> GeneScores | None:
+    """What genes say beside the embedding, of all cells; `None` for an annotator that does not ask them."""
+    head = annotator.gene_head
+    if head is None:
+        return None
+    ids = _ids_of(head.genes, model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what is to be said of these values was said when they were embedded
         with open_cells(adata, model, query) as cells:
             found = cells.map(_scores, head, ids)
     if len(found) == 1:
