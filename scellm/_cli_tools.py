@@ -225,6 +225,9 @@ def _targets(options: argparse.Namespace, sources: list[Path]) -> tuple[dict[Pat
         msg = f"-o {options.to} is a file, but there are {len(sources)} inputs. Name a folder."
         raise ValueError(msg)
     targets: dict[Path, Path] = {}
+    if not is_folder and options.table and options.to.suffix != f".{options.table}":
+        msg = f"--table {options.table} writes a table, and -o {options.to} is none. Name it {options.to.stem}.{options.table}, or a folder."
+        raise ValueError(msg)
     for source in sources:
         suffix = f".{options.table}" if options.table else _suffix(options.tool, source)
         target = options.to / f"{sample_name(source)}{suffix}" if is_folder else options.to

@@ -130,7 +130,9 @@ def _said(tool: str, results: dict[str, dict[str, Any]], key: str, n_cells: int)
     record = results["uns"].get(key)
     record = record if isinstance(record, dict) else {}
     if tool != "embed":
-        return str(record.get("summary") or f"{n_cells:,} cells. {record.get('message', '')}".strip())
+        verdicts = record.get("samples", {}).get("verdict", ()) if tool == "malignancy" else ()
+        said = " ".join([str(record.get("message", "")), *map(str, verdicts)]).strip()
+        return str(record.get("summary") or f"{n_cells:,} cells. {said}".strip())
     n_obs, dim = results["obsm"][key].shape
     return (
         f"obsm[{key!r}] holds {n_obs} cells x {dim}, from {record['matrix']} by {record['model']}; "

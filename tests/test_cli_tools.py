@@ -19,6 +19,7 @@ from scellm._cli import main
 from scellm._cli_fit import FITS
 from scellm._cli_signature import NOT_OPTIONS, read_tool
 from scellm._cli_tools import TOOLS
+from scellm._cli_work import _said
 from scellm._formats import sample_name
 
 pytestmark = pytest.mark.filterwarnings("ignore:These cells do not fit")  # toy cells are of no tissue
@@ -237,6 +238,19 @@ def test_columns_are_in_the_order_of_the_file(folder):
         order = list(file["obs"].attrs["column-order"])
     assert order.index("mine") < order.index("scellm_cell_type")
     assert len(order) == len(set(order))
+
+
+def test_a_table_is_not_written_into_a_file_of_another_kind(folder, capsys):
+    words = ["annotate", str(folder / "one.h5ad"), "-o", str(folder / "out.h5ad"), "--table", "csv"]
+    assert main(words) == 1
+    assert "out.h5ad is none. Name it out.csv, or a folder." in capsys.readouterr().err
+    assert not (folder / "out.h5ad").exists()
+
+
+def test_malignancy_says_its_verdict():
+    samples = {"sample": ["a"], "verdict": ["an aneuploid population"]}
+    results = {"uns": {"scellm_malignant": {"message": "", "samples": samples}}}
+    assert _said("malignancy", results, "scellm_malignant", 5) == "5 cells. an aneuploid population"
 
 
 def test_an_index_and_a_search(folder, capsys):

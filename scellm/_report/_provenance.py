@@ -144,8 +144,8 @@ def _hashes(section: Section, adata: AnnData, found: Results) -> None:
         )
         if not same:
             section.warnings.append(
-                f"`obsm[{key!r}]` is not the embedding that its record describes: cells were left out, joined or reordered, or "
-                "values changed. Run `scellm.tl.embed(adata)` again before you rely on what was computed from it."
+                f"`obsm[{key!r}]` is not the embedding that its record describes: cells were left out, joined or reordered, which does no "
+                "harm, or values changed. In that case run `scellm.tl.embed(adata)` again before you rely on what was computed from it."
             )
     section.body.append(bullets(lines))
 

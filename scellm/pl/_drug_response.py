@@ -10,6 +10,7 @@ import numpy as np
 from .._containers import takes_cells
 from .._keys import DRUG_RESPONSE
 from .._obs import has_column
+from .._warn import warn
 from ._drug_cells import draw_umap, draw_violins
 from ._drug_grid import draw_dots, draw_heatmap
 from ._drug_table import (
@@ -137,6 +138,11 @@ def drug_response(
         summary = _each_cell(chosen, list(adata.obs_names))
     else:
         summary = summarise(chosen, codes, names, as_one=groupby is not None and groupby == chosen.groupby)
+    if center and len(summary.values) < 2:
+        center = False
+        warn(
+            "center=True takes each drug's mean over what is drawn away, and there is one row: its predictions are drawn as they are."
+        )
     if sort:
         columns = np.arange(len(chosen.drugs)) if drugs is not None else similar_together(summary.values.T)
         summary = summary.ordered(similar_together(centred(summary.values)), columns)

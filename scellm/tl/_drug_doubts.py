@@ -45,8 +45,8 @@ def report(
             names = ", ".join(map(str, groups.categories[outside][:5]))
             share = f"{n} of {of} groups ({names}{', ...' if n > 5 else ''})"
         warn(
-            f"{share} are unlike any cancer cell line the model has seen (applicability above 1): normal cells, or data of "
-            "another kind. Do not rely on their predictions."
+            f"{share} are unlike any cancer cell line the model has seen (applicability above 1): normal cells, a tumor that "
+            "has little in common with cells in a dish, or data of another kind. Do not rely on their predictions."
         )
     if groups is None and np.median(depth) < SHALLOW:
         warn(

@@ -162,6 +162,13 @@ def test_the_colour_bar_has_units_and_the_direction(adata, kind, center):
     assert bar.get_ylabel() == f"{what}\nlower = more sensitive"
 
 
+def test_one_row_is_not_centred(adata):
+    adata.obs["all"] = "tumor"
+    with pytest.warns(UserWarning, match="there is one row"):
+        ax = draw(adata, groupby="all", center=True)
+    assert "drug mean" not in ax.figure.axes[1].get_ylabel()
+
+
 def test_centred_differences_have_white_in_the_middle(adata):
     ax = draw(adata, groupby="group", center=True)
     bar = ax.figure.axes[1]
