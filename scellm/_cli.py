@@ -21,8 +21,6 @@ REFUSED = 1
 """Exit code: the input was refused, or could not be read or written. argparse exits with 2 on wrong usage."""
 BROKEN_PIPE = 141
 """Exit code where nobody reads the output any more, as shells have it."""
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it."""
 
 _EXAMPLES = """\
 examples:
@@ -67,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _without_reader()
     except KeyboardInterrupt:
         print("scellm: interrupted; no file was changed.", file=sys.stderr)
-        return INTERRUPTED
+        return _cli_tools.INTERRUPTED
     except _cli_work.EXPECTED as error:
         print(f"scellm: {_in_words(_cli_work.explain(error), options)}", file=sys.stderr)
         return REFUSED

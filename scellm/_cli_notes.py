@@ -42,11 +42,20 @@ def _path(target: Path) -> Path:
 
 def _asked(tool: str, source: Path, options: dict[str, Any]) -> dict[str, Any]:
     """All that the result depends on, as JSON holds it."""
-    status = source.stat()
     found: dict[str, Any] = {"tool": tool, "scellm": __version__, "input": str(source.resolve())}
-    found |= {"size of the input": status.st_size, "time of the input": status.st_mtime_ns}
-    found |= {f"--{name.replace('_', '-')}": value for name, value in options.items()}
+    found |= {"content of the input": _extent(source)}
+    for name, value in options.items():
+        found[f"--{name.replace('_', '-')}"] = value
+        if isinstance(value, str | Path) and Path(value).exists():  # a model, an index, a reference
+            found[f"content of --{name.replace('_', '-')}"] = _extent(Path(value))
     return json.loads(json.dumps(found, default=str))
+
+
+def _extent(path: Path) -> list[int]:
+    """Number, bytes and latest change of a file, or of all files of a folder."""
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    stats = [file.stat() for file in files]
+    return [len(stats), sum(x.st_size for x in stats), max((x.st_mtime_ns for x in stats), default=0)]
 
 
 def _stamp(target: Path) -> list[int] | None:

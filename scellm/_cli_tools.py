@@ -13,11 +13,13 @@ from typing import Any
 from ._cli_notes import difference, write_note
 from ._cli_options import as_path, found
 from ._cli_signature import add_options, read_tool
-from ._cli_work import CHECK, Job, do
+from ._cli_work import CHECK, Job, do, do_unless_stopped
 from ._cluster import Weights, check_workers
 from ._files import replacing
 from ._formats import sample_name
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
 TOOLS = {
     "embed": "add embeddings to files of cells",
     "annotate": "name the type of every cell",
@@ -31,7 +33,7 @@ EXAMPLES = """\
 examples:
   scellm {name} sample.h5ad -o labeled.h5ad{more}
   scellm {name} 'samples/*.h5ad' cellranger/outs -o results{more}
-  scellm {name} *.h5ad -o results --table csv --jobs 2{more}
+  scellm {name} *.h5ad -o results{table} --jobs 2{more}
 
 Files: .h5ad, .zarr, .loom, folders and .h5 files of Cell Ranger. Inputs are left as they are. A file that fails does not
 stop the others; it is named at the end.
@@ -66,7 +68,7 @@ def add_commands(commands: Any, style: type[argparse.HelpFormatter]) -> None:
             word,
             help=help_,
             description=tool.summary,
-            epilog=EXAMPLES.format(name=word, more=more),
+            epilog=EXAMPLES.format(name=word, more=more, table="" if name == "embed" else " --table csv"),
             formatter_class=style,
         )
         command.set_defaults(run=run, tool=name, table=None)
@@ -165,20 +167,27 @@ def run(options: argparse.Namespace) -> int:
         if job.has_note and job.source.exists():
             write_note(job.target, job.tool, job.source, job.options)
     done = _done_on(options.cluster, jobs) if options.cluster and jobs else _done(jobs, options.jobs)
-    failed, log = [], []
-    for job, (seconds, text, error) in zip(jobs, done, strict=True):
-        log.append({"file": str(job.source), "seconds": round(seconds, 2)})
-        log[-1] |= {} if job.tool == CHECK else {"output": str(job.target)}
-        log[-1] |= ({"error": error} if error else {}) | ({"summary": text} if text else {})
-        if text and not options.quiet:
-            heading = f"{job.source}\n" if job.tool == CHECK and len(jobs) > 1 else ""
-            print(f"{heading}{text}", flush=True)
-        if error:
-            failed.append(job.source)
-            print(f"scellm: {job.source}: {error}", file=sys.stderr)
-    if options.log:
-        with replacing(options.log) as part:
-            part.write_text("".join(json.dumps(line) + "\n" for line in log), encoding="utf-8")
+    failed: list[Path] = []
+    log: list[dict[str, Any]] = []
+    try:
+        for job, (seconds, text, error) in zip(jobs, done, strict=True):
+            log.append({"file": str(job.source), "seconds": round(seconds, 2)})
+            log[-1] |= {} if job.tool == CHECK else {"output": str(job.target)}
+            log[-1] |= ({"error": error} if error else {}) | ({"summary": text} if text else {})
+            if text and not options.quiet:
+                heading = f"{job.source}\n" if job.tool == CHECK and len(jobs) > 1 else ""
+                print(f"{heading}{text}", flush=True)
+            if error:
+                failed.append(job.source)
+                print(f"scellm: {job.source}: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        if len(jobs) == 1:
+            raise
+        more = " Go on with --skip-done." if log and jobs[0].has_note else ""
+        print(f"scellm: interrupted; {len(log)} of {len(jobs)} files are through.{more}", file=sys.stderr)
+        return INTERRUPTED
+    finally:
+        _write_log(options, log)
     if failed and len(jobs) > 1:
         print(
             f"scellm: {len(failed)} of {len(jobs)} files failed: {', '.join(map(str, failed))}.",
@@ -187,8 +196,21 @@ def run(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
+def _write_log(options: argparse.Namespace, lines: list[dict[str, Any]]) -> None:
+    """A line of JSON for each file that was tried, behind those of the run that `--skip-done` goes on with."""
+    if options.log is None:
+        return
+    goes_on = getattr(options, "skip_done", False) and options.log.is_file()
+    before = options.log.read_text(encoding="utf-8") if goes_on else ""
+    with replacing(options.log) as part:
+        part.write_text(before + "".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+
+
 def _jobs(options: argparse.Namespace) -> Iterator[Job]:
     """What to do, refused as a whole before anything is read."""
+    if options.log is not None and not options.log.parent.is_dir():
+        msg = f"--log {options.log}: there is no folder {options.log.parent}."
+        raise FileNotFoundError(msg)
     sources = list(dict.fromkeys(found(options.inputs)))
     given = {
         x.name: getattr(options, x.name) for x in read_tool(options.tool).options if hasattr(options, x.name)
@@ -269,8 +291,11 @@ def _done(jobs: list[Job], at_once: int) -> Iterator[tuple[float, str, str]]:
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 
-    with ProcessPoolExecutor(min(at_once, len(jobs)), mp_context=get_context("spawn")) as pool:
-        yield from pool.map(do, jobs)
+    pool = ProcessPoolExecutor(min(at_once, len(jobs)), mp_context=get_context("spawn"))
+    try:
+        yield from pool.map(do_unless_stopped, jobs)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _done_on(address: str, jobs: list[Job]) -> Iterator[tuple[float, str, str]]:

@@ -61,6 +61,21 @@ def do(job: Job) -> tuple[float, str, str]:
     return time.monotonic() - start, text, error
 
 
+_is_stopped = False
+
+
+def do_unless_stopped(job: Job) -> tuple[float, str, str]:
+    """`do` in a process of many, which after Ctrl-C must not take the next file that waits for it."""
+    global _is_stopped
+    if _is_stopped:
+        raise KeyboardInterrupt
+    try:
+        return do(job)
+    except KeyboardInterrupt:
+        _is_stopped = True
+        raise
+
+
 def explain(error: BaseException) -> str:
     """The text of an error as it was written."""
     text = error.args[0] if isinstance(error, KeyError) and error.args else error
@@ -176,7 +191,7 @@ def _write_table(adata: AnnData, results: dict[str, dict[str, Any]], target: Pat
     """Columns of cells, with their names."""
     table = adata.obs[list(results["obs"])]
     if table.empty:
-        msg = "This tool writes no columns of cells, so there is no table of them. Leave --table out and use scellm.get."
+        msg = "This tool writes no columns of cells, so there is no table of them. Name the output .h5ad, without --table, and use scellm.get."
         raise ValueError(msg)
     with replacing(target) as part:
         if target.suffix == ".csv":

@@ -311,17 +311,69 @@ def test_an_interrupted_run_goes_on_with_the_same_options_alone(folder, capsys, 
     assert "one.h5ad was made otherwise; what differs: --min-confidence" in capsys.readouterr().err
     (folder / "one.h5ad").touch()
     assert main([*words, "--skip-done"]) == 1
-    assert "time of the input" in capsys.readouterr().err
+    assert "content of the input" in capsys.readouterr().err
 
 
-def _do_first_only():
+@pytest.mark.filterwarnings("ignore:Writing zarr v2 data")
+def test_what_is_inside_of_folders_counts_as_changed(folder, capsys, tmp_path):
+    model = scellm.models.save(scellm.models.load("scellm-small"), tmp_path / "model")
+    words = ["embed", str(folder / "two.zarr"), "-o", str(folder / "out"), "--model", str(model), "--quiet"]
+    assert main(words) == 0
+    assert main([*words, "--skip-done"]) == 0
+    next((folder / "two.zarr" / "obs").rglob(".zattrs"), folder / "two.zarr" / "obs" / "zarr.json").touch()
+    assert main([*words, "--skip-done"]) == 1
+    assert "what differs: content of the input." in capsys.readouterr().err
+    assert main([*words, "--overwrite"]) == 0
+    (model / "README.md").write_text("another model under the same name")
+    assert main([*words, "--skip-done"]) == 1
+    assert "what differs: content of --model." in capsys.readouterr().err
+
+
+def test_an_interruption_keeps_the_log_and_says_how_to_go_on(folder, capsys, monkeypatch):
+    log = folder / "log.jsonl"
+    words = [
+        "embed",
+        str(folder / "one.h5ad"),
+        str(folder / "two.zarr"),
+        "-o",
+        str(folder / "out"),
+        "--log",
+        str(log),
+    ]
+    monkeypatch.setattr("scellm._cli_tools.do", _do_first_only(KeyboardInterrupt))
+    assert main(words) == 130
+    assert "interrupted; 1 of 2 files are through. Go on with --skip-done." in capsys.readouterr().err
+    assert [json.loads(line)["file"] for line in log.read_text().splitlines()] == [words[1]]
+    monkeypatch.undo()
+    assert main([*words, "--skip-done"]) == 0
+    assert [json.loads(line)["file"] for line in log.read_text().splitlines()] == words[1:3]
+    assert main([*words[:-1], str(folder / "none" / "log.jsonl"), "--overwrite"]) == 1
+    assert "there is no folder" in capsys.readouterr().err
+
+
+def test_after_ctrl_c_no_process_takes_another_file(monkeypatch):
+    from scellm import _cli_work
+
+    def interrupted(job):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_cli_work, "do", interrupted)
+    monkeypatch.setattr(_cli_work, "_is_stopped", False)
+    with pytest.raises(KeyboardInterrupt):
+        _cli_work.do_unless_stopped(None)
+    monkeypatch.setattr(_cli_work, "do", lambda job: "done")
+    with pytest.raises(KeyboardInterrupt):
+        _cli_work.do_unless_stopped(None)
+
+
+def _do_first_only(end=SystemExit):
     from scellm._cli_tools import do
 
     seen = []
 
     def first(job):
         if seen:
-            raise SystemExit
+            raise end
         seen.append(job)
         return do(job)
 
