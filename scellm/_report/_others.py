@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pandas as pd
 from anndata import AnnData
@@ -33,6 +34,12 @@ PAPERS = {
     "Douze2024": "Douze M, Guzhva A, Deng C et al. The Faiss library (2024).",
 }
 """What methods are cited for, by key of `docs/references.bib`."""
+
+
+def _weights(record: Mapping[str, Any]) -> str:
+    """Hash of the weights, or that they are of no file."""
+    digest = _text(record, "sha256")[:12]
+    return f"sha256 {digest}" if digest else "not saved, so that no hash tells its weights"
 
 
 def search_section(adata: AnnData, found: Results) -> Section:
@@ -141,7 +148,7 @@ def _sentences(adata: AnnData, found: Results) -> Iterator[tuple[str, tuple[str,
     for key in found.embeddings:
         record = adata.uns[key]
         yield (
-            f"Cells were embedded with the CellLM encoder {_text(record, 'model')!r} (sha256 {_text(record, 'sha256')[:12]}), which read "
+            f"Cells were embedded with the CellLM encoder {_text(record, 'model')!r} ({_weights(record)}), which read "
             f"{int(record.get('n_genes', 0)):,} genes of {_text(record, 'matrix')}",
             ("Zhao2023",),
         )

@@ -193,6 +193,7 @@ def shipped_calibration(model: CellLM, pythons: Pythons = NONE, before: Sequence
     """Confidence of the shipped reference beside what a perfect one would be measured as, and other temperatures."""
     from scellm.annotation._annotator import Annotator
     from scellm.annotation._fit_tree import calibration_error, confidence_at
+    from scellm.tl._annotate_sources import gene_scores
 
     annotator, rng = Annotator.from_part(model.parts["reference"]), np.random.default_rng(0)
     tree = annotator.tree
@@ -203,6 +204,8 @@ def shipped_calibration(model: CellLM, pythons: Pythons = NONE, before: Sequence
         labels = adata.obs["cell_type"].astype(str).to_numpy()[is_full]
         nodes = np.array([tree.names.index(data.ONTOLOGY[label][0]) for label in labels])
         logits, ones = annotator.logits(vectors[is_full]), np.ones(len(nodes))
+        if (genes := gene_scores(adata, annotator, model, {"min_overlap": 0.02})) is not None:
+            logits = genes[is_full].add_to(logits)
         errors = {}
         for factor in (0.8, 1.0, 1.25, 1.5):
             p = softmax(logits / (factor * annotator.calibration.temperature))
