@@ -129,7 +129,8 @@ def decide(
     _judge_novelty(found, annotator, vectors, limits, move, is_shifted=is_shifted)
 
     def blocks() -> Iterator[np.ndarray]:
-        for rows in row_slices(n, vectors, found.probabilities):
+        said_of = () if genes is None else (genes.values,)
+        for rows in row_slices(n, vectors, found.probabilities, *said_of):
             is_full = ~found.is_empty[rows]
             said = None if genes is None else genes[rows][is_full]
             unrestricted = annotator.probabilities(without_shift(vectors[rows][is_full], move), said)
