@@ -143,6 +143,11 @@ def _slow(rows, start):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts page faults as Linux does")
 def test_workers_use_memory_again_within_a_task(client, cells):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        client.restart(
+            timeout=120
+        )  # new processes: what other tests have left free would be used before any page is asked for
     pages = 80 * 2 * 2**20 // 4096
     assert all(n > 0.9 * pages for n in client.run(_faults).values())  # as dask has set it
     assert max(n for _, n in _cluster.map_rows(client, in_chunks(cells).X, 512, _faults)) < 0.5 * pages
