@@ -202,7 +202,7 @@ def page(
         f"them: {held[NEW]:.3f}, before {held[OLD]:.3f}, PCA {held['PCA']:.3f}. From five labeled cells of each type `tl.annotate` reaches {five[NEW].mean():.3f} on the embedding "
         f"adapted to all cells, labeled or not, {five[OLD].mean():.3f} before.{more}"
         + (
-            f"\n\nWorse than before by more than 0.005 on: {', '.join(worse['dataset'])}. Adapt where you want clusters of your own cells, and look at both."
+            f"\n\nWorse than before by more than 0.005 on: {', '.join(worse['dataset'])}. Adapt for neighbors and maps of your own cells, and look at both."
             if len(worse)
             else ""
         )
