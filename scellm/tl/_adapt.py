@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from typing import Any
 
@@ -115,7 +114,6 @@ def adapt(
         if cells.n_obs > max_cells:
             rows = np.sort(np.random.default_rng(rng).choice(cells.n_obs, max_cells, replace=False))
         counts = cells.counts_of(rows)
-        record = cells.record()
     datasets = _datasets(counts, None if groups is None else groups[rows])
     encoder = widen(
         model.encoder.to("cpu"),
@@ -131,7 +129,7 @@ def adapt(
         config=encoder.config,
         tokens=model.tokens,
         vocabulary=model.vocabulary,
-        provenance=_provenance(model, encoder.config.dim, n_cells, weight, batch_key, record),
+        provenance=_provenance(model, encoder.config.dim, n_cells, weight, batch_key),
         name=name or f"adapted-{model.name}",
         parts=Parts(),
     )
@@ -166,10 +164,10 @@ def _datasets(counts: sp.csr_array, groups: np.ndarray | None) -> dict[str, sp.c
 
 
 def _provenance(
-    model: CellLM, dim: int, n_cells: int, weight: float, batch_key: str | None, record: dict[str, Any]
+    model: CellLM, dim: int, n_cells: int, weight: float, batch_key: str | None
 ) -> dict[str, Any]:
     """What `config.json` and the model card say."""
-    old = dataclasses.asdict(model.config)["dim"]
+    old = model.config.dim
     return {
         "description": f"{model.name} with {dim - old} principal components of {n_cells} cells as further coordinates.",
         "started_from": model.name,
@@ -177,6 +175,5 @@ def _provenance(
         "n_cells": n_cells,
         "weight": float(weight),
         "batch_key": batch_key or "",
-        "fingerprint": record.get("fingerprint", ""),
         "versions": {"scellm": __version__},
     }
