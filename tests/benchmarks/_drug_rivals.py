@@ -111,7 +111,7 @@ def forest(problem: Problem) -> np.ndarray:
     for drug in np.unique(problem.columns):
         rows = np.flatnonzero(problem.measured[:, drug])
         if len(rows) > 20:
-            model = RandomForestRegressor(30, min_samples_leaf=5, max_features=0.33, random_state=0)
+            model = RandomForestRegressor(20, min_samples_leaf=5, max_features=0.1, random_state=0)
             guess[:, drug] = model.fit(of_line[rows], problem.values[rows, drug]).predict(of_line)
     return guess[problem.rows, problem.columns]
 

@@ -350,7 +350,11 @@ def test_the_shipped_model_calls_a_tumor_that_comes_with_a_package():
 @pytest.mark.skipif(not CORPUS.exists(), reason="needs the corpus beside the repository")
 @pytest.mark.parametrize(
     ("name", "lineage", "share"),
-    [("copykat_tnbc", "epithelial", 1.0), ("gbm_mgh136", "neural", 1.0), ("luad_kim_mini", "epithelial", 0.9)],
+    [
+        ("copykat_tnbc", "epithelial", 1.0),
+        ("gbm_mgh136", "neural", 1.0),
+        ("luad_kim_mini", "epithelial", 0.9),
+    ],
 )
 def test_the_lineage_of_a_real_tumor_is_the_same_whatever_ran_before(name, lineage, share):
     """The breast cancer was "hematopoietic" and "unclear" before `tl.annotate`, and "epithelial" after it."""
