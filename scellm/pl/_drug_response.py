@@ -93,7 +93,7 @@ def drug_response(
         Draw z in place of ln IC50. Predictions that do not have the drugs' means over cell lines, such as those of scellm 0.2, are drawn less
         their mean over cells, with a warning.
     sort
-        Put similar rows and similar columns side by side (average linkage). Drugs named in `drugs` stay in their
+        Put similar rows and similar columns side by side (average linkage); of one row the lowest first. Drugs named in `drugs` stay in their
         order.
     cmap
         Colors; `None` takes viridis, or orange to purple if centered. Both are safe for color-blind readers.
@@ -145,7 +145,7 @@ def drug_response(
     else:
         summary = summarise(chosen, codes, names, as_one=groupby is not None and groupby == chosen.groupby)
     if sort:
-        columns = np.arange(len(chosen.drugs)) if drugs is not None else similar_together(summary.values.T)
+        columns = np.arange(len(chosen.drugs)) if drugs is not None else _columns(summary)
         summary = summary.ordered(similar_together(centred(summary.values)), columns)
     draw = draw_heatmap if kind == "heatmap" else draw_dots
     drawn = draw(summary, groupby or "", by_cell=by_cell, unit=unit, cmap=cmap, ax=ax, note=note)
@@ -178,6 +178,13 @@ def _choose(
         between = f"the {between} {called}" if which.sum() > 2 else f"the two {between} {called}"
     return responses[most_different(rows, most)], (
         f"{most} of {n_drugs} drugs: those whose prediction differs most between {between}"
+    )
+
+
+def _columns(summary: Summary) -> np.ndarray:
+    """An order of drugs: similar ones side by side; of one row the lowest first."""
+    return (
+        similar_together(summary.values.T) if len(summary.rows) > 1 else lowest(summary, len(summary.drugs))
     )
 
 

@@ -103,7 +103,9 @@ def test_expressed_targets_are_marked(adata):
 def test_units_reference_and_what_the_interval_is(adata):
     axes = draw(adata)
     text = axes[0].figure._supxlabel.get_text()
-    assert "difference of ln IC50 from other cells, units of the drug's spread: lower = more sensitive" in text
+    assert (
+        "difference of ln IC50 from other cells, units of the drug's spread: lower = more sensitive" in text
+    )
     assert "95 % interval over samples, error of the model not included; * adjusted p < 0.05" in text
     record = adata.uns["rank_drugs"]
     record |= {"reference": "NK", "replicates": "cells", "p_adjusted": np.full((2, 4), np.nan)}
