@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.colors import Colormap, Normalize
 
 LABEL = "ln IC50, ln µM:\nlower = more sensitive"
-LABEL_Z = "z, in units of the drug's spread\nover cell lines: lower = more sensitive"
+LABEL_Z = "z, spreads of the drug\nover cell lines:\nlower = more sensitive"
 LABEL_CENTRED = "ln IC50 less the mean, ln µM:\nlower = more sensitive"
 Unit = Literal["ln_ic50", "z", "difference"]
 LABELS: dict[Unit, str] = {"ln_ic50": LABEL, "z": LABEL_Z, "difference": LABEL_CENTRED}

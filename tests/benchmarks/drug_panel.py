@@ -29,7 +29,7 @@ drug can be asked for by its name, another name, a target, a gene, or a pathway:
 over cell lines that were left out. Below {weak} a drug is **not predictable** from expression ({n_weak} drugs): do not use it. GDSC1 and
 GDSC2 are two screens of one institute with different assays and doses; compare drugs within one.
 
-A drug that is not here can be given as a structure: [how to](../howto/drug_response.md). Antibodies were never in these screens. The table is
+A drug that is not here can be given as a structure: [how to](../howto/drug_response.md). The only antibody in these screens is cetuximab. The table is
 `scellm.drugs.load_drug_model().drugs`; this page is made from it by `python tests/benchmarks/drug_panel.py`.
 """
 HEAD = """| drug | other names | targets | genes of the targets | screen | lines | unseen lines |

@@ -161,7 +161,7 @@ def test_what_is_not_predictable_is_hatched_and_explained(adata):
 def test_the_colour_bar_has_units_and_the_direction(adata, kind, center):
     bar = draw(adata, groupby="group", kind=kind, center=center).figure.axes[1]
     assert bar.get_ylabel() == (
-        "z, in units of the drug's spread\nover cell lines: lower = more sensitive"
+        "z, spreads of the drug\nover cell lines:\nlower = more sensitive"
         if center
         else "ln IC50, ln µM:\nlower = more sensitive"
     )
