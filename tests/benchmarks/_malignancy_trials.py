@@ -153,7 +153,7 @@ def large_sample(data: ad.AnnData) -> ad.AnnData:
 
 def _timed(cells: ad.AnnData, vectors: np.ndarray, model, queue) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start = time.perf_counter()
+    start, used = time.perf_counter(), time.process_time()
     types = read_types(cells, model, vectors, ReadOptions())
     counts, genome = read_counts(cells, model, ReadOptions())
     n = cells.n_obs
@@ -161,7 +161,8 @@ def _timed(cells: ad.AnnData, vectors: np.ndarray, model, queue) -> None:
     inside = Cells(counts, genome, vectors, np.zeros(n), types.lineages, types.is_normal, empty)
     analyze(inside, model.vocabulary.symbols, Combination(), empty, 0, show=False)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    queue.put({"seconds": time.perf_counter() - start, "peak_gb": peak / 1e6})
+    used = time.process_time() - used
+    queue.put({"seconds": time.perf_counter() - start, "cpu_seconds": used, "peak_gb": peak / 1e6})
 
 
 def speed(path: Path, model: scellm.models.CellLM, python: str | None) -> dict[str, float]:
