@@ -46,7 +46,7 @@ is "no clone found", where the head alone is left; cells in the corners are thos
 **Right:** is the probability right? Cells of all sets are put into ten bins by the probability that they were given. A point stands at the mean
 probability of its bin and at the fraction of its cells that are malignant; on the dashed line both are the same. Above it
 the probability is too low, below it too high. The area of a point is the share of cells in the bin, classes and studies weighing the
-same: {ends:.0f} % of them are in the first and the last, near 0 and 1. The points between hold few cells of few sets, so that their place is uncertain. Calibration error is the
+same: {ends:.0f} % of them are in the first and the last, near 0 and 1. The points between hold few cells of few sets, so that their place is uncertain; a cell is called malignant from 0.8. Calibration error is the
 mean distance from the line, weighed by those shares. {bins}
 
 ## Simulated tumors
