@@ -26,11 +26,13 @@ AS_LIKELY_AS_NOT = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Thresholds:
-    """When a cell gets no type; `None` switches a rule off."""
+    """How cells are named, and when one gets no type; `None` switches a rule off."""
 
     target_error: float | None = None
     min_confidence: float | None = None
     novelty_error: float | None = None
+    ask_neighbors: bool = False
+    """The nearest cells have a say, if the annotator is calibrated for it."""
 
     def __post_init__(self) -> None:
         for name in ("target_error", "novelty_error"):
@@ -84,7 +86,6 @@ def decide(
     move: np.ndarray | None = None,
     on_disk: bool = False,
     genes: GeneScores | None = None,
-    ask_neighbors: bool = False,
 ) -> Result:
     """Types, or why there is none, some thousand cells at a time.
 
@@ -106,8 +107,6 @@ def decide(
         Large results may be in a temporary file.
     genes
         What the genes of the cells say.
-    ask_neighbors
-        The nearest cells have a say, if the annotator is calibrated for it.
     """
     if limits.target_error is not None and not annotator.is_calibrated:
         msg = (
@@ -137,7 +136,7 @@ def decide(
         return annotator.probabilities(without_shift(vectors[rows], move), said)
 
     around = None
-    if ask_neighbors and annotator.smoothing is not None:
+    if limits.ask_neighbors and annotator.smoothing is not None:
         around = Neighborhood.of(vectors, ~found.is_empty, annotator.smoothing, own)
 
     def blocks() -> Iterator[np.ndarray]:

@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from anndata import AnnData
@@ -22,9 +22,8 @@ from ..annotation._restrict import class_mask
 from ..annotation._vote import over_cluster
 from ..models import CellLM, load
 from ._annotate_results import Limits, make_record, say, write_labels
-from ._annotate_sources import gene_scores, of_genes, of_model, seen_before
+from ._annotate_sources import of_model, read_cells
 from ._fit_reference import Labeled, with_reference
-from ._vectors import cell_vectors
 
 if TYPE_CHECKING:
     import torch
@@ -207,14 +206,10 @@ def annotate(
         )
     annotator, mode = of_model(model)
     mask = class_mask(annotator, tissue=tissue, classes=classes, exclude=exclude)
-    record: dict[str, Any] = {}
-    if annotator.head.genes:
-        vectors = of_genes(adata, annotator, model, query)
-    else:
-        vectors, record = cell_vectors(adata, model, query)
+    read = read_cells(adata, annotator, model, query, of_reference=mode == "pretrained")
+    vectors, record = read.vectors, read.record
     shift = find_shift(annotator, vectors, align, ~empty_cells(vectors))
-    thresholds = limits.of(annotator)
-    genes = gene_scores(adata, annotator, model, query)
+    thresholds = dataclasses.replace(limits.of(annotator), ask_neighbors=groupby == "neighbors")
     result = decide(
         annotator,
         vectors,
@@ -223,8 +218,7 @@ def annotate(
         allowed=mask,
         move=shift,
         on_disk=is_on_disk(adata),
-        genes=genes,
-        ask_neighbors=groupby == "neighbors",
+        genes=read.genes,
     )
     if groupby == "auto":
         clusters = np.full(adata.n_obs, "", dtype=object)
@@ -242,7 +236,7 @@ def annotate(
         embedding_reused=bool(record.get("reused", False)),
         majority_vote=clusters is not None,
         batch_shift=0.0 if shift is None else float(np.linalg.norm(shift)),
-        seen_share=seen_before(adata, model, query) if mode == "pretrained" else 0.0,
+        seen_share=read.seen_share,
     )
     target.uns[key_added] = written.to_uns()
     logger.info(written.message)

@@ -115,7 +115,9 @@ def make_record(
         tissue_guess=guess,
         fits=not doubts,
         doubts="; ".join(doubts),
-        **{name: float(value) for name, value in vars(limits).items() if value is not None},
+        target_error=limits.target_error,
+        min_confidence=limits.min_confidence,
+        novelty_error=limits.novelty_error,
     )
 
 

@@ -14,6 +14,7 @@ from scellm.metrics._calibration import softmax
 from scellm.models._limits import part_problem
 
 N, K, F = 60, 3, 8
+NEIGHBORS = Thresholds(ask_neighbors=True)
 
 
 @pytest.fixture
@@ -99,7 +100,7 @@ def test_of_many_cells_some_are_looked_among(rng, smoothing):
 def test_empty_cells_are_no_neighbors(annotator, vectors):
     vectors = vectors.copy()
     vectors[::5] = np.nan
-    found = decide(annotator, vectors, Thresholds(), is_shifted=False, ask_neighbors=True)
+    found = decide(annotator, vectors, NEIGHBORS, is_shifted=False)
     alone = decide(annotator, vectors, Thresholds(), is_shifted=False)
     assert found.is_empty.sum() == 12
     assert np.isfinite(found.probabilities[~found.is_empty]).all()
@@ -110,8 +111,7 @@ def test_empty_cells_are_no_neighbors(annotator, vectors):
 def test_order_of_the_cells_does_not_matter(annotator, vectors, rng):
     order = rng.permutation(N)
     found, shuffled = (
-        decide(annotator, x, Thresholds(), is_shifted=False, ask_neighbors=True).probabilities
-        for x in (vectors, vectors[order])
+        decide(annotator, x, NEIGHBORS, is_shifted=False).probabilities for x in (vectors, vectors[order])
     )
     np.testing.assert_allclose(shuffled, found[order], rtol=1e-3, atol=1e-6)
 
@@ -121,8 +121,8 @@ def test_survives_a_part(annotator, vectors):
     assert part_problem("reference", part.tensors, part.meta) is None
     back = Annotator.from_part(part)
     assert back.smoothing.to_meta() == annotator.smoothing.to_meta()
-    expected = decide(annotator, vectors, Thresholds(), is_shifted=False, ask_neighbors=True)
-    found = decide(back, vectors, Thresholds(), is_shifted=False, ask_neighbors=True)
+    expected = decide(annotator, vectors, NEIGHBORS, is_shifted=False)
+    found = decide(back, vectors, NEIGHBORS, is_shifted=False)
     np.testing.assert_array_equal(found.probabilities, expected.probabilities)
 
 

@@ -315,18 +315,22 @@ class Expression:
 
     def log1p(self, target_sum: float = CP10K) -> Iterator[tuple[int, sp.csr_array]]:
         """Consecutive rows as ln(1 + x) of cells scaled to `target_sum` over the vocabulary genes, (B, n_genes)."""
-        for start, counts in self.counts():
-            yield start, log_normalize(counts, target_sum)
+        for start, block in self.blocks():
+            yield start, self.log1p_of(block, target_sum)
+
+    def log1p_of(self, block: sp.csr_array, target_sum: float = CP10K) -> sp.csr_array:
+        """Rows as `blocks` gives them, as `log1p` gives them."""
+        return log_normalize(self.linear(block), target_sum)
 
     def tokens(self, config: TokenConfig) -> Iterator[tuple[int, Tokens]]:
         """Consecutive rows as tokens."""
         for start, block in self.blocks():
-            yield start, self._tokenize(block, config)
+            yield start, self.tokens_in(block, config)
 
     def tokens_of(self, rows: np.ndarray, config: TokenConfig) -> Tokens:
         """Some cells as tokens, in the order asked for; read in stored order, as files want it."""
         order = np.argsort(rows, kind="stable")
-        return self._tokenize(self._stored(rows[order]), config)[np.argsort(order, kind="stable")]
+        return self.tokens_in(self._stored(rows[order]), config)[np.argsort(order, kind="stable")]
 
     def counts_of(self, rows: np.ndarray) -> sp.csr_array:
         """Some cells, by ascending number, as linear expression, (B, n_genes)."""
@@ -366,7 +370,8 @@ class Expression:
             "n_foreign_cells": self.n_foreign,
         }
 
-    def _tokenize(self, block: sp.csr_array, config: TokenConfig) -> Tokens:
+    def tokens_in(self, block: sp.csr_array, config: TokenConfig) -> Tokens:
+        """Rows as `blocks` gives them -> tokens."""
         return tokenize(
             block, self.match.ids, self.match.n_vocabulary, config, linearize=self.values.linearize
         )
