@@ -33,6 +33,8 @@ class Thresholds:
     novelty_error: float | None = None
     ask_neighbors: bool = False
     """The nearest cells have a say, if the annotator is calibrated for it."""
+    named_instead: tuple[int, ...] = ()
+    """Node of the tree that each node is named as; empty for all as themselves."""
 
     def __post_init__(self) -> None:
         for name in ("target_error", "novelty_error"):
@@ -226,6 +228,8 @@ def _choose(
         if limits.target_error is not None:
             least = max(least, annotator.least_probability(limits.target_error, is_smooth=is_smooth))
         codes = tree.deepest(filled, least)
+        if limits.named_instead:
+            codes = np.where(codes >= 0, np.array(limits.named_instead)[codes], codes)
         if limits.target_error is not None:
             sets = np.vstack([tree.holds.T, np.ones(len(annotator.classes), dtype=bool)])[codes]
             sets[~is_full] = True

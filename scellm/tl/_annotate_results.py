@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -12,7 +12,7 @@ from anndata import AnnData
 from .._warn import tell, warn
 from ..annotation._annotator import Annotator
 from ..annotation._decide import AS_LIKELY_AS_NOT, NOVEL, UNASSIGNED, Result, Thresholds
-from ..annotation._left_out import doubtful_names, left_out_rates
+from ..annotation._left_out import doubtful_names, left_out_rates, named_instead
 from ..annotation._records import AnnotationRecord, describe, plain_report
 from ..annotation._restrict import describe_excluded, guess_tissue
 from ..annotation._tree import Tree
@@ -47,8 +47,11 @@ class Limits:
 
     def of(self, annotator: Annotator) -> Thresholds:
         """With what `"auto"` means for this annotator; an asked error goes before it."""
-        on_tree = annotator.tree is not None and self.target_error is None
-        return self._thresholds(AS_LIKELY_AS_NOT if on_tree else None)
+        tree, types = annotator.tree, annotator.facts.get("types")
+        found = self._thresholds(AS_LIKELY_AS_NOT if tree is not None and self.target_error is None else None)
+        if tree is None or not types or self.min_confidence != "auto":
+            return found
+        return replace(found, named_instead=named_instead(types, tree.parents))
 
     def _thresholds(self, auto: float | None) -> Thresholds:
         least = auto if isinstance(self.min_confidence, str) else self.min_confidence

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from scellm.annotation._left_out import doubtful_names, left_out_rates
+from scellm.annotation._left_out import doubtful_names, left_out_rates, named_instead
 
 
 def test_rates_of_few_cells_are_not_known():
@@ -28,3 +28,10 @@ def test_frequent_names_that_are_often_wrong_are_told():
     found = doubtful_names(names, nodes, parents, np.array([0.9, 0.32, np.nan, 0.0]))
     assert found == "'memory T cell' (30 % of the cells, right in 32 %, so read 'T cell')"
     assert doubtful_names(names, nodes, parents, np.array([0.9, 0.5, np.nan, 0.0])) == ""
+
+
+def test_names_that_are_often_wrong_are_those_above():
+    rates = [(0.9, 50), (0.4, 50), (0.4, 50), (0.1, 50), (0.0, 5)]
+    types = [{"recall": 1.0, "n_tested": 50, "precision": right, "n_named": n} for right, n in rates]
+    parents = np.array([-1, 0, 1, -1, 0])
+    assert named_instead(types, parents) == (0, 0, 0, 3, 4)

@@ -60,6 +60,9 @@ def test_frequent_names_that_were_mostly_wrong_are_told(capsys, shipped):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # toys
         annotate(adata)
+        assert "memory CD4 T cell" not in set(adata.obs[KEY])
+        capsys.readouterr()
+        annotate(adata, min_confidence=0.5)
     record, table = adata.uns[KEY], scellm.get.annotation(adata)
     place = list(record["nodes"]).index("memory CD4 T cell")
     assert record["precision_left_out"][place] < 0.5 < record["recall_left_out"][place]
