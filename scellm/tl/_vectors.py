@@ -14,6 +14,7 @@ from anndata import AnnData
 from .._keys import X_SCELLM
 from ..data import Expression, ReadOptions
 from ..data.cells._fingerprint import fingerprint_of
+from ..metrics._cell_hashes import gene_set_marks
 from ..models import CellLM
 from ._embed import EncodeOptions, embedding_of
 
@@ -38,11 +39,32 @@ def cell_vectors(
     """
     source, encoding = _options(source, encoding)
     with Expression.open(adata, model.vocabulary, source) as cells:
-        found, record = adata.obsm.get(X_SCELLM), adata.uns.get(X_SCELLM)
-        if encoding.on_empty == "nan" and _is_of(found, record, model, cells):
-            return np.asarray(found, dtype=np.float32), {**record, "matrix": cells.where, "reused": True}
-        embedding, record = embedding_of(cells, model, encoding)
+        return _vectors_of(cells, adata, model, encoding)
+
+
+def vectors_and_marks(
+    adata: AnnData, model: CellLM, source: ReadOptions, encoding: EncodeOptions
+) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """As `cell_vectors`, and between its two (n_obs,) marks of which genes the cells express, as `gene_set_marks` has them."""
+    with Expression.open(adata, model.vocabulary, source) as cells:
+        vectors, record = _vectors_of(cells, adata, model, encoding)
+        return vectors, np.concatenate(cells.map(_marks)), record
+
+
+def _vectors_of(
+    cells: Expression, adata: AnnData, model: CellLM, encoding: EncodeOptions
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """The embedding of open cells, stored or made."""
+    found, record = adata.obsm.get(X_SCELLM), adata.uns.get(X_SCELLM)
+    if encoding.on_empty == "nan" and _is_of(found, record, model, cells):
+        return np.asarray(found, dtype=np.float32), {**record, "matrix": cells.where, "reused": True}
+    embedding, record = embedding_of(cells, model, encoding)
     return embedding, {**record, "reused": False}
+
+
+def _marks(cells: Expression) -> np.ndarray:
+    """Marks of a part."""
+    return np.concatenate([gene_set_marks(counts) for _, counts in cells.counts()])
 
 
 def log_expression(
