@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 import io
-import time
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ._calls import note
+from ._cli_log import Outcome, watched
 from ._cli_signature import in_words_of_the_shell, read_tool
 from ._cluster import Weights
 from ._files import replacing
@@ -22,17 +23,6 @@ if TYPE_CHECKING:
 CHECK = "check_input"
 """The tool that writes nothing."""
 TABLES = (".csv", ".parquet")
-EXPECTED = (
-    FloatingPointError,
-    ImportError,
-    KeyError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
-"""Errors that end a file and not the others."""
 
 
 @dataclass(frozen=True)
@@ -46,42 +36,39 @@ class Job:
     quiet: bool
     threads: int | None = None
     has_note: bool = False
+    is_done: bool = False
+    """Left out: its result is there."""
     weights: Weights | None = None
     """The model, for a worker of a cluster."""
 
 
-def do(job: Job) -> tuple[float, str, str]:
+def do(job: Job, *, is_silent: bool = False) -> Outcome:
     """One file, whose error is text."""
-    start = time.monotonic()
-    try:
-        text, error = _check(job) if job.tool == CHECK else (_do(job), "")
-    except EXPECTED as raised:
-        said = in_words_of_the_shell(explain(raised), read_tool(job.tool))
-        text, error = "", said.removeprefix(f"{job.source}: ")
-    return time.monotonic() - start, text, error
+
+    def say(text: str) -> str:
+        return in_words_of_the_shell(text, read_tool(job.tool)).removeprefix(f"{job.source}: ")
+
+    with watched(say, is_silent=is_silent) as outcome:
+        if job.tool == CHECK:
+            outcome.text, outcome.error = _check(job)
+        else:
+            outcome.text = _do(job)
+    return outcome
 
 
 _is_stopped = False
 
 
-def do_unless_stopped(job: Job) -> tuple[float, str, str]:
+def do_unless_stopped(job: Job) -> Outcome:
     """`do` in a process of many, which after Ctrl-C must not take the next file that waits for it."""
     global _is_stopped
     if _is_stopped:
         raise KeyboardInterrupt
     try:
-        return do(job)
+        return do(job, is_silent=True)
     except KeyboardInterrupt:
         _is_stopped = True
         raise
-
-
-def explain(error: BaseException) -> str:
-    """The text of an error as it was written."""
-    text = error.args[0] if isinstance(error, KeyError) and error.args else error
-    if isinstance(error, MemoryError):
-        text = f"Out of memory. {text}"
-    return str(text).strip() or type(error).__name__
 
 
 def _check(job: Job) -> tuple[str, str]:
@@ -119,6 +106,7 @@ def _do(job: Job) -> str:
     }
     if job.weights is not None:
         options["model"] = job.weights.get()
+        note(model=job.weights.name, model_sha256=job.weights.sha256)
     function = getattr(tl, job.tool)
     if job.quiet and "show_progress" in inspect.signature(function).parameters:
         options["show_progress"] = False

@@ -11,7 +11,7 @@ from anndata import AnnData
 from tqdm.auto import tqdm
 
 from .._containers import takes_cells
-from .._formats import expand
+from .._formats import expand, sample_name
 from ..data import ReadOptions
 from ..models import CellLM, load
 from ._gathering import Gathering
@@ -98,18 +98,22 @@ def index(
         expand(output), model, columns, source, device=device, append=append, overwrite=overwrite
     )
     with work:
-        for name, part in tqdm(_parts(data).items(), desc="index", unit="dataset", disable=not show_progress):
+        for name, part in tqdm(
+            by_name(data).items(), desc="index", unit="dataset", disable=not show_progress
+        ):
             work.add(name, part)
         work.write(rng)
     return work.target
 
 
-def _parts(data: Any) -> dict[str, Any]:
+def by_name(data: Any) -> dict[str, Any]:
     """The data by name."""
     if isinstance(data, Mapping):
         return {str(name): part for name, part in data.items()}
     many = data if isinstance(data, Sequence) and not isinstance(data, str) else [data]
-    names = [str(i) if isinstance(part, AnnData) else expand(part).stem for i, part in enumerate(many)]
+    names = [
+        str(i) if isinstance(part, AnnData) else sample_name(expand(part)) for i, part in enumerate(many)
+    ]
     if len(set(names)) < len(names):
         names = [f"{i}-{name}" for i, name in enumerate(names)]
     return dict(zip(names, many, strict=True))
