@@ -13,6 +13,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -147,7 +148,6 @@ def scib_scores(vectors: np.ndarray, batch: np.ndarray, types: np.ndarray) -> di
         found |= {
             "scib mixing: BRAS": scib_metrics.bras(vectors, codes, batches),
             "scib types: cLISI": scib_metrics.clisi_knn(near, codes),
-            "scib types: silhouette": scib_metrics.silhouette_label(vectors, codes),
             "scib types: NMI of KMeans": scib_metrics.nmi_ari_cluster_labels_kmeans(vectors, codes)["nmi"],
         }
     return {name: float(value) for name, value in found.items()}
@@ -235,10 +235,12 @@ def text_of(table: pd.DataFrame) -> str:
         for name in ("scVI", "CONCORD")
     )
     scib = (
-        " Columns of scib-metrics: iLISI and BRAS for mixing; cLISI, silhouette and the NMI of KMeans for types, from 90 exact neighbors."
+        " Columns of scib-metrics: iLISI and BRAS for mixing; cLISI and the NMI of KMeans for types, from 90 exact neighbors."
         if any(column.startswith("scib") for column in table)
         else " scib-metrics was not run."
     )
+    packages = ("harmonypy", "scvi-tools", "concord-sc", "scib-metrics")
+    others += f" Versions: {', '.join(f'{x} {version(x)}' for x in packages if is_installed(x))}."
     return (
         f"Ways to compare cells of several donors, technologies or studies, on {n_sets} sets of at most {MOST_CELLS:,} cells: the embedding "
         "as it is, principal components of 2,000 variable genes, Harmony on top of each, and methods that are trained on each set (scVI: "
@@ -248,6 +250,14 @@ def text_of(table: pd.DataFrame) -> str:
         "labels of batches, and on none of the others. Most sets come with 875 to 2,000 genes only. Means over sets are over those that all "
         "methods were run on. Seconds are of the processor, what happens once in a process (imports, compiling) included."
     )
+
+
+def is_installed(package: str) -> bool:
+    """Whether there is a package."""
+    try:
+        return bool(version(package))
+    except PackageNotFoundError:
+        return False
 
 
 def main() -> None:
