@@ -14,7 +14,7 @@ from ._cli_log import Outcome, watched
 from ._cli_signature import in_words_of_the_shell, read_tool
 from ._cluster import Weights
 from ._files import replacing
-from ._formats import check_exists, is_streamed
+from ._formats import check_exists
 from ._warn import without_lines
 
 if TYPE_CHECKING:
@@ -97,7 +97,15 @@ def _do(job: Job) -> str:
         page = report(job.source, job.target, **job.options)
         return f"{job.source} -> {page}, {page.stat().st_size / 1e6:.1f} MB"
     check_exists(job.source)
-    is_copied = _check_target(job)
+    from ._containers import streamed
+
+    with streamed(job.source) as source:
+        return _do_with(job, source)
+
+
+def _do_with(job: Job, source: Path | None) -> str:
+    """Read `source`, which is the input or a copy that is read by rows, compute, write."""
+    is_copied = _check_target(job, source)
     from . import tl
     from ._containers import opened, read_any
 
@@ -111,7 +119,7 @@ def _do(job: Job) -> str:
     if job.quiet and "show_progress" in inspect.signature(function).parameters:
         options["show_progress"] = False
     key = options.get("key_added", _key(job.tool))
-    with opened(job.source) as adata:
+    with opened(source or job.source) as adata:
         before = {slot: set(getattr(adata, slot).keys()) for slot in ("obs", "obsm", "uns")}
         with without_lines():
             function(adata, **options)
@@ -121,10 +129,10 @@ def _do(job: Job) -> str:
         elif not is_copied:
             with replacing(job.target) as part:
                 adata.write_h5ad(part)
-    if is_copied:
+    if is_copied and source is not None:
         from .data import write_results
 
-        write_results(job.source.resolve(), job.target.resolve(), results)
+        write_results(source.resolve(), job.target.resolve(), results)
     return f"{job.source} -> {job.target}: {_said(job.tool, results, key, len(adata.obs))}"
 
 
@@ -143,19 +151,20 @@ def _said(tool: str, results: dict[str, dict[str, Any]], key: str, n_cells: int)
     )
 
 
-def _check_target(job: Job) -> bool:
+def _check_target(job: Job, source: Path | None) -> bool:
     """Whether the result is a copy of the input with results in it; refuse what could not be written, before it is computed."""
     if job.target.suffix in TABLES:
         return False
-    if is_streamed(job.source):
-        from .data import check_target
-
-        check_target(job.source.resolve(), job.target.resolve())
-        return True
-    if job.target.suffix != ".h5ad" or job.target == job.source:
+    is_streamed = source is not None and source == job.source
+    if not is_streamed and (job.target.suffix != ".h5ad" or job.target == job.source):
         msg = f"Results of {job.source.name} are written as .h5ad. Name a file or folder for them with -o."
         raise ValueError(msg)
-    return False
+    if source is None:
+        return False
+    from .data import check_target
+
+    check_target(source.resolve(), job.target.resolve())
+    return True
 
 
 def _key(tool: str) -> str:

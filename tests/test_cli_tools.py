@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import warnings
+from contextlib import ExitStack
 
 import anndata as ad
 import h5py
@@ -196,17 +197,32 @@ def test_results_of_loom_need_a_place(folder, capsys):
     )
 
 
-def test_large_files_that_must_be_in_memory_are_announced_or_refused(tmp_path, monkeypatch):
-    from scellm import _formats
+def test_large_output_of_cell_ranger_is_converted_and_read_by_rows(folder, capsys, monkeypatch):
+    from scellm import _containers
+    from scellm.data.cells import _rows
 
-    path = tmp_path / "cells.loom"
-    path.write_bytes(bytes(1000))
-    monkeypatch.setattr(_formats, "LARGE", 3000)
-    with pytest.warns(UserWarning, match=r"is read into memory as a whole"):
-        assert not _formats.is_streamed(path)
-    monkeypatch.setattr(_formats, "GROWS", 2**40)
-    with pytest.raises(MemoryError, match=r"this machine has \d+ GB\. Written as \.h5ad"):
-        _formats.is_streamed(path)
+    plain, streamed = str(folder / "plain"), str(folder / "streamed")
+    assert main(["embed", str(folder / "three"), "-o", plain, "--quiet"]) == 0
+    monkeypatch.setattr(_containers, "LARGE", 0)
+    monkeypatch.setattr(_containers, "read_any", None)  # nothing is read as a whole
+    with ExitStack() as stack:
+        with pytest.warns(UserWarning, match=r"is large .* It is written as \.h5ad once"):
+            X = stack.enter_context(_containers.opened(folder / "three")).X
+        assert not isinstance(X, np.ndarray)
+        assert not sp.issparse(X)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("always", message=".*is large and cannot be read by cells")
+        assert main(["embed", str(folder / "three"), "-o", streamed, "--quiet"]) == 0
+    assert "scellm: warning: " in capsys.readouterr().err
+    one, two = (ad.read_h5ad(f"{place}/three.h5ad") for place in (plain, streamed))
+    np.testing.assert_allclose(one.obsm["X_scellm"], two.obsm["X_scellm"], atol=1e-6)
+    assert one.uns["X_scellm"]["fingerprint"] == two.uns["X_scellm"]["fingerprint"]
+    assert (one.X != two.X).nnz == 0
+    pd.testing.assert_frame_equal(one.var, two.var)
+    assert _rows.check_readable(folder / "streamed" / "three.h5ad")
+    monkeypatch.setattr(_containers.shutil, "disk_usage", lambda _: type("Disk", (), {"free": 10})())
+    assert main(["embed", str(folder / "three"), "-o", str(folder / "full")]) == 1
+    assert "The disk is too full" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["one.h5ad", "two.zarr"])
@@ -308,14 +324,16 @@ def test_an_index_of_files_of_which_one_is_damaged(folder, capsys):
     assert "holds the same values as 'one'" in capsys.readouterr().err
 
 
-@pytest.mark.filterwarnings("ignore:Writing zarr v2 data", "always:These cells do not fit")
+@pytest.mark.filterwarnings("ignore:Writing zarr v2 data")
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_the_log_says_what_was_done_with_each_file(folder, capsys, jobs):
     model = scellm.models.load("scellm-small")
     log = folder / "log.jsonl"
     inputs = [str(folder / name) for name in ("one.h5ad", "two.zarr", "bad.h5ad")]
     words = [*inputs, "-o", str(folder / "out"), "--log", str(log), "--min-overlap", "0.05", "--jobs", jobs]
-    assert main(["annotate", *words]) == 1
+    with warnings.catch_warnings():
+        warnings.filterwarnings("always", message="These cells do not fit")
+        assert main(["annotate", *words]) == 1
     one, two, bad = (json.loads(line) for line in log.read_text().splitlines())
     assert (one["file"], one["output"], one["tool"]) == (
         inputs[0],
