@@ -15,6 +15,7 @@ from .._keys import X_SCELLM
 from .._room import let_go, make_room
 from ..data import Expression, ReadOptions
 from ..data.cells._fingerprint import fingerprint_of
+from ..metrics._cell_hashes import gene_set_marks
 from ..models import CellLM
 from ._embed import Beside, EncodeOptions, embed_cells, join
 
@@ -71,6 +72,20 @@ def _beside(cells: Expression, beside: Beside) -> np.ndarray:
         found[start : start + block.shape[0]] = beside.of(cells, block)
         let_go(found)
     return found
+
+
+def vectors_and_marks(
+    adata: AnnData, model: CellLM, source: ReadOptions, encoding: EncodeOptions
+) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """As `cell_vectors`, and between its two (n_obs,) marks of which genes the cells express, as `gene_set_marks` has them."""
+    with Expression.open(adata, model.vocabulary, source) as cells:
+        vectors, record, _ = vectors_of(cells, adata, model, encoding)
+        return vectors, np.concatenate(cells.map(_marks)), record
+
+
+def _marks(cells: Expression) -> np.ndarray:
+    """Marks of a part."""
+    return np.concatenate([gene_set_marks(counts) for _, counts in cells.counts()])
 
 
 def log_expression(

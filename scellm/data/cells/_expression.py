@@ -15,6 +15,7 @@ import pandas as pd
 import scipy.sparse as sp
 from tqdm.auto import tqdm
 
+from ..._calls import note
 from ..._cluster import Weights, client_of, map_rows
 from ..._room import stays_on_disk
 from ..._warn import warn
@@ -204,7 +205,7 @@ class Expression:
                     X = stack.enter_context(by_rows(file.X, file.where))
                     values = judge_values(X, file.where, file.var.index)
                 _say_if_guessed(values, file.where, dataset)
-                yield cls(X, file.var, file.where, match, values, slot=source.slot, dataset=dataset)
+                yield cls(X, file.var, file.where, match, values, slot=source.slot, dataset=dataset)._noted()
             return
         from ..._checks import get_matrix
 
@@ -218,7 +219,18 @@ class Expression:
                 X = stack.enter_context(by_rows(X, where))
                 values = judge_values(X, where, var.index, lambda: _readable(cells, source), cells.obs)
             _say_if_guessed(values, where, dataset)
-            yield cls(X, var, where, match, values, slot=source.slot, dataset=dataset)
+            yield cls(X, var, where, match, values, slot=source.slot, dataset=dataset)._noted()
+
+    def _noted(self) -> Expression:
+        """These cells, after saying what they are to a log."""
+        note(
+            cells=self.n_obs,
+            matrix=self.where,
+            values=self.values.message,
+            genes_matched=self.match.n_genes,
+            gene_coverage=round(float(self.match.coverage), 4),
+        )
+        return self
 
     @property
     def n_obs(self) -> int:
