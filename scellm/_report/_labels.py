@@ -32,13 +32,23 @@ def labels_section(adata: AnnData, found: Results, *, figures: bool) -> Section:
             section.body.append(tag("h3", f"Labels under {key!r}"))
         types = types_of(adata, key)
         _verdict(section, key, record)
-        doubts_of_labels(section, adata, key, record, types)
+        doubts = Section("", "")
+        doubts_of_labels(doubts, adata, key, record, types)
+        _take(section, doubts, key, is_first=key == found.labels[0], is_only=len(found.labels) == 1)
         if figures:
             section.body += _figures(adata, key, found, rare_types(types, adata.n_obs))
         _lineages(section, adata, key, found)
         types_table(section, adata, key, types)
         _unknown(section, adata, key, record)
     return section
+
+
+def _take(section: Section, of_key: Section, key: str, *, is_first: bool, is_only: bool) -> None:
+    """Warnings of one of several columns of labels with its name; the opening of the page has grave doubts of others only."""
+    section.warnings += [words if is_only else f"Labels {key!r}: {words}" for words in of_key.warnings]
+    if is_first or of_key.is_doubtful:
+        section.doubts += of_key.doubts if is_first else [f"{words} ({key!r})" for words in of_key.doubts]
+        section.is_doubtful |= of_key.is_doubtful
 
 
 def absent(words: str, line: str) -> list[Markup]:

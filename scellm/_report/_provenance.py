@@ -142,7 +142,8 @@ def _hashes(section: Section, adata: AnnData, found: Results) -> None:
         same = fingerprint_of(np.asarray(adata.obsm[key])) == _text(record, "embedding_fingerprint")
         lines.append(
             f"`obsm[{key!r}]`: fingerprint of the values read {_text(record, 'fingerprint')}, of the embedding "
-            f"{_text(record, 'embedding_fingerprint')}, {'unchanged since' if same else 'changed since'}; model sha256 {_text(record, 'sha256')}"
+            f"{_text(record, 'embedding_fingerprint')}, {'unchanged since' if same else 'changed since'}"
+            + (f"; model sha256 {_text(record, 'sha256')}" if _text(record, "sha256") else "")
         )
         if not same:
             section.warn(

@@ -210,7 +210,8 @@ def _lines(adata: AnnData, found: Results) -> list[str]:
     for key in found.labels:
         record = AnnotationRecord.from_uns(adata.uns[key])
         if record is not None:
-            lines.append(f"Cell types: {record.summary or record.message}")
+            which = "" if len(found.labels) == 1 else f" ({key!r})"
+            lines.append(f"Cell types{which}: {record.summary or record.message}")
     for key in found.malignant:
         calls = adata.obs[f"{key}_call"].astype(str).value_counts()
         lines.append(f"Malignant cells: {', '.join(f'{n:,} {call}' for call, n in calls.items())}")

@@ -569,6 +569,19 @@ def test_opening_says_that_cells_lie_outside_of_the_drug_model(cells, tmp_path, 
         assert f"{100 * outside:.0f} % of the cells are unlike what the drug model has seen" in said
 
 
+def test_several_columns_of_labels_are_told_apart(cells, tmp_path, all_genes):
+    sure(cells)
+    for name in ("", "_confidence"):
+        cells.obs[f"other{name}"] = cells.obs[f"scellm_cell_type{name}"]
+    cells.uns["other"] = cells.uns["scellm_cell_type"]
+    cells.obs["other_confidence"] = 0.8
+    page = scellm.report(cells, tmp_path / "r.html", figures=False).read_text(encoding="utf-8")
+    assert "Labels 'other': By their own confidence, about 20 of 100" in section(page, "labels")
+    assert opening_of(cells, tmp_path).startswith("No check")  # of the labels that a reader looks at first
+    cells.obs["other_confidence"] = 0.5
+    assert "about 50 of 100 names are wrong by their own confidence ('other')" in opening_of(cells, tmp_path)
+
+
 # -- types --------------------------------------------------------------------------------------------------------
 
 
