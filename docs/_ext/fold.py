@@ -36,6 +36,7 @@ QUESTIONS = {
     "growth": "Do time and memory grow in proportion to the number of cells?",
     "batches": "Which way of joining batches mixes them and keeps the types?",
     "transformer": "Does a block of attention on a bag of genes tell cell types apart better?",
+    "trust": "Which labels of a blood sample are right, and which evidence says so?",
     "verdict": "Does scellm notice cells that the reference does not fit?",
 }
 """What a page answers; shown first where the page does not say it itself."""
