@@ -112,7 +112,7 @@ def draw(table: pd.DataFrame, path: Path) -> None:
     from matplotlib import pyplot as plt
 
     place = np.arange(len(table))[::-1]
-    fig, axes = plt.subplots(1, 3, figsize=(9.2, 0.6 + 0.3 * len(table)), sharey=True, layout="constrained")
+    fig, axes = plt.subplots(1, 3, figsize=(9.2, 0.6 + 0.245 * len(table)), sharey=True, layout="constrained")
     parts = (
         ("how sure it is\n(confidence)", "mean confidence", "#4C78A8"),
         ("recognized in studies\nleft out", "recognized in other studies", "#54A24B"),
