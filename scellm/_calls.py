@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -12,6 +13,26 @@ LONGEST = 300
 """Characters of an argument that are kept."""
 _PLAIN = (str, bool, int, float, type(None))
 _CALL: ContextVar[str] = ContextVar("scellm_call", default="")
+_NOTES: ContextVar[dict[str, Any] | None] = ContextVar("scellm_notes", default=None)
+
+
+def note(**facts: Any) -> None:
+    """Say what was read or loaded, to whoever listens with `noting`; what was said first stays."""
+    found = _NOTES.get()
+    if found is not None:
+        for name, value in facts.items():
+            found.setdefault(name, value)
+
+
+@contextmanager
+def noting() -> Iterator[dict[str, Any]]:
+    """Collect what `note` says inside."""
+    found: dict[str, Any] = {}
+    token = _NOTES.set(found)
+    try:
+        yield found
+    finally:
+        _NOTES.reset(token)
 
 
 def current_call() -> str:
@@ -46,7 +67,8 @@ def describe_call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: M
             words.append("adata" if not isinstance(value, str) else repr(value))
         elif not _is_default(value, parameter.default) and name not in ("copy", "show_progress"):
             required = parameter.default is parameter.empty and parameter.kind is not parameter.KEYWORD_ONLY
-            words.append(_shown(value) if required else f"{name}={_shown(value)}")
+            shown = _model(value, given) if hasattr(value, "sha256") else _shown(value)
+            words.append(shown if required else f"{name}={shown}")
     module = function.__module__.split(".")
     return f"{'.'.join(module[:2])}.{function.__name__}({', '.join(words)})"
 
@@ -57,8 +79,21 @@ def _is_default(value: Any, default: Any) -> bool:
     )
 
 
+def _model(model: Any, given: Mapping[str, Any]) -> str:
+    """A model by what it was loaded from; one that is in memory alone by the call that made it, if that is known."""
+    if model.sha256 and getattr(model, "source", ""):
+        return repr(model.source)
+    made = getattr(model, "provenance", {})
+    if not made.get("call"):
+        return f"<model {model.name!r} in memory>"
+    n_cells = getattr(next(iter(given.values())), "n_obs", None)
+    if made.get("n_obs") == n_cells:
+        return str(made["call"])
+    return re.sub(r"\(adata\b", f"(<AnnData of {made.get('n_obs', 0):,} cells>", made["call"], count=1)
+
+
 def _shown(value: Any) -> str:
-    """An argument as it would be typed; tables and models by what they are."""
+    """An argument as it would be typed; tables by what they are."""
     if hasattr(value, "item") and getattr(value, "shape", None) == ():
         value = value.item()
     if isinstance(value, _PLAIN):
@@ -69,8 +104,6 @@ def _shown(value: Any) -> str:
         shown = f"{{{', '.join(f'{_shown(key)}: {_shown(one)}' for key, one in value.items())}}}"
     elif hasattr(value, "n_obs"):
         shown = f"<{type(value).__name__} of {value.n_obs:,} cells>"
-    elif hasattr(value, "name") and isinstance(value.name, str) and value.name and hasattr(value, "sha256"):
-        shown = repr(value.name)
     elif hasattr(value, "__fspath__"):
         shown = repr(value.__fspath__())
     elif type(value).__module__.startswith(("torch", "scellm.train")):

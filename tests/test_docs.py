@@ -128,6 +128,14 @@ def test_a_benchmark_page_begins_with_question_figure_and_first_table():
     assert page.count("::::::") == 6
 
 
+def test_long_prose_after_the_first_table_is_folded_and_short_prose_is_not():
+    long = PAGE.replace("| 1 | 2 |\n", "| 1 | 2 |\n\n" + "Some words. " * 80 + "\n")
+    page = fold.fold(long, "embedding")
+    assert page.index("| 1 | 2 |") < page.index("{dropdown} Notes on the table") < page.index("Some words.")
+    short = PAGE.replace("| 1 | 2 |\n", "| 1 | 2 |\n\nSome words.\n")
+    assert "Notes on the table" not in fold.fold(short, "embedding")
+
+
 @pytest.mark.parametrize("path", sorted((DOCS / "benchmarks").glob("*.md")), ids=lambda path: path.stem)
 def test_nothing_of_a_benchmark_page_is_lost(path):
     text = path.read_text(encoding="utf-8")

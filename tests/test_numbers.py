@@ -40,6 +40,7 @@ PAGES = [
 ]
 MADE_FROM = {
     "docs/guide/cell_types.md": ("reference", "types of the reference"),
+    "docs/howto/trust.md": ("trust",),
     "docs/guide/drug_panel.md": ("drugs of the model",),
     "scellm/models/weights/scellm-small/README.md": (
         "ablation",
@@ -52,7 +53,7 @@ MADE_FROM = {
     "scellm/models/weights/scellm-transformer/README.md": ("transformer",),
     "scellm/models/weights/scellm-drug/README.md": ("drug_response",),
 }
-"""Pages that scripts of `tests/benchmarks` write, and whose results their numbers are."""
+"""Pages that scripts of `tests/benchmarks` write, or whose numbers are theirs, and the results."""
 
 
 def values_in(found):

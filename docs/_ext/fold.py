@@ -36,6 +36,7 @@ QUESTIONS = {
     "growth": "Do time and memory grow in proportion to the number of cells?",
     "batches": "Which way of joining batches mixes them and keeps the types?",
     "transformer": "Does a block of attention on a bag of genes tell cell types apart better?",
+    "trust": "Which labels of a blood sample are right, and which evidence says so?",
     "verdict": "Does scellm notice cells that the reference does not fit?",
 }
 """What a page answers; shown first where the page does not say it itself."""
@@ -44,6 +45,8 @@ VERDICTS = {
     "Confidence is too high where the cells are of another study.",
 }
 """What a page found, where it does not say it itself; in words, as numbers are in its tables."""
+LONG_PROSE = 600
+"""Characters after the first table from which they are folded."""
 MADE = re.compile(r"(?m)^Made by `[^\n]*\n?\Z")
 
 
@@ -82,6 +85,16 @@ def shortened(text: str) -> tuple[str, list[str]]:
     return f"\n{kept}\n", [f"## What is compared, and how\n\n{rest}\n"]
 
 
+def split_after_table(section: str) -> tuple[str, list[str]]:
+    """A section up to its first table, and long prose after it as a section of its own."""
+    blocks = re.split(r"\n{2,}", section.strip())
+    at = next(i for i, block in enumerate(blocks) if has_table(block))
+    kept, rest = "\n\n".join(blocks[: at + 1]), "\n\n".join(blocks[at + 1 :])
+    if len(rest) < LONG_PROSE or ":::" in rest or kept.count("```") % 2 or kept.count("$$") % 2:
+        return section, []
+    return f"{kept}\n", [f"## Notes on the table\n\n{rest}\n"]
+
+
 def fold(text: str, name: str) -> str:
     """The page in the order of its readers."""
     made = MADE.search(text.rstrip() + "\n")
@@ -94,8 +107,9 @@ def fold(text: str, name: str) -> str:
         rest = f"\n**Question.** {QUESTIONS[name]}\n{verdict}{rest}"
     rest, details = shortened(with_verdict_first(rest, name))
     first = None if has_table(rest) else next((part for part in sections if has_table(part)), None)
-    parts = [f"{title}\n{rest.rstrip()}\n", *([first] if first else [])]
-    parts += [dropdown(part) for part in [*details, *sections] if part is not first]
+    shown, notes = ("", []) if first is None else split_after_table(first)
+    parts = [f"{title}\n{rest.rstrip()}\n", shown]
+    parts += [dropdown(part) for part in [*notes, *details, *sections] if part is not first]
     return "\n".join([*parts, foot]) + "\n"
 
 

@@ -140,6 +140,17 @@ class Section:
     body: list[Markup | None] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     """In plain words; they stand at the top of the page too."""
+    doubts: list[str] = field(default_factory=list)
+    """What speaks against the results, in half a sentence each."""
+    is_doubtful: bool = False
+    """Whether one of them is grave."""
+
+    def warn(self, words: str, doubt: str = "", *, grave: bool = False) -> None:
+        """Say what to mind here and at the top; `doubt` is its half sentence for the opening of the page."""
+        self.warnings.append(words)
+        if doubt:
+            self.doubts.append(doubt)
+        self.is_doubtful |= grave
 
     @property
     def html(self) -> Markup:

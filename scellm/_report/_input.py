@@ -38,7 +38,7 @@ def input_section(adata: AnnData, found: Results, name: str) -> Section:
         with contextlib.redirect_stdout(io.StringIO()):
             checked = check_input(adata)
     except (KeyError, TypeError, ValueError) as error:
-        section.warnings.append(f"The values could not be checked: {error.args[0] if error.args else error}")
+        section.warn(f"The values could not be checked: {error.args[0] if error.args else error}")
         return section
     shown = pd.DataFrame(
         {
@@ -69,15 +69,17 @@ def _doubts(section: Section, checked: pd.DataFrame, adata: AnnData) -> None:
     """What a reader should know of the input before anything else."""
     usable = checked[~checked["embed"].str.startswith("refuses")]
     if usable.empty:
-        section.warnings.append(
+        section.warn(
             "No matrix in this file can be read as expression any more. Results below were made before; keep the counts in a "
             "layer to be able to repeat them."
         )
         return
-    if usable["percent_of_vocabulary"].max() < FEW_GENES:
-        section.warnings.append(
-            f"The data holds {usable['percent_of_vocabulary'].max():.0f} % of the genes that the model knows. Labels are weaker with "
-            "fewer genes; if genes were filtered, go back to the file that has all of them."
+    share = usable["percent_of_vocabulary"].max()
+    if share < FEW_GENES:
+        section.warn(
+            f"The data holds {share:.0f} % of the genes that the model knows. Labels are weaker with "
+            "fewer genes; if genes were filtered, go back to the file that has all of them.",
+            f"the data holds {share:.0f} % of the genes that the model knows",
         )
     if np.unique(adata.obs_names).size < adata.n_obs:
         section.body.append(

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from .. import get, pl
+from .. import pl
 from .._obs import has_column, read_groups
 from ..annotation._records import AnnotationRecord
 from ._figures import figure
 from ._found import Results
 from ._html import Markup, Section, bullets, code, facts, percent, sentence, table, tag
+from ._types import REFUSALS, doubts_of_labels, rare_types, types_of, types_table
 
-REFUSALS = ("unassigned", "novel")
-STEPS = (0.9, 0.7, 0.5)
-"""Where confidence is counted."""
-UNSURE, MANY_UNSURE, MANY_NOVEL, MANY_NONE, MANY_SEEN = 0.5, 0.25, 0.1, 0.1, 0.02
-FAR = 1.5
-MOST_MARKERS = 8
 MOST_COLUMNS = 12
 """Samples or lineages that stand side by side in one table."""
 
@@ -37,13 +30,25 @@ def labels_section(adata: AnnData, found: Results, *, figures: bool) -> Section:
         record = AnnotationRecord.known(adata.uns, key)
         if len(found.labels) > 1:
             section.body.append(tag("h3", f"Labels under {key!r}"))
-        _verdict(section, adata, key, record)
+        types = types_of(adata, key)
+        _verdict(section, key, record)
+        doubts = Section("", "")
+        doubts_of_labels(doubts, adata, key, record, types)
+        _take(section, doubts, key, is_first=key == found.labels[0], is_only=len(found.labels) == 1)
         if figures:
-            section.body += _figures(adata, key, found)
+            section.body += _figures(adata, key, found, rare_types(types, adata.n_obs))
         _lineages(section, adata, key, found)
-        _types(section, adata, key)
+        types_table(section, adata, key, types)
         _unknown(section, adata, key, record)
     return section
+
+
+def _take(section: Section, of_key: Section, key: str, *, is_first: bool, is_only: bool) -> None:
+    """Warnings of one of several columns of labels with its name; the opening of the page has grave doubts of others only."""
+    section.warnings += [words if is_only else f"Labels {key!r}: {words}" for words in of_key.warnings]
+    if is_first or of_key.is_doubtful:
+        section.doubts += of_key.doubts if is_first else [f"{words} ({key!r})" for words in of_key.doubts]
+        section.is_doubtful |= of_key.is_doubtful
 
 
 def absent(words: str, line: str) -> list[Markup]:
@@ -51,7 +56,7 @@ def absent(words: str, line: str) -> list[Markup]:
     return [tag("div", sentence(f"{words}:"), code(line), class_="absent")]
 
 
-def _verdict(section: Section, adata: AnnData, key: str, record: AnnotationRecord) -> None:
+def _verdict(section: Section, key: str, record: AnnotationRecord) -> None:
     """Whether the reference fits these cells, and how well it did on its own held-out cells."""
     fits = "" if record.mode != "pretrained" else "yes" if record.fits else f"no: {record.doubts}"
     held = record.held_out
@@ -72,106 +77,11 @@ def _verdict(section: Section, adata: AnnData, key: str, record: AnnotationRecor
             f"Verdict on the labels under obs[{key!r}].",
         )
     )
-    confidence = adata.obs[f"{key}_confidence"].to_numpy(float)
-    labels = adata.obs[key].astype(str).to_numpy()
-    unsure, n = float(np.mean(confidence < UNSURE)), max(len(labels), 1)
-    if not record.fits:
-        section.warnings.append(
-            f"The cells do not fit the shipped reference: {record.doubts}. Names of types may be wrong however sure they look. Keep to "
-            "the lineages, look at the markers, or label with a reference of your own: `scellm.tl.annotate(adata, reference=..., labels=...)`."
-        )
-    elif unsure > MANY_UNSURE:
-        section.warnings.append(
-            f"{percent(unsure)} of the cells have a confidence below {UNSURE}: half of such labels or more may be wrong. Use the lineages for them."
-        )
-    if np.mean(labels == "novel") > MANY_NOVEL:
-        section.warnings.append(
-            f"{percent(float(np.mean(labels == 'novel')))} of the cells are like nothing in the reference (novel). They need a name from you."
-        )
-    if np.sum(labels == "unassigned") / n > MANY_NONE:
-        section.warnings.append(
-            f"{percent(float(np.mean(labels == 'unassigned')))} of the cells lie between types and got none (unassigned)."
-        )
-    if record.seen_share > MANY_SEEN:
-        section.warnings.append(
-            f"{percent(record.seen_share)} of the cells looked at are in the shipped reference itself. Their labels are no test of how well "
-            "it does on new cells."
-        )
-    if record.novelty_shift > FAR and record.fits:
-        section.warnings.append(
-            f"The cells are {record.novelty_shift:.1f} times as far from the reference as its own held-out cells: another protocol or tissue. "
-            "Confidence may be too high."
-        )
 
 
 def _number(held: dict[str, object], name: str) -> float | None:
     value = held.get(name)
     return float(value) if isinstance(value, int | float | np.number) else None
-
-
-def _types(section: Section, adata: AnnData, key: str) -> None:
-    """A row for each type, with markers as evidence."""
-    try:
-        found = get.annotation(adata, key=key)
-    except (KeyError, TypeError, ValueError):  # without expression there are no markers to look at
-        found = get.annotation(_without_markers(adata, key), key=key)
-    rows = pd.DataFrame(
-        {
-            "cell type": found["label"],
-            "cells": found["n_cells"],
-            "share": [percent(n / adata.n_obs) for n in found["n_cells"]],
-            "lineage": found["lineage"],
-            "Cell Ontology": found["ontology_id"],
-            "mean confidence": found["confidence"].round(2),
-            "runner-up": found["runner_up"],
-            "markers expressed": [_few(text) for text in found["markers_expressed"]],
-            "markers lacking": [_few(text) for text in found["markers_lacking"]],
-        }
-    )
-    rows = rows.loc[
-        :, [name for name in rows if name in ("cell type", "cells") or (rows[name].astype(str) != "").any()]
-    ]
-    section.body.append(tag("h3", "By type"))
-    section.body.append(
-        table(
-            rows,
-            "Predicted types, most cells first. Markers are genes that the reference learned from its own cells; a marker counts as "
-            "expressed if a tenth of the cells of the type have it.",
-        )
-    )
-    confidence = adata.obs[f"{key}_confidence"].to_numpy(float)
-    edges = [1.01, *STEPS, -0.01]
-    names = [
-        f"{STEPS[0]} and more",
-        *(f"{low} to {high}" for high, low in pairwise(STEPS)),
-        f"below {STEPS[-1]}",
-    ]
-    counts = [int(((confidence < high) & (confidence >= low)).sum()) for high, low in pairwise(edges)]
-    shares = [percent(n / max(adata.n_obs, 1)) for n in counts]
-    section.body.append(
-        table(
-            pd.DataFrame({"confidence": names, "cells": counts, "share": shares}),
-            "How sure the labels are. Confidence is a calibrated "
-            "probability: of cells at 0.7, seven of ten labels should be right where the reference fits.",
-        )
-    )
-
-
-def _without_markers(adata: AnnData, key: str) -> AnnData:
-    record = {name: value for name, value in adata.uns[key].items() if name != "markers"}
-    return AnnData(
-        obs=adata.obs,
-        obsm={name: adata.obsm[name] for name in adata.obsm if name == f"{key}_probabilities"},
-        uns={key: record},
-    )
-
-
-def _few(genes: str) -> str:
-    """The first genes of a list."""
-    names = [name for name in genes.split(", ") if name]
-    return ", ".join(names[:MOST_MARKERS]) + (
-        f" and {len(names) - MOST_MARKERS} more" if len(names) > MOST_MARKERS else ""
-    )
 
 
 def _lineages(section: Section, adata: AnnData, key: str, found: Results) -> None:
@@ -236,8 +146,8 @@ def _unknown(section: Section, adata: AnnData, key: str, record: AnnotationRecor
         section.body.append(code(f"scellm.get.annotation(adata, key={key!r}, groupby='your clusters')"))
 
 
-def _figures(adata: AnnData, key: str, found: Results) -> list[Markup]:
-    """UMAP, confidence and markers."""
+def _figures(adata: AnnData, key: str, found: Results, rare: list[str]) -> list[Markup]:
+    """UMAP, confidence and markers; the last two without rare types."""
     labels = adata.obs[key].astype(str)
     most = ", ".join(f"{name} ({n:,})" for name, n in labels.value_counts().head(5).items())
     mean = float(adata.obs[f"{key}_confidence"].mean())
@@ -258,20 +168,26 @@ def _figures(adata: AnnData, key: str, found: Results) -> list[Markup]:
                 basis=found.basis,
             )
         )
+    kept = ~labels.isin(rare).to_numpy()
+    shown, left_out = adata, ""
+    if not kept.all():
+        shown = adata[kept]
+        left_out = f" Without {len(rare)} rare types of {int((~kept).sum()):,} cells."
     drawn.append(
         figure(
-            adata,
+            shown,
             pl.confidence,
-            "Confidence by type: median, half and nine tenths of the cells.",
+            f"Confidence by type: median, half and nine tenths of the cells.{left_out}",
             f"Box plots of confidence for {labels.nunique()} labels, the surest on top; the mean over cells is {mean:.2f}. The table by type has the means.",
             key=key,
         )
     )
     drawn.append(
         figure(
-            adata,
+            shown,
             pl.markers,
-            "Marker genes of the reference by predicted type: size is the share of cells that express the gene, color how much.",
+            "Marker genes of the reference by predicted type: size is the share of cells that express the gene, color how much."
+            + left_out,
             "Dot plot of marker genes against predicted types. The table by type lists the markers that are expressed and those that are not.",
             key=key,
         )

@@ -65,8 +65,9 @@ def search_section(adata: AnnData, found: Results) -> Section:
             )
         )
         if far > MANY_FAR:
-            section.warnings.append(
-                f"{percent(far)} of the cells are unlike all cells of the index: their neighbors say little."
+            section.warn(
+                f"{percent(far)} of the cells are unlike all cells of the index: their neighbors say little.",
+                f"{percent(far)} of the cells are unlike all cells of the index",
             )
         groupby = next(
             (name for name in [*(f"{x}_coarse" for x in found.labels), *found.labels] if name in adata.obs),
@@ -101,8 +102,9 @@ def training_section(adata: AnnData, found: Results) -> Section | None:
             )
         )
         if record.baseline_is_better:
-            section.warnings.append(
-                "A simple baseline was better than the trained model on held-out cells. Use the baseline."
+            section.warn(
+                "A simple baseline was better than the trained model on held-out cells. Use the baseline.",
+                "a simple baseline was better than the trained model",
             )
     for key in found.importance:
         rows = pd.concat(
@@ -145,29 +147,61 @@ def _sentences(adata: AnnData, found: Results) -> Iterator[tuple[str, tuple[str,
         f"{adata.n_obs:,} cells were analyzed with scellm {__version__} on AnnData objects",
         ("Virshup2024",),
     )
-    for key in found.embeddings:
-        record = adata.uns[key]
-        yield (
-            f"Cells were embedded with the CellLM encoder {_text(record, 'model')!r} ({_weights(record)}), which read "
-            f"{int(record.get('n_genes', 0)):,} genes of {_text(record, 'matrix')}",
-            ("Zhao2023",),
-        )
-    for key in found.labels:
-        yield from _of_labels(AnnotationRecord.from_uns(adata.uns[key]))
+    yield from _of_embeddings([adata.uns[key] for key in found.embeddings])
+    of_labels = [_of_labels(AnnotationRecord.from_uns(adata.uns[key])) for key in found.labels]
+    yield from dict.fromkeys(found for several in of_labels for found in several)
     if found.malignant:
         yield (
             "Malignant cells were called from copy number, inferred from expression along the genome relative to normal cells, and from a "
             "logistic regression on the embedding",
             ("Patel2014", "Tickle2019"),
         )
-    for key in found.drugs:
-        drugs = DrugRecord.known(adata.uns, key)
-        level = f"groups of cells ({drugs.groupby})" if drugs.groupby else "single cells"
+    yield from _of_drugs([DrugRecord.known(adata.uns, key) for key in found.drugs])
+    yield from dict.fromkeys(_of_ranks(adata, found))
+    for key in found.searches:
+        search = SearchRecord.from_uns(adata.uns[key])
+        if search is not None:
+            yield (
+                f"The {int(search.k)} most similar cells of an index of {int(search.n_indexed):,} cells were found by cosine similarity",
+                ("Douze2024",),
+            )
+    if found.basis == "X_umap":
+        yield "UMAP coordinates were computed with scanpy", ("Wolf2018",)
+
+
+def _of_embeddings(records: list[Mapping[str, Any]]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """One sentence for all embeddings of one model; what was read is said of each kind."""
+    by_model: dict[tuple[str, str, bool], list[str]] = {}
+    for record in records:
+        model = (_text(record, "model"), _weights(record), "scellm.tl.adapt(" in _text(record, "call"))
+        read = f"{int(record.get('n_genes', 0)):,} genes of {_text(record, 'matrix')}"
+        if read not in by_model.setdefault(model, []):
+            by_model[model].append(read)
+    for (name, weights, is_adapted), matrices in by_model.items():
+        adapted = ", to which principal components of the cells' expression were added" if is_adapted else ""
         yield (
-            f"Response to {len(drugs.drugs):,} drugs (ln IC50) was predicted for {level} with the model {drugs.model!r} (sha256 {drugs.sha256[:12]}), a "
+            f"Cells were embedded with the CellLM encoder {name!r} ({weights}){adapted}, which read {' and '.join(matrices)}",
+            ("Zhao2023",),
+        )
+
+
+def _of_drugs(records: list[DrugRecord]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """One sentence for all predictions of one model and number of drugs."""
+    levels: dict[tuple[int, str, str], list[str]] = {}
+    for drugs in records:
+        level = f"groups of cells ({drugs.groupby})" if drugs.groupby else "single cells"
+        known = levels.setdefault((len(drugs.drugs), drugs.model, drugs.sha256), [])
+        known += [level] if level not in known else []
+    for (n, model, digest), said in levels.items():
+        yield (
+            f"Response to {n:,} drugs (ln IC50) was predicted for {' and '.join(said)} with the model {model!r} (sha256 {digest[:12]}), a "
             "Gaussian process trained on cancer cell lines of GDSC",
             ("Iorio2016",),
         )
+
+
+def _of_ranks(adata: AnnData, found: Results) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """How groups were compared."""
     for key in found.ranks:
         rank = RankRecord.known(adata.uns, key)
         test = (
@@ -179,15 +213,6 @@ def _sentences(adata: AnnData, found: Results) -> Iterator[tuple[str, tuple[str,
             f"Groups of cells ({rank.groupby}) were compared {test}",
             ("Benjamini1995",) if rank.sample_key else (),
         )
-    for key in found.searches:
-        search = SearchRecord.from_uns(adata.uns[key])
-        if search is not None:
-            yield (
-                f"The {int(search.k)} most similar cells of an index of {int(search.n_indexed):,} cells were found by cosine similarity",
-                ("Douze2024",),
-            )
-    if found.basis == "X_umap":
-        yield "UMAP coordinates were computed with scanpy", ("Wolf2018",)
 
 
 def _of_labels(record: AnnotationRecord | None) -> Iterator[tuple[str, tuple[str, ...]]]:

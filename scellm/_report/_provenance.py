@@ -120,7 +120,9 @@ def _calls(section: Section, records: list[tuple[str, str, Mapping[str, Any]]]) 
     if calls:
         section.body.append(
             sentence(
-                "The calls, in the order of the results. What is in angle brackets was an object in memory:"
+                "The calls, in the order of the results:"
+                if not any("<" in call for call in calls)
+                else "The calls, in the order of the results. What is in angle brackets was in memory and is not in this file; put yours there:"
             )
         )
         section.body.append(code("import scellm\n\n" + "\n".join(calls)))
@@ -140,12 +142,14 @@ def _hashes(section: Section, adata: AnnData, found: Results) -> None:
         same = fingerprint_of(np.asarray(adata.obsm[key])) == _text(record, "embedding_fingerprint")
         lines.append(
             f"`obsm[{key!r}]`: fingerprint of the values read {_text(record, 'fingerprint')}, of the embedding "
-            f"{_text(record, 'embedding_fingerprint')}, {'unchanged since' if same else 'changed since'}; model sha256 {_text(record, 'sha256')}"
+            f"{_text(record, 'embedding_fingerprint')}, {'unchanged since' if same else 'changed since'}"
+            + (f"; model sha256 {_text(record, 'sha256')}" if _text(record, "sha256") else "")
         )
         if not same:
-            section.warnings.append(
+            section.warn(
                 f"`obsm[{key!r}]` is not the embedding that its record describes: cells were left out, joined or reordered, which does no "
-                "harm, or values changed. In that case run `scellm.tl.embed(adata)` again before you rely on what was computed from it."
+                "harm, or values changed. In that case run `scellm.tl.embed(adata)` again before you rely on what was computed from it.",
+                f"the embedding {key!r} has changed since it was computed",
             )
     section.body.append(bullets(lines))
 
@@ -154,9 +158,10 @@ def _differences(section: Section, records: list[tuple[str, str, Mapping[str, An
     """Results that do not belong together."""
     versions = sorted({_text(record, "scellm_version") for *_, record in records} - {""})
     if len(versions) > 1:
-        section.warnings.append(
+        section.warn(
             f"The results were made by several versions of scellm ({', '.join(versions)}). Run the tools again with one of them "
-            "before you compare their numbers."
+            "before you compare their numbers.",
+            "results of several versions of scellm stand side by side",
         )
     hashes: dict[str, set[str]] = {}
     for tool, _, record in records:
@@ -164,9 +169,10 @@ def _differences(section: Section, records: list[tuple[str, str, Mapping[str, An
             hashes.setdefault(_text(record, "model"), set()).add(_text(record, "sha256"))
     for model, several in hashes.items():
         if len(several) > 1:
-            section.warnings.append(
+            section.warn(
                 f"Results name the model {model!r}, but its weights were {len(several)} different ones (see sha256). Run the tools again "
-                "with one model."
+                "with one model.",
+                f"results of several models called {model!r} stand side by side",
             )
 
 

@@ -21,6 +21,7 @@ from ._found import Results, find_results
 from ._html import Markup, Section, bullets, sentence, tag, text
 from ._input import input_section
 from ._labels import labels_section
+from ._opening import opening
 from ._others import methods_section, search_section, training_section
 from ._provenance import provenance_section
 from ._style import STYLE
@@ -184,7 +185,7 @@ def _made(id: str, title: str, make: Callable[[], Section | None]) -> Section | 
 
 def _summary(adata: AnnData, found: Results, sections: list[Section]) -> Section:
     """What was found, in a few lines, and all warnings with their places."""
-    section = Section("summary", "At a glance")
+    section = Section("summary", "At a glance", [opening(adata, found, sections)])
     if not found.keys:
         section.body.append(
             sentence(
@@ -200,12 +201,6 @@ def _summary(adata: AnnData, found: Results, sections: list[Section]) -> Section
     ]
     if warned:
         section.body += [tag("h3", "Read this first"), tag("ul", *warned)]
-    elif found.keys:
-        section.body.append(
-            sentence(
-                "Nothing in the records speaks against these results; confidence and held-out scores below say how far they go."
-            )
-        )
     return section
 
 
@@ -215,11 +210,15 @@ def _lines(adata: AnnData, found: Results) -> list[str]:
     for key in found.labels:
         record = AnnotationRecord.from_uns(adata.uns[key])
         if record is not None:
-            lines.append(f"Cell types: {record.summary or record.message}")
+            which = "" if len(found.labels) == 1 else f" ({key!r})"
+            lines.append(f"Cell types{which}: {record.summary or record.message}")
     for key in found.malignant:
         calls = adata.obs[f"{key}_call"].astype(str).value_counts()
         lines.append(f"Malignant cells: {', '.join(f'{n:,} {call}' for call, n in calls.items())}")
-    lines += [f"Drugs: response to {np.size(adata.uns[key]['drugs']):,} drugs" for key in found.drugs]
+    for key in found.drugs:
+        by = str(adata.uns[key].get("groupby", "") or "")
+        level = f"groups of obs[{by!r}]" if by else "each cell"
+        lines.append(f"Drugs: response to {np.size(adata.uns[key]['drugs']):,} drugs, predicted for {level}")
     lines += [f"Search: {adata.uns[key].get('message', '')}" for key in found.searches]
     return lines
 

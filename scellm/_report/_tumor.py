@@ -19,6 +19,9 @@ FEW_COUNTS = 300
 WEAK = 0.2
 """Correlation over left-out cell lines below which a drug is hardly predictable."""
 MOST_DRUGS = 10
+MANY_UNDECIDED = 0.2
+MANY_OUTSIDE, MOST_OUTSIDE = 0.1, 0.5
+"""Shares of cells unlike all cell lines, from which it is a doubt, or a grave one."""
 COLUMNS = (
     "sample",
     "n_cells",
@@ -45,6 +48,12 @@ def malignancy_section(adata: AnnData, found: Results, *, figures: bool) -> Sect
             sentence("Calls rest on copy number and expression. They are research results, not a diagnosis.")
         )
         _verdicts(section, get.malignancy(adata, key=key))
+        undecided = float((adata.obs[f"{key}_call"].astype(str) == "undecided").mean())
+        if undecided > MANY_UNDECIDED:
+            section.warn(
+                f"{percent(undecided)} of the cells could not be called malignant or normal (undecided). Leave them out of comparisons.",
+                f"{percent(undecided)} of the cells are neither called malignant nor normal",
+            )
         if figures:
             _draw_malignancy(section, adata, key, found)
         section.body.append(_arms(get.malignancy(adata, key=key, what="arms")))
@@ -72,12 +81,15 @@ def _verdicts(section: Section, by_sample: pd.DataFrame) -> None:
     weak = [name for name, text in zip(names, said, strict=True) if "expression alone" in text]
     none = [name for name, text in zip(names, said, strict=True) if "No aneuploid" in text]
     if weak:
-        section.warnings.append(
-            f"Copy number could not be read in {', '.join(weak)}: calls there rest on expression alone, which is weak evidence."
+        section.warn(
+            f"Copy number could not be read in {', '.join(weak)}: calls there rest on expression alone, which is weak evidence.",
+            "some malignant cells were called from expression alone",
+            grave=len(weak) == len(names),
         )
     if none:
-        section.warnings.append(
-            f"No gains or losses were found in {', '.join(none)}. A tumor without them cannot be told from normal cells this way."
+        section.warn(
+            f"No gains or losses were found in {', '.join(none)}. A tumor without them cannot be told from normal cells this way.",
+            "some samples have no gains or losses to tell malignant cells by",
         )
 
 
@@ -180,15 +192,18 @@ def _response(section: Section, adata: AnnData, key: str, found: Results, *, fig
             "What was predicted.",
         )
     )
-    if share > 0.5:
-        section.warnings.append(
-            f"{percent(share)} of the cells are unlike any cancer cell line that the drug model has seen (applicability above 1). Do not rely on "
-            "their predictions; look at malignant cells alone."
+    if share > MANY_OUTSIDE:
+        section.warn(
+            f"{percent(share)} of the cells are unlike any cancer cell line that the drug model has seen (applicability above 1, under {key!r}). "
+            "Do not rely on their predictions; look at malignant cells alone.",
+            f"{percent(share)} of the cells are unlike what the drug model has seen",
+            grave=share > MOST_OUTSIDE,
         )
     if not record.groupby and record.median_counts < FEW_COUNTS:
-        section.warnings.append(
+        section.warn(
             f"Half of the cells have fewer than {record.median_counts:.0f} counts over the drug model's genes, too few for single cells: "
-            "predict groups with `scellm.tl.drug_response(adata, groupby='your groups')`."
+            "predict groups with `scellm.tl.drug_response(adata, groupby='your groups')`.",
+            "cells have too few counts for drug predictions of single cells",
         )
     weak = [name for name, r in zip(record.drugs, record.pearson, strict=True) if r < WEAK]
     if weak:
@@ -270,9 +285,10 @@ def _ranked(section: Section, adata: AnnData, key: str, *, figures: bool) -> Non
         )
     )
     if not record.sample_key:
-        section.warnings.append(
+        section.warn(
             "Drugs were compared between groups without samples: there is no p-value, and differences between donors are not in the intervals. "
-            "With several donors pass sample_key= to `scellm.tl.rank_drugs`."
+            "With several donors pass sample_key= to `scellm.tl.rank_drugs`.",
+            "drugs were compared without samples",
         )
     rows = get.rank_drugs(adata, key=key).groupby("group", sort=False).head(MOST_DRUGS)
     columns = ["group", "drug", "effect", "low", "high", "p_adjusted", "target_expressed", "target"]

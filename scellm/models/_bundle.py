@@ -23,7 +23,7 @@ from .._version import __version__
 from ..data import GeneVocabulary, TokenConfig
 from ..nn import CellLMConfig, Encoder
 from . import _fork  # noqa: F401 - what it does when imported
-from ._card import model_card
+from ._card import model_card, use_of
 from ._folder import replace_folder
 from ._limits import check_finite_arrays, read_genes
 from ._manifest import ALL_FILES, CARD, CONFIG, FORMAT, GENES, WEIGHTS, read_config, verify, write_manifest
@@ -299,4 +299,4 @@ def _default_card(model: CellLM, name: str) -> str:
         "longest cell": f"{model.tokens.max_genes:,} expressed genes",
         **model.config.to_dict(),
     }
-    return model_card(name, facts, model.provenance)
+    return model_card(name, facts, model.provenance, use_of(model.parts, model.provenance))

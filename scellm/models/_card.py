@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 LICENSES = (
@@ -28,7 +28,7 @@ tags: [single-cell, transcriptomics]
 ```python
 import scellm
 
-scellm.tl.embed(adata, "path/or/name/of/this/folder")  # adds adata.obsm["X_scellm"]
+{use}
 ```
 
 ## Model
@@ -39,16 +39,39 @@ scellm.tl.embed(adata, "path/or/name/of/this/folder")  # adds adata.obsm["X_scel
 {sections}"""
 
 
-def model_card(name: str, facts: Mapping[str, Any], provenance: Mapping[str, Any]) -> str:
+FOLDER = "path/or/name/of/this/folder"
+EMBED = f'scellm.tl.embed(adata, "{FOLDER}")  # adds adata.obsm["X_scellm"]'
+ANNOTATE = f'scellm.tl.annotate(adata, "{FOLDER}")  # adds adata.obs["scellm_cell_type"] and its confidence'
+USES = {
+    "cell_type": ANNOTATE,
+    "reference": ANNOTATE,
+    "malignancy": f'scellm.tl.malignancy(adata, model="{FOLDER}")  # adds adata.obs["scellm_malignant_call"]',
+}
+"""What each part of a model is for."""
+HEADS = ("few_shot", "head")
+"""Ways of training that leave the encoder as it was."""
+NOT_IN_CARD = ("description", "n_obs")
+
+
+def use_of(parts: Iterable[str], provenance: Mapping[str, Any]) -> str:
+    """The lines that use a model: by what it carries, and its embedding, unless that is another model's."""
+    lines = [USES[name] for name in parts if name in USES]
+    settings = provenance.get("settings")
+    is_head = isinstance(settings, Mapping) and settings.get("strategy") in HEADS
+    return "\n".join(dict.fromkeys([*lines, *([] if is_head and lines else [EMBED])]))
+
+
+def model_card(name: str, facts: Mapping[str, Any], provenance: Mapping[str, Any], use: str = EMBED) -> str:
     """Markdown with one row per fact and one section per entry of the provenance."""
     sections = [
         f"\n## {key.replace('_', ' ').capitalize()}\n\n{_prose(value)}\n"
         for key, value in provenance.items()
-        if key != "description"
+        if key not in NOT_IN_CARD and value not in ("", None)
     ]
     return _CARD.format(
         license=_license(str(provenance["license"])) if "license" in provenance else "",
         name=name,
+        use=use,
         description=provenance.get("description", "No description was given."),
         table="\n".join(f"| {fact} | {value} |" for fact, value in facts.items()),
         sections="".join(sections),

@@ -9,6 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 from anndata import AnnData
 
+from .._calls import current_call
 from .._checks import check_anndata, check_choice
 from .._containers import takes_cells
 from .._obs import read_text
@@ -123,13 +124,13 @@ def adapt(
         weight=weight,
         seed=rng,
     )
-    n_cells = sum(part.shape[0] for part in datasets.values())
+    n_read = sum(part.shape[0] for part in datasets.values())
     return CellLM(
         encoder=encoder,
         config=encoder.config,
         tokens=model.tokens,
         vocabulary=model.vocabulary,
-        provenance=_provenance(model, encoder.config.dim, n_cells, weight, batch_key),
+        provenance=_provenance(model, encoder.config.dim, (adata.n_obs, n_read), weight, batch_key),
         name=name or f"adapted-{model.name}",
         parts=Parts(),
     )
@@ -164,14 +165,16 @@ def _datasets(counts: sp.csr_array, groups: np.ndarray | None) -> dict[str, sp.c
 
 
 def _provenance(
-    model: CellLM, dim: int, n_cells: int, weight: float, batch_key: str | None
+    model: CellLM, dim: int, counted: tuple[int, int], weight: float, batch_key: str | None
 ) -> dict[str, Any]:
-    """What `config.json` and the model card say."""
-    old = model.config.dim
+    """What `config.json` and the model card say; `counted` are cells given and read."""
+    old, (n_obs, n_cells) = model.config.dim, counted
     return {
         "description": f"{model.name} with {dim - old} principal components of {n_cells} cells as further coordinates.",
         "started_from": model.name,
         "started_from_sha256": model.sha256,
+        "call": current_call(),
+        "n_obs": n_obs,
         "n_cells": n_cells,
         "weight": float(weight),
         "batch_key": batch_key or "",

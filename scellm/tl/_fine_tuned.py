@@ -11,6 +11,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 from torch import nn
 
+from .._calls import current_call
 from .._records import FitRecord
 from .._warn import warn
 from ..annotation._annotator import Annotator
@@ -117,11 +118,15 @@ def with_head(model: CellLM, encoder: nn.Module, annotator: Annotator, record: F
 
 def _provenance(model: CellLM, record: FitRecord) -> dict[str, Any]:
     """What the model card says."""
+    on_genes = record.settings.get("strategy") == "few_shot"
+    base = model.name or "a model"
+    what = f"A head on the genes of {base}, fitted to" if on_genes else f"{base} fine-tuned on"
     return {
         "description": (
-            f"{model.name or 'A model'} fine-tuned on {record.n_train} cells for {len(record.classes)} classes of "
-            f"{record.labels!r}. {record.summary}"
+            f"{what} {record.n_train} cells for {len(record.classes)} classes of {record.labels!r}. {record.summary}"
         ),
+        "call": current_call(),
+        "n_obs": 0 if record.split is None else len(record.split),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "classes": record.classes,
         "settings": {name: value for name, value in record.settings.items() if value != ""},

@@ -33,7 +33,9 @@ tags: [single-cell, transcriptomics, embedding]
 ```python
 import scellm
 
-scellm.tl.embed(adata)  # adata.obsm["X_scellm"]
+scellm.tl.annotate(adata)  # cell types and confidence in adata.obs, the embedding in adata.obsm["X_scellm"]
+scellm.tl.malignancy(adata, sample_key="patient")  # malignant cells of tumors, in adata.obs
+scellm.tl.embed(adata)  # the embedding alone
 ```
 
 ## What it is

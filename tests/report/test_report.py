@@ -485,3 +485,195 @@ def test_references_are_those_of_the_documentation():
         doi = re.search(r"doi\s*=\s*\{(.*?)\}", entries[key])
         if doi and "arXiv" not in doi[1]:
             assert doi[1] in cited
+
+
+# -- the opening weighs doubts ------------------------------------------------------------------------------------
+
+
+def opening_of(cells, folder):
+    page = scellm.report(cells, folder / "r.html", figures=False).read_text(encoding="utf-8")
+    assert faults(page) == []
+    return Page(re.search(r'<p class="opening">.*?</p>', page)[0]).text
+
+
+def sure(cells):
+    """The same cells with sure labels, all genes, and nothing else."""
+    for key in set(cells.uns) - {"scellm_cell_type"}:
+        del cells.uns[key]
+    cells.obs["scellm_cell_type_confidence"] = 0.95
+    cells.obs["scellm_cell_type"] = (
+        cells.obs["scellm_cell_type"].astype(str).replace({"novel": "B cell", "unassigned": "B cell"})
+    )
+    cells.uns["scellm_cell_type"] |= {"novelty_shift": 1.0, "fits": True}
+    return cells
+
+
+@pytest.fixture
+def all_genes(monkeypatch):
+    monkeypatch.setattr("scellm._report._input.FEW_GENES", 5.0)
+
+
+def test_opening_without_doubt_says_what_is_wrong_all_the_same(cells, tmp_path, all_genes):
+    said = opening_of(sure(cells), tmp_path)
+    assert said.startswith(
+        "No check of this page found a reason for doubt. It looked at how many known genes"
+    )
+    assert "about 5 of 100 names are wrong all the same" in said
+
+
+@pytest.mark.parametrize(
+    ("change", "start", "doubt"),
+    [
+        ({"confidence": 0.6}, "These results are doubtful: ", "about 40 of 100 names are wrong by their own"),
+        (
+            {"confidence": 0.8},
+            "Use these results with care: ",
+            "about 20 of 100 names are wrong by their own",
+        ),
+        ({"unassigned": 0.5}, "These results are doubtful: ", "50 % of the cells got no type"),
+        (
+            {"novel": 0.2},
+            "Use these results with care: ",
+            "20 % of the cells are like nothing in the reference",
+        ),
+        ({"fits": False}, "These results are doubtful: ", "the cells do not fit the reference"),
+        ({"genes": 80.0}, "Use these results with care: ", "% of the genes that the model knows"),
+    ],
+    ids=lambda x: "+".join(x) if isinstance(x, dict) else "",
+)
+def test_opening_weighs_doubts(cells, tmp_path, all_genes, monkeypatch, change, start, doubt):
+    sure(cells)
+    if "confidence" in change:
+        cells.obs["scellm_cell_type_confidence"] = change["confidence"]
+    for name in ("unassigned", "novel"):
+        n = round(change.get(name, 0) * cells.n_obs)
+        cells.obs.iloc[:n, cells.obs.columns.get_loc("scellm_cell_type")] = name
+    cells.uns["scellm_cell_type"] |= {"fits": change.get("fits", True), "doubts": "no tissue has such a mix"}
+    if "genes" in change:
+        monkeypatch.setattr("scellm._report._input.FEW_GENES", change["genes"])
+    said = opening_of(cells, tmp_path)
+    assert said.startswith(start), said
+    assert doubt in said
+
+
+def test_opening_says_that_cells_lie_outside_of_the_drug_model(cells, tmp_path, all_genes):
+    drugs = {"drug_response": cells.uns["drug_response"]}
+    cells = sure(cells)
+    cells.uns |= drugs
+    for outside, start in ((0.2, "Use these results with care: "), (0.8, "These results are doubtful: ")):
+        values = np.zeros(cells.n_obs)
+        values[: round(outside * cells.n_obs)] = 2.0
+        cells.obs["drug_response_applicability"] = values
+        said = opening_of(cells, tmp_path)
+        assert said.startswith(start)
+        assert f"{100 * outside:.0f} % of the cells are unlike what the drug model has seen" in said
+
+
+def test_several_columns_of_labels_are_told_apart(cells, tmp_path, all_genes):
+    sure(cells)
+    for name in ("", "_confidence"):
+        cells.obs[f"other{name}"] = cells.obs[f"scellm_cell_type{name}"]
+    cells.uns["other"] = cells.uns["scellm_cell_type"]
+    cells.obs["other_confidence"] = 0.8
+    page = scellm.report(cells, tmp_path / "r.html", figures=False).read_text(encoding="utf-8")
+    assert "Labels 'other': By their own confidence, about 20 of 100" in section(page, "labels")
+    assert opening_of(cells, tmp_path).startswith("No check")  # of the labels that a reader looks at first
+    cells.obs["other_confidence"] = 0.5
+    assert "about 50 of 100 names are wrong by their own confidence ('other')" in opening_of(cells, tmp_path)
+
+
+# -- types --------------------------------------------------------------------------------------------------------
+
+
+def with_left_out(monkeypatch, recall, precision):
+    """`get.annotation` with the columns of studies left out."""
+    plain = scellm.get.annotation
+
+    def annotation(adata, **options):
+        found = plain(adata, **options)
+        found["recall_left_out"] = found["label"].map(recall)
+        found["precision_left_out"] = found["label"].map(precision)
+        return found
+
+    monkeypatch.setattr("scellm.get.annotation", annotation)
+
+
+def test_names_that_were_wrong_in_other_studies_are_said(cells, tmp_path, monkeypatch, all_genes):
+    sure(cells)
+    kinds = ["B cell"] * 30 + ["T cell"] * 20 + ["NK cell"] * 9 + ["platelet"]
+    cells.obs["scellm_cell_type"] = pd.Categorical(kinds)
+    with_left_out(
+        monkeypatch,
+        {"B cell": 0.9, "T cell": 0.7, "platelet": 0.2},
+        {"B cell": 0.8, "T cell": 0.31, "platelet": 0.1},
+    )
+    page = scellm.report(cells, tmp_path / "r.html", figures=False).read_text(encoding="utf-8")
+    found = section(page, "labels")
+    assert "T cell (20 cells; 31 of 100 were right)" in found
+    assert "NK cell (9 cells; unknown, as no second study has it)" in found
+    assert "B cell (30 cells;" not in found
+    assert "platelet (1 cells" not in found  # rare
+    assert "recognized in left-out studies" in found
+    assert "90 %80 %" in found
+    assert "48 % of the cells have names that were mostly wrong, or not tested" in section(page, "summary")
+    assert "These results are doubtful" in section(page, "summary")
+
+
+def test_control_no_columns_or_empty_ones_say_nothing(cells, tmp_path, monkeypatch, all_genes):
+    sure(cells)
+    plain = scellm.report(cells, tmp_path / "r.html", figures=False).read_text(encoding="utf-8")
+    with_left_out(monkeypatch, {}, {})
+    empty = scellm.report(cells, tmp_path / "r.html", figures=False).read_text(encoding="utf-8")
+    for page in (plain, empty):
+        assert "left-out studies" not in page
+        assert "Do not trust these frequent names" not in page
+
+
+def test_rare_types_are_gathered(cells, tmp_path):
+    kinds = ["B cell"] * 52 + ["a"] * 3 + ["b"] * 3 + ["c"] * 2
+    cells.obs["scellm_cell_type"] = pd.Categorical(kinds)
+    page = scellm.report(cells, tmp_path / "r.html").read_text(encoding="utf-8")
+    found = section(page, "labels")
+    assert "3 rare types of 8 cells together are not in the table: a (3), b (3), c (2)." in found
+    assert "Without 3 rare types of 8 cells." in found
+    assert len(re.findall(r'<th scope="row">B cell</th>', page)) >= 1
+    assert '<th scope="row">a</th><td class="n">3' not in page
+    cells.obs["scellm_cell_type"] = pd.Categorical(["B cell"] * 57 + ["a"] * 3)
+    page = scellm.report(cells, tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "rare types" not in page  # one alone stays
+
+
+# -- calls and methods --------------------------------------------------------------------------------------------
+
+
+def test_calls_of_models_in_memory_can_be_typed(done, tmp_path):
+    adata = scellm.datasets.toy_cells(30, n_vars=1950)
+    scellm.tl.embed(adata)
+    scellm.tl.embed(adata, scellm.models.load("scellm-small"), key_added="loaded")
+    adapted = scellm.tl.adapt(adata, n_components=4)
+    scellm.tl.embed(adata, adapted, key_added="X_adapted")
+    call = adata.uns["X_adapted"]["call"]
+    assert (
+        call == "scellm.tl.embed(adata, model=scellm.tl.adapt(adata, n_components=4), key_added='X_adapted')"
+    )
+    again = adata.copy()
+    eval(call, {"scellm": scellm, "adata": again})
+    np.testing.assert_array_equal(again.obsm["X_adapted"], adata.obsm["X_adapted"])
+    saved = scellm.models.load(scellm.models.save(adapted, tmp_path / "own"))
+    scellm.tl.embed(adata, saved, key_added="saved")
+    assert adata.uns["saved"]["call"].startswith(f"scellm.tl.embed(adata, model={str(tmp_path / 'own')!r}")
+    assert adata.uns["loaded"]["call"] == "scellm.tl.embed(adata, model='scellm-small', key_added='loaded')"
+    other = scellm.datasets.toy_cells(12, n_vars=1950)
+    scellm.tl.embed(other, adapted)
+    assert "scellm.tl.adapt(<AnnData of 30 cells>, n_components=4)" in other.uns["X_scellm"]["call"]
+
+
+def test_methods_say_each_model_once(done, tmp_path):
+    adata = scellm.datasets.toy_cells(30, n_vars=1950)
+    for key in ("X_scellm", "again", "third"):
+        scellm.tl.embed(adata, key_added=key)
+    scellm.tl.embed(adata, scellm.tl.adapt(adata, n_components=4), key_added="X_adapted")
+    found = section(scellm.report(adata, tmp_path / "r.html").read_text(encoding="utf-8"), "methods")
+    assert found.count("Cells were embedded with the CellLM encoder 'scellm-small'") == 1
+    assert found.count("Cells were embedded") == 2
+    assert "to which principal components of the cells' expression were added" in found
