@@ -40,7 +40,7 @@ Calibration error of the combined probability, classes and studies weighing the 
 
 ![Evidence and calibration](malignancy.png)
 
-**Left:** a dot for each labeled cell, at most 150 of a set and class: to the right what copy number says, upwards what the head says. 0 on the right axis
+**Left:** a dot for each labeled cell, at most 150 of a set and class: to the right what copy number says, upwards what the head says. 0 on the horizontal axis
 is "no clone found", where the head alone is left; cells in the corners are those on which both agree.
 
 **Right:** is the probability right? Cells of all sets are put into ten bins by the probability that they were given. A point stands at the mean
@@ -118,7 +118,7 @@ def targets(tables: dict[str, pd.DataFrame], facts: dict[str, Any]) -> str:
         (
             "10,000 cells x 15,000 genes beyond the embedding",
             "<= 60 s, <= 2 GB",
-            f"{speed['scellm, cpu_seconds']:.0f} s, {speed['scellm, peak_gb']:.1f} GB",
+            f"{speed['scellm, cpu_seconds']:.0f} s of one processor, {speed['scellm, peak_gb']:.1f} GB",
         ),
     ]
     table = pd.DataFrame(rows, columns=["what", "target", "measured"])
