@@ -55,8 +55,8 @@ TEXT = """
 {n:,} blood cells (10x pbmc3k) with the labels of their authors, annotated by `scellm.tl.annotate(adata)` with the shipped reference, which has
 not seen them. A label counts as compatible if it is the authors' type, a subtype of it, or a broader name above it; the authors name eight
 types and do not tell subtypes of T cells apart. *Recognized in other studies* is the share of the type's cells that got its name when
-their whole study was left out of the reference, *right in other studies* the share of the cells of that name that were of the type; both are
-empty where no second study has the type. The last columns are the share of cells with at least one count of a gene by which the type is known, in the
+their whole study was left out of the reference, *right in other studies*, if it is there, the share of the cells of that name that were of the
+type; both are empty where no second study has the type. The last columns are the share of cells with at least one count of a gene by which the type is known, in the
 cells of the label and in all others.
 
 Lineages are right for **{lineage:.1%}** of the cells, names are compatible for **{compatible:.1%}**, and the mean confidence is {confidence:.2f}. Of the {n_treg:,} cells called
@@ -101,7 +101,8 @@ def labels_table(adata: ad.AnnData, compatible: np.ndarray) -> pd.DataFrame:
                 "other cells": express(adata, gene, ~cells) if gene else np.nan,
             }
         )
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows).dropna(axis="columns", how="all")
+    return table.astype(object).where(table.notna(), None)
 
 
 def draw(table: pd.DataFrame, path: Path) -> None:
@@ -119,7 +120,7 @@ def draw(table: pd.DataFrame, path: Path) -> None:
         ("cells that express\na gene of the type", "express it", "#B279A2"),
     )
     for ax, (title, column, colour) in zip(axes, parts, strict=True):
-        values = table[column]
+        values = table[column].astype(float)
         colours = [colour if value >= POOR else "#D55E00" for value in values]
         ax.barh(place, values.fillna(0), height=0.66, color=colours)
         for y, value, gene in zip(place, values, table["gene"], strict=True):
