@@ -13,6 +13,26 @@ LONGEST = 300
 """Characters of an argument that are kept."""
 _PLAIN = (str, bool, int, float, type(None))
 _CALL: ContextVar[str] = ContextVar("scellm_call", default="")
+_NOTES: ContextVar[dict[str, Any] | None] = ContextVar("scellm_notes", default=None)
+
+
+def note(**facts: Any) -> None:
+    """Say what was read or loaded, to whoever listens with `noting`; what was said first stays."""
+    found = _NOTES.get()
+    if found is not None:
+        for name, value in facts.items():
+            found.setdefault(name, value)
+
+
+@contextmanager
+def noting() -> Iterator[dict[str, Any]]:
+    """Collect what `note` says inside."""
+    found: dict[str, Any] = {}
+    token = _NOTES.set(found)
+    try:
+        yield found
+    finally:
+        _NOTES.reset(token)
 
 
 def current_call() -> str:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from . import _cli_completion, _cli_fit, _cli_pretrain, _cli_tools, _cli_work
+from . import _cli_completion, _cli_fit, _cli_index, _cli_log, _cli_pretrain, _cli_tools
 from ._cli_options import add_pack_options
 from ._cli_signature import in_words_of_the_shell, read_tool
 from ._files import restore
@@ -66,8 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("scellm: interrupted; no file was changed.", file=sys.stderr)
         return _cli_tools.INTERRUPTED
-    except _cli_work.EXPECTED as error:
-        print(f"scellm: {_in_words(_cli_work.explain(error), options)}", file=sys.stderr)
+    except _cli_log.EXPECTED as error:
+        print(f"scellm: {_in_words(_cli_log.explain(error), options)}", file=sys.stderr)
         return REFUSED
 
 
@@ -118,6 +118,7 @@ def _parser() -> argparse.ArgumentParser:
             add_options(command)
     _cli_tools.add_commands(commands, style)
     _cli_fit.add_commands(commands, style)
+    _cli_index.add_command(commands, style)
     _cli_completion.add_command(commands, style, _parser)
     return parser
 
@@ -203,7 +204,7 @@ def _warnings_in_one_line(options: argparse.Namespace) -> Iterator[None]:
     """Print warnings without the line of code they come from."""
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
-        print(f"scellm: warning: {_in_words(str(message), options)}", file=sys.stderr)
+        _cli_log.print_warning(_in_words(str(message), options))
 
     with warnings.catch_warnings():
         warnings.showwarning = show

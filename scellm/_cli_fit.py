@@ -1,12 +1,14 @@
-"""Commands that make a folder of cells: `scellm adapt`, `few-shot`, `fine-tune` and `fit-reference` a model, `index` an index."""
+"""Commands that make a model of cells: `scellm adapt`, `few-shot`, `fine-tune` and `fit-reference`."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
-from ._cli_options import as_path, found
-from ._cli_signature import add_options, read_tool
+from ._cli_log import add_option, check_place, log_line, watched, write_log
+from ._cli_options import as_path
+from ._cli_signature import add_options, in_words_of_the_shell, read_tool
 
 FITS = {
     "adapt": "adapt a model to your cells, without labels",
@@ -57,12 +59,28 @@ def add_commands(commands: Any, style: type[argparse.HelpFormatter]) -> None:
         )
         command.add_argument("--overwrite", action="store_true", help="replace a model that is there")
         command.add_argument("--quiet", action="store_true", help="no summary; warnings stay")
+        add_option(command)
         add_options(command.add_argument_group(f"options of scellm.tl.{name}"), tool)
-    _add_index(commands, style)
 
 
 def run(options: argparse.Namespace) -> int:
-    """All work is the function's."""
+    """Make the model; an error is told as it is logged."""
+    check_place(options.log)
+    tool = read_tool(options.tool)
+    with watched(lambda text: in_words_of_the_shell(text, tool)) as outcome:
+        outcome.text = _fit(options)
+    given = {x.name: getattr(options, x.name) for x in tool.options if hasattr(options, x.name)}
+    write_log(options.log, [log_line(options.input, options.tool, given, outcome, options.to)])
+    if outcome.error:
+        print(f"scellm: {outcome.error}", file=sys.stderr)
+        return 1
+    if not options.quiet:
+        print(outcome.text)
+    return 0
+
+
+def _fit(options: argparse.Namespace) -> str:
+    """All work is the function's. Returns what it says."""
     if options.to.exists() and not options.overwrite:
         msg = f"{options.to} is there already. Pass --overwrite to replace it, or choose another name."
         raise FileExistsError(msg)
@@ -79,15 +97,13 @@ def run(options: argparse.Namespace) -> int:
     with opened(options.input) as adata:
         model = getattr(tl, options.tool)(adata, **given)
     save(model, options.to, overwrite=options.overwrite)
-    if not options.quiet:
-        keys = [str(x.default) for x in tool.options if x.name == "key_added"]
-        summary = (
-            adata.uns[given.get("key_added", keys[0])]["summary"]
-            if keys
-            else f"{len(adata.obs):,} cells; pass it to scellm {'embed' if options.tool == 'adapt' else 'annotate'} as --model."
-        )
-        print(f"{options.to}: {model.name}. {summary}")
-    return 0
+    keys = [str(x.default) for x in tool.options if x.name == "key_added"]
+    summary = (
+        adata.uns[given.get("key_added", keys[0])]["summary"]
+        if keys
+        else f"{len(adata.obs):,} cells; pass it to scellm {'embed' if options.tool == 'adapt' else 'annotate'} as --model."
+    )
+    return f"{options.to}: {model.name}. {summary}"
 
 
 def _training(pairs: list[tuple[str, Any]]) -> Any:
@@ -102,40 +118,3 @@ def _training(pairs: list[tuple[str, Any]]) -> Any:
         msg = f"--training has no {', '.join(map(repr, unknown))}; there are {', '.join(names)}."
         raise ValueError(msg)
     return FineTuneOptions(**dict(pairs))
-
-
-def _add_index(commands: Any, style: type[argparse.HelpFormatter]) -> None:
-    """`scellm index`: many files become one folder."""
-    tool = read_tool("index")
-    command = commands.add_parser(
-        "index",
-        help="index the cells of files for `scellm search`",
-        description=tool.summary,
-        epilog="example:\n  scellm index 'atlas/*.h5ad' -o atlas-index --columns cell_type --columns tissue\n",
-        formatter_class=style,
-    )
-    command.set_defaults(run=_run_index)
-    command.add_argument(
-        "inputs", metavar="IN", nargs="+", help="files, folders of 10x output, or patterns like 'a/*.h5ad'"
-    )
-    command.add_argument("-o", dest="to", metavar="OUT", type=as_path, required=True, help="folder to write")
-    command.add_argument("--overwrite", action="store_true", help="replace an index that is there")
-    command.add_argument("--quiet", action="store_true", help="no progress bar and no summary; warnings stay")
-    add_options(command.add_argument_group("options of scellm.tl.index"), tool)
-
-
-def _run_index(options: argparse.Namespace) -> int:
-    """All work is `tl.index`'s."""
-    given = {x.name: getattr(options, x.name) for x in read_tool("index").options if hasattr(options, x.name)}
-    sources = list(dict.fromkeys(found(options.inputs)))
-    from . import tl
-
-    tl.index(sources, options.to, overwrite=options.overwrite, show_progress=not options.quiet, **given)
-    if not options.quiet:
-        from .atlas import open_index
-
-        index = open_index(options.to, check=False)
-        print(
-            f"{options.to}: {index.n_cells:,} cells of {len(sources)} files; columns: {', '.join(index.columns)}."
-        )
-    return 0

@@ -19,7 +19,7 @@ def write_note(target: Path, tool: str, source: Path, options: dict[str, Any]) -
     path.parent.mkdir(exist_ok=True)
     with replacing(path) as part:
         part.write_text(
-            json.dumps({"asked": _asked(tool, source, options), "replaces": _stamp(target)}, indent=1) + "\n",
+            json.dumps({"asked": asked(tool, source, options), "replaces": _stamp(target)}, indent=1) + "\n",
             encoding="utf-8",
         )
 
@@ -32,15 +32,19 @@ def difference(target: Path, tool: str, source: Path, options: dict[str, Any]) -
     note = read_json(path, f"Delete {path}.")
     if note.get("replaces") == _stamp(target):  # the run that was to make it was interrupted
         return None
-    made, asked = note.get("asked", {}), _asked(tool, source, options)
-    return ", ".join(sorted(name for name in {*made, *asked} if made.get(name) != asked.get(name)))
+    return differences(note.get("asked", {}), asked(tool, source, options))
+
+
+def differences(made: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """Names of what is not the same, "" for nothing."""
+    return ", ".join(sorted(name for name in {*made, *wanted} if made.get(name) != wanted.get(name)))
 
 
 def _path(target: Path) -> Path:
     return target.parent / FOLDER / f"{target.name}.json"
 
 
-def _asked(tool: str, source: Path, options: dict[str, Any]) -> dict[str, Any]:
+def asked(tool: str, source: Path, options: dict[str, Any]) -> dict[str, Any]:
     """All that the result depends on, as JSON holds it."""
     found: dict[str, Any] = {"tool": tool, "scellm": __version__, "input": str(source.resolve())}
     found |= {"content of the input": _extent(source)}

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ._cli_log import Outcome, add_option, check_place, log_line, print_warning, write_log
 from ._cli_notes import difference, write_note
 from ._cli_options import as_path, found
 from ._cli_signature import add_options, read_tool
 from ._cli_work import CHECK, Job, do, do_unless_stopped
 from ._cluster import Weights, check_workers
-from ._files import replacing
 from ._formats import sample_name
 
 INTERRUPTED = 130
@@ -152,9 +151,7 @@ def _add_running(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--jobs", metavar="N", type=int, default=1, help="files at once, each in a process (default: 1)"
     )
-    command.add_argument(
-        "--log", metavar="FILE", type=as_path, help="write what was done with each file, as lines of JSON"
-    )
+    add_option(command)
     command.add_argument(
         "--quiet", action="store_true", help="no progress bars and no summaries; warnings stay"
     )
@@ -166,51 +163,46 @@ def run(options: argparse.Namespace) -> int:
     for job in jobs:
         if job.has_note and job.source.exists():
             write_note(job.target, job.tool, job.source, job.options)
-    done = _done_on(options.cluster, jobs) if options.cluster and jobs else _done(jobs, options.jobs)
+    todo = [job for job in jobs if not job.is_done]
+    done = _done_on(options.cluster, todo) if options.cluster and todo else _done(todo, options.jobs)
     failed: list[Path] = []
-    log: list[dict[str, Any]] = []
+    log = [_line(job, Outcome(is_skipped=True)) for job in jobs if job.is_done]
+    n_before = len(log)
     try:
-        for job, (seconds, text, error) in zip(jobs, done, strict=True):
-            log.append({"file": str(job.source), "seconds": round(seconds, 2)})
-            log[-1] |= {} if job.tool == CHECK else {"output": str(job.target)}
-            log[-1] |= ({"error": error} if error else {}) | ({"summary": text} if text else {})
-            if text and not options.quiet:
-                heading = f"{job.source}\n" if job.tool == CHECK and len(jobs) > 1 else ""
-                print(f"{heading}{text}", flush=True)
-            if error:
+        for job, outcome in zip(todo, done, strict=True):
+            log.append(_line(job, outcome))
+            if outcome.text and not options.quiet:
+                heading = f"{job.source}\n" if job.tool == CHECK and len(todo) > 1 else ""
+                print(f"{heading}{outcome.text}", flush=True)
+            if outcome.error:
                 failed.append(job.source)
-                print(f"scellm: {job.source}: {error}", file=sys.stderr)
+                print(f"scellm: {job.source}: {outcome.error}", file=sys.stderr)
     except KeyboardInterrupt:
-        if len(jobs) == 1:
+        if len(todo) == 1:
             raise
-        more = " Go on with --skip-done." if log and jobs[0].has_note else ""
-        print(f"scellm: interrupted; {len(log)} of {len(jobs)} files are through.{more}", file=sys.stderr)
+        n = len(log) - n_before
+        more = " Go on with --skip-done." if n and todo[0].has_note else ""
+        print(f"scellm: interrupted; {n} of {len(todo)} files are through.{more}", file=sys.stderr)
         return INTERRUPTED
     finally:
-        _write_log(options, log)
-    if failed and len(jobs) > 1:
+        write_log(options.log, log, goes_on=getattr(options, "skip_done", False))
+    if failed and len(todo) > 1:
         print(
-            f"scellm: {len(failed)} of {len(jobs)} files failed: {', '.join(map(str, failed))}.",
+            f"scellm: {len(failed)} of {len(todo)} files failed: {', '.join(map(str, failed))}.",
             file=sys.stderr,
         )
     return 1 if failed else 0
 
 
-def _write_log(options: argparse.Namespace, lines: list[dict[str, Any]]) -> None:
-    """A line of JSON for each file that was tried, behind those of the run that `--skip-done` goes on with."""
-    if options.log is None:
-        return
-    goes_on = getattr(options, "skip_done", False) and options.log.is_file()
-    before = options.log.read_text(encoding="utf-8") if goes_on else ""
-    with replacing(options.log) as part:
-        part.write_text(before + "".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+def _line(job: Job, outcome: Outcome) -> dict[str, Any]:
+    """A line of the log."""
+    target = None if job.tool == CHECK else job.target
+    return log_line(job.source, job.tool, job.options, outcome, target)
 
 
 def _jobs(options: argparse.Namespace) -> Iterator[Job]:
     """What to do, refused as a whole before anything is read."""
-    if options.log is not None and not options.log.parent.is_dir():
-        msg = f"--log {options.log}: there is no folder {options.log.parent}."
-        raise FileNotFoundError(msg)
+    check_place(options.log)
     sources = list(dict.fromkeys(found(options.inputs)))
     given = {
         x.name: getattr(options, x.name) for x in read_tool(options.tool).options if hasattr(options, x.name)
@@ -236,8 +228,17 @@ def _jobs(options: argparse.Namespace) -> Iterator[Job]:
         same = ", made with the same options" if is_folder else ""
         print(f"{targets[target]}: skipped, {target} is there{same}.", flush=True)
     for target, source in targets.items():
-        if target not in done:
-            yield Job(options.tool, source, target, given, options.quiet, threads, has_note=is_folder)
+        is_done = target in done
+        yield Job(
+            options.tool,
+            source,
+            target,
+            given,
+            options.quiet,
+            threads,
+            has_note=is_folder and not is_done,
+            is_done=is_done,
+        )
 
 
 def _targets(options: argparse.Namespace, sources: list[Path]) -> tuple[dict[Path, Path], bool]:
@@ -283,8 +284,8 @@ def _suffix(tool: str, source: Path) -> str:
     return ".html" if tool == "report" else ".zarr" if source.suffix == ".zarr" else ".h5ad"
 
 
-def _done(jobs: list[Job], at_once: int) -> Iterator[tuple[float, str, str]]:
-    """Seconds, summary and error of each job, in order."""
+def _done(jobs: list[Job], at_once: int) -> Iterator[Outcome]:
+    """How each job went, in order."""
     if at_once < 2 or len(jobs) < 2:
         yield from map(do, jobs)
         return
@@ -293,12 +294,19 @@ def _done(jobs: list[Job], at_once: int) -> Iterator[tuple[float, str, str]]:
 
     pool = ProcessPoolExecutor(min(at_once, len(jobs)), mp_context=get_context("spawn"))
     try:
-        yield from pool.map(do_unless_stopped, jobs)
+        yield from map(_with_warnings, pool.map(do_unless_stopped, jobs))
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _done_on(address: str, jobs: list[Job]) -> Iterator[tuple[float, str, str]]:
+def _with_warnings(outcome: Outcome) -> Outcome:
+    """Print the warnings of another process."""
+    for text in outcome.warnings:
+        print_warning(text)
+    return outcome
+
+
+def _done_on(address: str, jobs: list[Job]) -> Iterator[Outcome]:
     """The same on the workers of a dask cluster; a file whose worker is lost is done by another."""
     try:
         from distributed import Client, KilledWorker
@@ -312,11 +320,13 @@ def _done_on(address: str, jobs: list[Job]) -> Iterator[tuple[float, str, str]]:
     ]
     with Client(address) as client:
         check_workers(client)
-        for future in client.map(do, absolute, pure=False):
+        for future in client.map(do, absolute, pure=False, is_silent=True):
             try:
-                yield future.result()
+                yield _with_warnings(future.result())
             except KilledWorker:
-                yield 0.0, "", "the workers that took it died, most likely because they ran out of memory"
+                yield Outcome(
+                    error="the workers that took it died, most likely because they ran out of memory"
+                )
 
 
 def _weights(job: Job) -> Weights | None:

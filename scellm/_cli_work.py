@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import inspect
 import io
-import time
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ._calls import note
+from ._cli_log import Outcome, watched
 from ._cli_signature import in_words_of_the_shell, read_tool
 from ._cluster import Weights
 from ._files import replacing
-from ._formats import check_exists, is_streamed
+from ._formats import check_exists
 from ._warn import without_lines
 
 if TYPE_CHECKING:
@@ -22,17 +23,6 @@ if TYPE_CHECKING:
 CHECK = "check_input"
 """The tool that writes nothing."""
 TABLES = (".csv", ".parquet")
-EXPECTED = (
-    FloatingPointError,
-    ImportError,
-    KeyError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
-"""Errors that end a file and not the others."""
 
 
 @dataclass(frozen=True)
@@ -46,42 +36,39 @@ class Job:
     quiet: bool
     threads: int | None = None
     has_note: bool = False
+    is_done: bool = False
+    """Left out: its result is there."""
     weights: Weights | None = None
     """The model, for a worker of a cluster."""
 
 
-def do(job: Job) -> tuple[float, str, str]:
+def do(job: Job, *, is_silent: bool = False) -> Outcome:
     """One file, whose error is text."""
-    start = time.monotonic()
-    try:
-        text, error = _check(job) if job.tool == CHECK else (_do(job), "")
-    except EXPECTED as raised:
-        said = in_words_of_the_shell(explain(raised), read_tool(job.tool))
-        text, error = "", said.removeprefix(f"{job.source}: ")
-    return time.monotonic() - start, text, error
+
+    def say(text: str) -> str:
+        return in_words_of_the_shell(text, read_tool(job.tool)).removeprefix(f"{job.source}: ")
+
+    with watched(say, is_silent=is_silent) as outcome:
+        if job.tool == CHECK:
+            outcome.text, outcome.error = _check(job)
+        else:
+            outcome.text = _do(job)
+    return outcome
 
 
 _is_stopped = False
 
 
-def do_unless_stopped(job: Job) -> tuple[float, str, str]:
+def do_unless_stopped(job: Job) -> Outcome:
     """`do` in a process of many, which after Ctrl-C must not take the next file that waits for it."""
     global _is_stopped
     if _is_stopped:
         raise KeyboardInterrupt
     try:
-        return do(job)
+        return do(job, is_silent=True)
     except KeyboardInterrupt:
         _is_stopped = True
         raise
-
-
-def explain(error: BaseException) -> str:
-    """The text of an error as it was written."""
-    text = error.args[0] if isinstance(error, KeyError) and error.args else error
-    if isinstance(error, MemoryError):
-        text = f"Out of memory. {text}"
-    return str(text).strip() or type(error).__name__
 
 
 def _check(job: Job) -> tuple[str, str]:
@@ -110,7 +97,15 @@ def _do(job: Job) -> str:
         page = report(job.source, job.target, **job.options)
         return f"{job.source} -> {page}, {page.stat().st_size / 1e6:.1f} MB"
     check_exists(job.source)
-    is_copied = _check_target(job)
+    from ._containers import streamed
+
+    with streamed(job.source) as source:
+        return _do_with(job, source)
+
+
+def _do_with(job: Job, source: Path | None) -> str:
+    """Read `source`, which is the input or a copy that is read by rows, compute, write."""
+    is_copied = _check_target(job, source)
     from . import tl
     from ._containers import opened, read_any
 
@@ -119,11 +114,12 @@ def _do(job: Job) -> str:
     }
     if job.weights is not None:
         options["model"] = job.weights.get()
+        note(model=job.weights.name, model_sha256=job.weights.sha256)
     function = getattr(tl, job.tool)
     if job.quiet and "show_progress" in inspect.signature(function).parameters:
         options["show_progress"] = False
     key = options.get("key_added", _key(job.tool))
-    with opened(job.source) as adata:
+    with opened(source or job.source) as adata:
         before = {slot: set(getattr(adata, slot).keys()) for slot in ("obs", "obsm", "uns")}
         with without_lines():
             function(adata, **options)
@@ -133,10 +129,10 @@ def _do(job: Job) -> str:
         elif not is_copied:
             with replacing(job.target) as part:
                 adata.write_h5ad(part)
-    if is_copied:
+    if is_copied and source is not None:
         from .data import write_results
 
-        write_results(job.source.resolve(), job.target.resolve(), results)
+        write_results(source.resolve(), job.target.resolve(), results)
     return f"{job.source} -> {job.target}: {_said(job.tool, results, key, len(adata.obs))}"
 
 
@@ -155,19 +151,20 @@ def _said(tool: str, results: dict[str, dict[str, Any]], key: str, n_cells: int)
     )
 
 
-def _check_target(job: Job) -> bool:
+def _check_target(job: Job, source: Path | None) -> bool:
     """Whether the result is a copy of the input with results in it; refuse what could not be written, before it is computed."""
     if job.target.suffix in TABLES:
         return False
-    if is_streamed(job.source):
-        from .data import check_target
-
-        check_target(job.source.resolve(), job.target.resolve())
-        return True
-    if job.target.suffix != ".h5ad" or job.target == job.source:
+    is_streamed = source is not None and source == job.source
+    if not is_streamed and (job.target.suffix != ".h5ad" or job.target == job.source):
         msg = f"Results of {job.source.name} are written as .h5ad. Name a file or folder for them with -o."
         raise ValueError(msg)
-    return False
+    if source is None:
+        return False
+    from .data import check_target
+
+    check_target(source.resolve(), job.target.resolve())
+    return True
 
 
 def _key(tool: str) -> str:

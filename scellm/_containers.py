@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ParamSpec, TypeVar
 
 from anndata import AnnData
 
 from ._calls import called
-from ._formats import check_exists, expand, is_streamed, read_cells
+from ._files import check_room
+from ._formats import (
+    LARGE,
+    check_exists,
+    expand,
+    is_streamed,
+    read_cells,
+    sample_name,
+    size_in_memory,
+    whole_of,
+)
+from ._warn import warn
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -80,16 +94,41 @@ def read_any(path: str | os.PathLike[str]) -> AnnData:
 
 
 @contextmanager
-def opened(path: str | os.PathLike[str]) -> Iterator[AnnData]:
-    """Cells of any file that `read_any` reads; matrices of h5ad and zarr stay on the disk, others are read into memory."""
+def streamed(path: str | os.PathLike[str]) -> Iterator[Path | None]:
+    """A file or folder that is read by rows: this one, or a copy of large Cell Ranger output or loom in the folder for temporary files.
+
+    `None` for what is small, or of several modalities, and read as a whole.
+    """
     path = expand(path)
+    whole = whole_of(path)
     if is_streamed(path):
+        yield path
+        return
+    if whole is None or (size := size_in_memory(whole)) < LARGE:
+        yield None
+        return
+    from .data.cells._convert import convert
+
+    with tempfile.TemporaryDirectory(prefix="scellm-") as folder:
+        check_room(Path(folder), size, shutil.disk_usage(folder).free)
+        warn(
+            f"{path} is large and cannot be read by cells as it is. It is written as .h5ad once, in {folder}, some {size / 1e6:,.0f} MB, "
+            "and that is deleted afterwards. To have that done for good, write results with -o, or the object with adata.write_h5ad."
+        )
+        yield convert(whole, Path(folder) / f"{sample_name(path)}.h5ad")
+
+
+@contextmanager
+def opened(path: str | os.PathLike[str]) -> Iterator[AnnData]:
+    """Cells of any file that `read_any` reads; matrices of large ones stay on the disk, as those of h5ad and zarr do."""
+    with streamed(path) as source:
+        if source is None:
+            yield read_any(path)
+            return
         from .data import open_cells
 
-        with open_cells(path) as cells:
+        with open_cells(source) as cells:
             yield cells
-        return
-    yield read_any(path)
 
 
 def _plain(name: str) -> str:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from ._warn import warn
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -49,8 +48,8 @@ CELL_RANGER = re.compile(
 
 GROWS = 4
 """How many times larger 10x and loom files are in memory than compressed on the disk, about."""
-LARGE = 2**32
-"""Bytes in memory that are worth a word."""
+LARGE = 2**28
+"""Bytes in memory from which on they are converted instead."""
 
 
 def expand(path: str | os.PathLike[str]) -> Path:
@@ -113,34 +112,27 @@ def _check_whole(path: Path) -> None:
 
 
 def is_streamed(path: Path) -> bool:
-    """Whether rows are read from the disk as they are needed, or it is nothing that could be read; false for other formats.
+    """Whether rows are read from the disk as they are needed, or it is nothing that could be read; false for other formats."""
+    return path.suffix.lower() != ".h5mu" and whole_of(path) is None
 
-    Of a large file that must be read as a whole that is said, or it is refused.
-    """
-    if path.suffix.lower() == ".h5mu":
-        return False
-    whole: Path | None = None
+
+def whole_of(path: Path) -> Path | None:
+    """The loom file, or file or folder of Cell Ranger, that is read as a whole or converted; `None` for all else."""
     if path.is_dir() and path.suffix != ".zarr":
-        whole = _find_10x(path)
-    elif path.is_file() and (path.suffix == ".loom" or (path.suffix == ".h5" and _is_10x(path))):
-        whole = path
-    if whole is not None:
-        _check_memory(whole)
-    return whole is None
+        return _find_10x(path)
+    is_whole = path.is_file() and (path.suffix == ".loom" or (path.suffix == ".h5" and _is_10x(path)))
+    return path if is_whole else None
 
 
-def _check_memory(path: Path) -> None:
-    """Refuse what cannot fit into memory, and say where that will take much of it."""
-    files = [path] if path.is_file() else list(path.glob("*matrix.mtx*"))
-    size = GROWS * sum(file.stat().st_size for file in files)
-    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else size
-    text = f"{path} is read into memory as a whole, some {size / 2**30:.0f} GB"
-    way = "Written as .h5ad, for instance on a larger machine, it is read by rows: adata.write_h5ad('cells.h5ad')."
-    if size > there:
-        msg = f"{text}, and this machine has {there / 2**30:.0f} GB. {way}"
-        raise MemoryError(msg)
-    if size > LARGE:
-        warn(f"{text}. {way}")
+def size_in_memory(whole: Path) -> int:
+    """Bytes that such cells take in memory, about."""
+    files = [whole] if whole.is_file() else list(whole.glob("*matrix.mtx*"))
+    return GROWS * sum(file.stat().st_size for file in files)
+
+
+def names_of_10x(folder: Path) -> tuple[Path, str]:
+    """The matrix of a folder of Cell Ranger, and the sample's name before its files' names."""
+    return next(iter(sorted(folder.glob("*matrix.mtx*")))), _prefix(folder)
 
 
 def read_cells(path: str | os.PathLike[str]) -> AnnData:
@@ -180,7 +172,9 @@ def _read_10x(place: Path) -> AnnData:
     try:
         if place.is_dir():
             return sc.read_10x_mtx(place, var_names="gene_ids", prefix=_prefix(place) or None)
-        cells = sc.read_10x_h5(place)
+        with warnings.catch_warnings():  # symbols are not unique, and ids become the names
+            warnings.filterwarnings("ignore", message="Variable names are not unique")
+            cells = sc.read_10x_h5(place)
     except Exception as error:  # scanpy raises bare ones
         if isinstance(error, OSError | MemoryError):
             raise

@@ -161,4 +161,6 @@ class SearchRecord(Record):
     model: str = ""
     sha256: str = ""
     k: int = 0
+    n_in_index: int = 0
+    """Cells that are in the index themselves."""
     message: str = ""

@@ -17,6 +17,8 @@ SMALL = 2**27
 """Bytes up to which results are simply in memory."""
 ROWS_AT_ONCE = 8192
 """Rows that are worked on before their pages are given back."""
+DRAWN_AT_ONCE = 32
+"""The same for rows that lie apart."""
 
 
 def make_room(shape: tuple[int, ...], dtype: Any, *, on_disk: bool) -> np.ndarray:
@@ -58,6 +60,16 @@ def let_go(array: np.ndarray) -> None:
         base = base.base if isinstance(base, np.ndarray) else base.obj
     if isinstance(base, mmap.mmap) and sys.platform.startswith("linux"):
         base.madvise(mmap.MADV_DONTNEED)
+
+
+def take_rows(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Some rows, a few at a time: the system reads the pages around each, too, and would keep them."""
+    found = np.empty((len(rows), *array.shape[1:]), array.dtype)
+    for start in range(0, len(rows), DRAWN_AT_ONCE):
+        some = slice(start, start + DRAWN_AT_ONCE)
+        found[some] = array[rows[some]]
+        let_go(array)
+    return found
 
 
 def row_slices(n_rows: int, *arrays: np.ndarray) -> Iterator[slice]:

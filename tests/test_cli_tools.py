@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import warnings
+from contextlib import ExitStack
 
 import anndata as ad
 import h5py
@@ -196,17 +197,32 @@ def test_results_of_loom_need_a_place(folder, capsys):
     )
 
 
-def test_large_files_that_must_be_in_memory_are_announced_or_refused(tmp_path, monkeypatch):
-    from scellm import _formats
+def test_large_output_of_cell_ranger_is_converted_and_read_by_rows(folder, capsys, monkeypatch):
+    from scellm import _containers
+    from scellm.data.cells import _rows
 
-    path = tmp_path / "cells.loom"
-    path.write_bytes(bytes(1000))
-    monkeypatch.setattr(_formats, "LARGE", 3000)
-    with pytest.warns(UserWarning, match=r"is read into memory as a whole"):
-        assert not _formats.is_streamed(path)
-    monkeypatch.setattr(_formats, "GROWS", 2**40)
-    with pytest.raises(MemoryError, match=r"this machine has \d+ GB\. Written as \.h5ad"):
-        _formats.is_streamed(path)
+    plain, streamed = str(folder / "plain"), str(folder / "streamed")
+    assert main(["embed", str(folder / "three"), "-o", plain, "--quiet"]) == 0
+    monkeypatch.setattr(_containers, "LARGE", 0)
+    monkeypatch.setattr(_containers, "read_any", None)  # nothing is read as a whole
+    with ExitStack() as stack:
+        with pytest.warns(UserWarning, match=r"is large .* It is written as \.h5ad once"):
+            X = stack.enter_context(_containers.opened(folder / "three")).X
+        assert not isinstance(X, np.ndarray)
+        assert not sp.issparse(X)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("always", message=".*is large and cannot be read by cells")
+        assert main(["embed", str(folder / "three"), "-o", streamed, "--quiet"]) == 0
+    assert "scellm: warning: " in capsys.readouterr().err
+    one, two = (ad.read_h5ad(f"{place}/three.h5ad") for place in (plain, streamed))
+    np.testing.assert_allclose(one.obsm["X_scellm"], two.obsm["X_scellm"], atol=1e-6)
+    assert one.uns["X_scellm"]["fingerprint"] == two.uns["X_scellm"]["fingerprint"]
+    assert (one.X != two.X).nnz == 0
+    pd.testing.assert_frame_equal(one.var, two.var)
+    assert _rows.check_readable(folder / "streamed" / "three.h5ad")
+    monkeypatch.setattr(_containers.shutil, "disk_usage", lambda _: type("Disk", (), {"free": 10})())
+    assert main(["embed", str(folder / "three"), "-o", str(folder / "full")]) == 1
+    assert "The disk is too full" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["one.h5ad", "two.zarr"])
@@ -253,21 +269,111 @@ def test_malignancy_says_its_verdict():
     assert _said("malignancy", results, "scellm_malignant", 5) == "5 cells. an aneuploid population"
 
 
+@pytest.mark.filterwarnings("always:40 of 40 cells are in the index")
 def test_an_index_and_a_search(folder, capsys):
     pytest.importorskip("faiss", reason="needs faiss (extra search)")
     index = str(folder / "index")
     assert main(["index", str(folder / "one.h5ad"), "-o", index, "--columns", "cell_type"]) == 0
     assert "40 cells of 1 files; columns: cell_type, dataset" in capsys.readouterr().out
-    assert (
-        main(["search", str(folder / "one.h5ad"), "-o", str(folder / "s.h5ad"), "--index", index, "--k", "3"])
-        == 0
-    )
+    words = ["search", str(folder / "one.h5ad"), "-o", str(folder / "s.h5ad"), "--index", index, "--k", "3"]
+    assert main(words) == 0
+    assert "warning: 40 of 40 cells are in the index themselves" in capsys.readouterr().err
+    assert main([*words, "--no-exclude-self", "--overwrite"]) == 0
     found = ad.read_h5ad(folder / "s.h5ad")
     assert (
         found.obs["scellm_search_cell_type"].astype(str).tolist()
         == found.obs["cell_type"].astype(str).tolist()
     )
     assert main(["index", str(folder / "one.h5ad"), "-o", index, "--columns", "cell_type"]) == 1
+
+
+@pytest.mark.filterwarnings("ignore:Writing zarr v2 data", "always:'one' holds the same values")
+def test_an_index_of_files_of_which_one_is_damaged(folder, capsys):
+    pytest.importorskip("faiss", reason="needs faiss (extra search)")
+    from scellm.atlas import open_index
+
+    inputs = [str(folder / name) for name in ("one.h5ad", "bad.h5ad", "three")]
+    log = folder / "log.jsonl"
+    words = ["-o", str(folder / "index"), "--columns", "cell_type", "--log", str(log)]
+    assert main(["index", *inputs, *words]) == 1
+    told = capsys.readouterr()
+    assert "60 cells of 2 files" in told.out
+    assert told.err.count("bad.h5ad") >= 2  # the reason, and at the end
+    assert "1 of 3 files failed" in told.err
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [line["outcome"] for line in lines] == ["done", "failed", "done"]
+    assert [line.get("cells") for line in lines] == [40, None, 20]
+    index = open_index(folder / "index")
+    assert index.column("dataset").tolist() == ["one"] * 40 + ["three"] * 20
+    assert index.column("cell_type")[:40].notna().all()
+
+    again = ["index", inputs[0], str(folder / "two.zarr"), *words, "--skip-done"]
+    assert main(again) == 0
+    told = capsys.readouterr().out
+    assert "one.h5ad: skipped, it is in" in told
+    assert "90 cells of 3 files" in told
+    assert main(again) == 0
+    assert "cells of" not in capsys.readouterr().out.replace("is in", "")
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [line["outcome"] for line in lines] == ["done", "failed", "done", "done"]
+    assert main([*again, "--min-overlap", "0.05"]) == 1
+    assert "made otherwise; what differs: --min-overlap" in capsys.readouterr().err
+    assert main(["index", inputs[1], "-o", str(folder / "none"), "--columns", "cell_type"]) == 1
+    assert not (folder / "none").exists()
+    assert main(["index", inputs[0], "-o", str(folder / "index"), "--append", "--quiet"]) == 0
+    assert "holds the same values as 'one'" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore:Writing zarr v2 data")
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_the_log_says_what_was_done_with_each_file(folder, capsys, jobs):
+    model = scellm.models.load("scellm-small")
+    log = folder / "log.jsonl"
+    inputs = [str(folder / name) for name in ("one.h5ad", "two.zarr", "bad.h5ad")]
+    words = [*inputs, "-o", str(folder / "out"), "--log", str(log), "--min-overlap", "0.05", "--jobs", jobs]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("always", message="These cells do not fit")
+        assert main(["annotate", *words]) == 1
+    one, two, bad = (json.loads(line) for line in log.read_text().splitlines())
+    assert (one["file"], one["output"], one["tool"]) == (
+        inputs[0],
+        str(folder / "out" / "one.h5ad"),
+        "annotate",
+    )
+    assert [line["outcome"] for line in (one, two, bad)] == ["done", "done", "failed"]
+    assert (one["cells"], two["cells"]) == (40, 30)
+    assert one["genes_matched"] == two["genes_matched"] == 1950
+    assert 0 < one["gene_coverage"] < 1
+    assert (one["model"], one["model_sha256"]) == ("scellm-small", model.sha256)
+    assert one["options"] == {"min_overlap": 0.05}
+    assert one["versions"]["scellm"] == scellm.__version__
+    assert {"python", "torch", "anndata", "numpy"} <= set(one["versions"])
+    assert one["summary"].startswith(inputs[0])
+    assert 0 < one["processor_seconds"] < 600
+    assert one["seconds"] > 0
+    assert 0.1 < one["peak_memory_gib"] < 100
+    told = capsys.readouterr().err
+    assert one["warnings"]  # toy cells are of no tissue
+    assert all(f"scellm: warning: {text}" in told for text in (*one["warnings"], *two["warnings"]))
+    assert bad["error"]
+    assert f"scellm: {inputs[2]}: {bad['error']}" in told
+    assert "summary" not in bad
+    log.unlink()
+    assert main(["annotate", *words[:2], *words[3:], "--skip-done"]) == 0
+    assert [json.loads(line)["outcome"] for line in log.read_text().splitlines()] == ["skipped", "skipped"]
+
+
+def test_the_log_of_a_model(folder, capsys):
+    log = folder / "log.jsonl"
+    words = ["fit-reference", str(folder / "one.h5ad"), "-o", str(folder / "types"), "--log", str(log)]
+    assert main([*words, "--labels", "nothing"]) == 1
+    line = json.loads(log.read_text())
+    assert line["outcome"] == "failed"
+    assert line["error"] in capsys.readouterr().err
+    assert main([*words, "--labels", "cell_type", "--method", "linear", "--min-overlap", "0.01"]) == 0
+    line = json.loads(log.read_text())
+    assert (line["outcome"], line["cells"], line["output"]) == ("done", 40, str(folder / "types"))
+    assert line["options"] == {"labels": "cell_type", "method": "linear", "min_overlap": 0.01}
 
 
 def test_a_reference_of_ones_own(cells, folder, capsys):
@@ -354,14 +460,14 @@ def test_an_interruption_keeps_the_log_and_says_how_to_go_on(folder, capsys, mon
 def test_after_ctrl_c_no_process_takes_another_file(monkeypatch):
     from scellm import _cli_work
 
-    def interrupted(job):
+    def interrupted(job, **_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(_cli_work, "do", interrupted)
     monkeypatch.setattr(_cli_work, "_is_stopped", False)
     with pytest.raises(KeyboardInterrupt):
         _cli_work.do_unless_stopped(None)
-    monkeypatch.setattr(_cli_work, "do", lambda job: "done")
+    monkeypatch.setattr(_cli_work, "do", lambda job, **_: "done")
     with pytest.raises(KeyboardInterrupt):
         _cli_work.do_unless_stopped(None)
 

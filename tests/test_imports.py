@@ -44,6 +44,8 @@ LAYER = {
     "_report": 5,
     "_cli_completion": 5,
     "_cli_fit": 5.7,
+    "_cli_index": 5.7,
+    "_cli_log": 5.3,
     "_cli_notes": 5,
     "_cli_options": 4.5,
     "_cli_pretrain": 5,

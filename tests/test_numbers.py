@@ -41,6 +41,7 @@ PAGES = [
 MADE_FROM = {
     "docs/guide/cell_types.md": ("reference", "types of the reference"),
     "docs/howto/trust.md": ("trust",),
+    "docs/guide/drug_panel.md": ("drugs of the model",),
     "scellm/models/weights/scellm-small/README.md": (
         "ablation",
         "annotation",
@@ -78,6 +79,10 @@ def result(name):
         return [
             one["recall"] for one in json.loads(path.read_text(encoding="utf-8"))["meta"]["facts"]["types"]
         ]
+    if name == "drugs of the model":
+        import scellm
+
+        return scellm.drugs.load_drug_model().drugs["pearson"].astype(float).tolist()
     return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
 
 

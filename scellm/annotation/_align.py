@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 
+from .._room import take_rows
 from ..metrics._calibration import softmax
 from ._annotator import Annotator, unit
 
@@ -88,7 +89,7 @@ def find_shift(
     rows = np.flatnonzero(np.isfinite(vectors).all(axis=1) if is_full is None else is_full)
     if len(rows) > MOST_CELLS:
         rows = rows[np.random.default_rng(0).choice(len(rows), MOST_CELLS, replace=False)]
-    drawn = unit(vectors[rows])
+    drawn = unit(take_rows(vectors, rows))
     shift = batch_shift(annotator, drawn)
     if not shift.any():
         return None

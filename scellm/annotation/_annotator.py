@@ -16,6 +16,7 @@ from ..metrics._calibration import softmax
 from ..metrics._conformal import LEVELS, conformal_threshold, prediction_sets, score_quantiles
 from ..models._parts import Part
 from ._gene_head import GeneHead, GeneScores
+from ._smoothing import Smoothing
 from ._tree import Tree
 
 Kind = Literal["linear", "prototype", "knn"]
@@ -125,6 +126,8 @@ class Annotator:
         Over the classes; `None` for flat ones.
     gene_head
         What genes say beside the embedding; `None` where the embedding is alone.
+    smoothing
+        What neighbors among the cells asked about say; `None` where it is not calibrated for them.
     report
         What was measured on held-out cells.
     facts
@@ -137,6 +140,7 @@ class Annotator:
     calibration: Calibration = field(default_factory=Calibration)
     tree: Tree | None = None
     gene_head: GeneHead | None = None
+    smoothing: Smoothing | None = None
     report: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -228,11 +232,12 @@ class Annotator:
         """(B, K) bool, classes that cannot be excluded at this error."""
         return prediction_sets(probabilities, self.threshold(target_error))
 
-    def least_probability(self, target_error: float) -> float:
-        """What a node of the tree must reach to be named at this error."""
-        return (
-            conformal_threshold(self.calibration.path_errors, self.calibration.n_cells, target_error) + 2e-6
-        )
+    def least_probability(self, target_error: float, *, is_smooth: bool = False) -> float:
+        """What a node of the tree must reach to be named at this error; `is_smooth` if neighbors had a say."""
+        errors = self.calibration.path_errors
+        if is_smooth and self.smoothing is not None:
+            errors = self.smoothing.path_errors
+        return conformal_threshold(errors, self.calibration.n_cells, target_error) + 2e-6
 
     def to_part(self) -> Part:
         """Arrays and facts, for a model folder."""
@@ -254,6 +259,9 @@ class Annotator:
         if self.gene_head is not None:
             more, meta["gene_head"] = self.gene_head.to_part()
             stored |= more
+        if self.smoothing is not None:
+            meta["neighbors"] = self.smoothing.to_meta()
+            stored["neighbor_path_errors"] = _float32(self.smoothing.path_errors)
         return Part(tensors=stored, meta=meta)
 
     @classmethod
@@ -286,6 +294,11 @@ class Annotator:
             ),
             tree=Tree.from_meta(meta["tree"]) if "tree" in meta else None,
             gene_head=GeneHead.from_part(part.tensors, meta["gene_head"]) if "gene_head" in meta else None,
+            smoothing=Smoothing(
+                **meta["neighbors"], path_errors=_float32(part.tensors["neighbor_path_errors"])
+            )
+            if "neighbors" in meta
+            else None,
             report=meta["report"],
             facts=meta["facts"],
         )

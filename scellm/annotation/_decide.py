@@ -12,6 +12,7 @@ from ._align import without_shift
 from ._annotator import Annotator
 from ._gene_head import GeneScores
 from ._looks import Looks
+from ._neighbors import Neighborhood
 from ._tree import Tree
 from ._vote import vote
 
@@ -25,11 +26,15 @@ AS_LIKELY_AS_NOT = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Thresholds:
-    """When a cell gets no type; `None` switches a rule off."""
+    """How cells are named, and when one gets no type; `None` switches a rule off."""
 
     target_error: float | None = None
     min_confidence: float | None = None
     novelty_error: float | None = None
+    ask_neighbors: bool = False
+    """The nearest cells have a say, if the annotator is calibrated for it."""
+    named_instead: tuple[int, ...] = ()
+    """Node of the tree that each node is named as; empty for all as themselves."""
 
     def __post_init__(self) -> None:
         for name in ("target_error", "novelty_error"):
@@ -128,14 +133,23 @@ def decide(
     )
     _judge_novelty(found, annotator, vectors, limits, move, is_shifted=is_shifted)
 
+    def own(rows: np.ndarray) -> np.ndarray:
+        said = None if genes is None else genes[rows]
+        return annotator.probabilities(without_shift(vectors[rows], move), said)
+
+    around = None
+    if limits.ask_neighbors and annotator.smoothing is not None:
+        around = Neighborhood.of(vectors, ~found.is_empty, annotator.smoothing, own)
+
     def blocks() -> Iterator[np.ndarray]:
         said_of = () if genes is None else (genes.values,)
         for rows in row_slices(n, vectors, found.probabilities, *said_of):
-            is_full = ~found.is_empty[rows]
-            said = None if genes is None else genes[rows][is_full]
-            unrestricted = annotator.probabilities(without_shift(vectors[rows][is_full], move), said)
-            _choose_rows(found, annotator, rows, _restricted(unrestricted, allowed), limits)
-            yield unrestricted
+            full = rows.start + np.flatnonzero(~found.is_empty[rows])
+            alone = own(full)
+            said = alone if around is None else around.smooth(alone, vectors[full], full)
+            restricted = _restricted(said, allowed)
+            _choose_rows(found, annotator, rows, restricted, limits, is_smooth=around is not None)
+            yield alone
 
     found.looks = Looks.of(blocks(), n_classes)
     found.codes[found.novelty > 1] = NOVEL  # a comparison with NaN is false
@@ -167,14 +181,20 @@ def _judge_novelty(
 
 
 def _choose_rows(
-    found: Result, annotator: Annotator, rows: slice, probabilities: np.ndarray, limits: Thresholds
+    found: Result,
+    annotator: Annotator,
+    rows: slice,
+    probabilities: np.ndarray,
+    limits: Thresholds,
+    *,
+    is_smooth: bool,
 ) -> None:
     """Put what is decided about some rows into the result; `probabilities` are of those that are not empty."""
     is_empty, tree = found.is_empty[rows], found.tree
     filled = np.full((len(is_empty), len(annotator.classes)), np.nan, np.float32)
     filled[~is_empty] = probabilities
     found.probabilities[rows] = filled
-    codes, values, sets = _choose(annotator, filled, limits)
+    codes, values, sets = _choose(annotator, filled, limits, is_smooth=is_smooth)
     confidence = np.where(codes >= 0, _at(values, codes), np.nan_to_num(filled).max(axis=1))
     if sets is not None and found.sets is not None:
         found.sets[rows] = sets
@@ -198,7 +218,7 @@ def _restricted(found: np.ndarray, allowed: np.ndarray | None) -> np.ndarray:
 
 
 def _choose(
-    annotator: Annotator, probabilities: np.ndarray, limits: Thresholds
+    annotator: Annotator, probabilities: np.ndarray, limits: Thresholds, *, is_smooth: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Codes, the probabilities behind them, and sets of classes."""
     filled, tree = np.nan_to_num(probabilities), annotator.tree
@@ -206,8 +226,10 @@ def _choose(
     least, sets = limits.min_confidence or 0.0, None
     if tree is not None:
         if limits.target_error is not None:
-            least = max(least, annotator.least_probability(limits.target_error))
+            least = max(least, annotator.least_probability(limits.target_error, is_smooth=is_smooth))
         codes = tree.deepest(filled, least)
+        if limits.named_instead:
+            codes = np.where(codes >= 0, np.array(limits.named_instead)[codes], codes)
         if limits.target_error is not None:
             sets = np.vstack([tree.holds.T, np.ones(len(annotator.classes), dtype=bool)])[codes]
             sets[~is_full] = True

@@ -76,7 +76,11 @@ class GeneHead:
     def scores(self, logged: sp.csr_array, has: np.ndarray) -> GeneScores:
         """Scores of cells of one study, (n, G), that weigh by the square root of the share of the genes it has, (G,)."""
         weigh = float(np.sqrt(has.mean()))
-        return GeneScores(weigh * self.logits(logged, has), 1 - weigh * (1 - self.kept))
+        return GeneScores(weigh * self.logits(logged, has), self.kept_with(has))
+
+    def kept_with(self, has: np.ndarray) -> float:
+        """What the scores of the embedding are multiplied by in a study with some of the genes, (G,)."""
+        return 1 - float(np.sqrt(has.mean())) * (1 - self.kept)
 
     def to_part(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Arrays and facts, for the part of the annotator; weights in half precision."""

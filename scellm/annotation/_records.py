@@ -40,6 +40,9 @@ class AnnotationRecord(Record):
     """Of the tree, where there is one."""
     paths: list[str] = field(default_factory=list)
     markers: list[str] = field(default_factory=list)
+    recall_left_out: np.ndarray | None = None
+    """Of each node, where studies were left out; NaN where no second study has it."""
+    precision_left_out: np.ndarray | None = None
     summary: str = ""
     tissue_guess: str = ""
     fits: bool = True
@@ -50,6 +53,15 @@ class AnnotationRecord(Record):
         """What is stored; empty lists are left out."""
         stored = super().to_uns()
         return {name: value for name, value in stored.items() if np.size(value)}
+
+    def left_out_of(self, name: str) -> dict[str, float]:
+        """Recall and precision of a node where studies were left out, NaN where they are not known."""
+        at = self.nodes.index(name) if name in self.nodes else None
+        rates = {"recall_left_out": self.recall_left_out, "precision_left_out": self.precision_left_out}
+        return {
+            rate: float("nan") if at is None or values is None else float(values[at])
+            for rate, values in rates.items()
+        }
 
     def markers_of(self) -> dict[str, list[str]]:
         """Genes of each node, as the reference learned them."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .._room import take_rows
 from ._annotator import Annotator
 from ._looks import UNSURE, Looks
 from ._restrict import tissue_mask
@@ -69,7 +70,7 @@ def fit_of(annotator: Annotator, vectors: np.ndarray, is_full: np.ndarray, looks
         return None
     if len(rows) > MOST_CELLS:
         rows = rows[np.random.default_rng(0).choice(len(rows), MOST_CELLS, replace=False)]
-    some = vectors[rows]
+    some = take_rows(vectors, rows)
     inside = {
         name: float(looks.mean[tissue_mask(annotator, name)].sum()) for name in annotator.facts["tissues"]
     }

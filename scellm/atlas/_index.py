@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,21 +13,21 @@ import numpy as np
 import pandas as pd
 
 from .._files import read_json, replacing
+from .._room import let_go, make_room
 from .._version import __version__
+from ._regions import AT_ONCE, sampled, unit, write_vectors
 
 if TYPE_CHECKING:
     import faiss
 
-FORMAT = 1
-VECTORS, MANIFEST = "vectors.faiss", "manifest.json"
-FEW = 20_000
-"""Cells up to which all are compared with; more are split into regions."""
-TRAINED_ON = 64
-"""Cells for each region from which the regions are learned."""
-SEARCHED = 16
-"""Regions of the index that are searched for a cell (ours; `docs/benchmarks/search.md` has the recall)."""
+FORMAT = 2
+VECTORS, MARKS, MANIFEST = "vectors.faiss", "marks.npy", "manifest.json"
 SELF_CELLS, SELF_NEIGHBORS = 2_000, 15
 """Cells of the index whose own distances say what is usual, and to which neighbor."""
+SELF_AT_ONCE = 100
+"""Of these, how many are searched at once."""
+MOST_SAME = 20
+"""Neighbors that are looked at beyond k, where cells with the same mark are left out."""
 REMEDY = "Build the index again with scellm.tl.index."
 
 
@@ -76,6 +75,11 @@ class AtlasIndex:
         msg = f"The index {self.folder} has no column {name!r}; it has {self.columns}."
         raise KeyError(msg)
 
+    @property
+    def marks(self) -> np.ndarray:
+        """(n_cells,) uint64, what tells the cells from others; 0 where nothing is known."""
+        return np.load(self.folder / MARKS, mmap_mode="r", allow_pickle=False)
+
     def search(self, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """The k nearest cells of the index by cosine.
 
@@ -94,15 +98,40 @@ class AtlasIndex:
         distances = np.full((len(vectors), k), np.nan, np.float32)
         known = np.flatnonzero(np.isfinite(vectors).all(1))
         if len(known):
-            similarity, found = self.vectors.search(_unit(vectors[known]), k)
+            similarity, found = self.vectors.search(unit(vectors[known]), k)
             rows[known] = found
             distances[known] = np.where(found < 0, np.nan, np.clip(1 - similarity, 0, 2))
         return rows, distances
 
+    def search_others(self, vectors: np.ndarray, marks: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """As `search`, leaving out of each cell's neighbors the cells with its own mark.
+
+        Parameters
+        ----------
+        vectors, marks
+            (n, dim) embeddings and (n,) marks of the cells; a mark of 0 is like no other.
+        k
+            How many.
+        """
+        there = self.marks
+        n_same = int(
+            np.unique(there[np.isin(there, marks[marks != 0])], return_counts=True)[1].max(initial=0)
+        )
+        wanted = min(k + min(n_same, MOST_SAME), self.n_cells)
+        rows, distances = self.search(vectors, wanted)
+        is_same = (there[rows] == marks[:, None]) & (marks[:, None] != 0) & (rows >= 0)
+        order = np.argsort(is_same, axis=1, kind="stable")
+        rows = np.where(is_same, -1, rows)
+        distances = np.where(is_same, np.float32(np.nan), distances)
+        rows, distances = (np.take_along_axis(x, order, axis=1)[:, :k] for x in (rows, distances))
+        missing = k - rows.shape[1]
+        fill = ((0, 0), (0, missing))
+        return np.pad(rows, fill, constant_values=-1), np.pad(distances, fill, constant_values=np.nan)
+
     def stored(self) -> np.ndarray:
-        """(n_cells, dim) float16, all embeddings at length one; NaN where a cell had none."""
+        """(n_cells, dim) float16, all embeddings at length one; NaN where a cell had none. A large one is in a temporary file."""
         faiss = _faiss()
-        index = faiss.read_index(str(self.folder / VECTORS))
+        index = _read(self.folder / VECTORS)
         if hasattr(index, "id_map"):
             ids = faiss.vector_to_array(index.id_map)
         else:
@@ -111,10 +140,14 @@ class AtlasIndex:
                 [faiss.rev_swig_ptr(lists.get_ids(i), lists.list_size(i)).copy() for i in range(index.nlist)]
             )
             index.set_direct_map_type(faiss.DirectMap.Hashtable)
-        found = np.full((self.n_cells, index.d), np.nan, np.float16)
-        for start in range(0, len(ids), FEW):
-            some = np.ascontiguousarray(ids[start : start + FEW])
+        found = make_room((self.n_cells, index.d), np.float16, on_disk=True)
+        for start in range(0, len(found), AT_ONCE):
+            found[start : start + AT_ONCE] = np.nan
+            let_go(found)
+        for start in range(0, len(ids), AT_ONCE):
+            some = np.ascontiguousarray(ids[start : start + AT_ONCE])
             found[some] = index.reconstruct_batch(some)
+            let_go(found)
         return found
 
     def unusual(self, distances: np.ndarray) -> np.ndarray:
@@ -136,6 +169,7 @@ def build_index(
     folder: Path,
     *,
     about: Mapping[str, Any],
+    marks: np.ndarray | None = None,
     rng: int = 0,
 ) -> AtlasIndex:
     """Write an index of some embeddings and open it.
@@ -150,6 +184,8 @@ def build_index(
         Folder to write; replaced when the new one is complete.
     about
         `model` and `sha256` of the model, and what else to keep.
+    marks
+        (n_cells,) uint64 that tell the cells from others, as from `metrics.gene_set_marks`; `None` knows none.
     rng
         Seed of the regions.
 
@@ -172,19 +208,13 @@ def build_index(
                 f"Column {name!r} has {len(values)} values, there are {n_cells} cells; both must be the same."
             )
             raise ValueError(msg)
-    index = _trained(faiss, parts, n_cells, dim, rng)
-    start = 0
-    for part in parts:
-        known = np.flatnonzero(np.isfinite(part).all(1))
-        index.add_with_ids(_unit(part[known]), start + known)
-        start += len(part)
-    manifest = {
+    marks = np.zeros(n_cells, np.uint64) if marks is None else np.asarray(marks, np.uint64)
+    manifest: dict[str, Any] = {
         "format": FORMAT,
         "scellm_version": __version__,
         **about,
         "dim": dim,
         "n_cells": n_cells,
-        "usual": _usual(index, parts, rng),
         "columns": [
             {"name": str(name), "categories": [str(x) for x in values.categories]}
             for name, values in tables.items()
@@ -192,7 +222,9 @@ def build_index(
     }
     with replacing(folder) as new:
         new.mkdir()
-        faiss.write_index(index, str(new / VECTORS))
+        write_vectors(faiss, parts, new / VECTORS, rng)
+        manifest["usual"] = _usual(new / VECTORS, parts, rng)
+        np.save(new / MARKS, marks, allow_pickle=False)
         for i, values in enumerate(tables.values()):
             np.save(new / f"column-{i}.npy", values.codes.astype(np.int32), allow_pickle=False)
         manifest["files"] = {path.name: _sha256(path) for path in sorted(new.iterdir())}
@@ -227,8 +259,7 @@ def open_index(folder: Path, *, check: bool = True) -> AtlasIndex:
     if problem:
         msg = f"The index {folder} cannot be used: {problem}. {REMEDY}"
         raise ValueError(msg)
-    faiss = _faiss()
-    vectors = faiss.read_index(str(folder / VECTORS), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
+    vectors = _read(folder / VECTORS)
     if vectors.d != manifest["dim"]:
         msg = f"The index {folder} cannot be used: its vectors have {vectors.d} numbers, its manifest says {manifest['dim']}. {REMEDY}"
         raise ValueError(msg)
@@ -249,9 +280,9 @@ def _problem(folder: Path, manifest: Mapping[str, Any], *, check: bool) -> str:
     for name, kind in needed.items():
         if not isinstance(manifest.get(name), kind):
             return f"{MANIFEST} has no {name!r}, or another kind of value there"
-    if manifest["format"] > FORMAT:
+    if manifest["format"] != FORMAT:
         return f"it has format {manifest['format']}, this version of scellm reads {FORMAT}"
-    names = {VECTORS, *(f"column-{i}.npy" for i in range(len(manifest["columns"])))}
+    names = {VECTORS, MARKS, *(f"column-{i}.npy" for i in range(len(manifest["columns"])))}
     if set(manifest["files"]) != names:
         return f"{MANIFEST} names other files than {sorted(names)}"
     for name in sorted(names):
@@ -263,51 +294,27 @@ def _problem(folder: Path, manifest: Mapping[str, Any], *, check: bool) -> str:
     return ""
 
 
-def _trained(faiss: Any, parts: Sequence[np.ndarray], n_cells: int, dim: int, rng: int) -> faiss.Index:
-    """An empty index: of all cells at once where they are few, else by regions learned from some of them."""
-    metric = faiss.METRIC_INNER_PRODUCT
-    if n_cells <= FEW:
-        index = faiss.index_factory(dim, "IDMap2,SQfp16", metric)
-        index.train(
-            _unit(_sampled(parts, FEW, rng))
-        )  # half precision learns nothing, but faiss wants to be told
-        return index
-    n_regions = 2 ** round(math.log2(4 * math.sqrt(n_cells)))
-    index = faiss.index_factory(dim, f"IVF{n_regions},SQfp16", metric)
-    index.cp.seed, index.cp.niter = rng + 1, 8
-    index.train(_unit(_sampled(parts, TRAINED_ON * n_regions, rng)))
-    index.nprobe = min(SEARCHED, n_regions)
-    return index
-
-
-def _sampled(parts: Sequence[np.ndarray], n: int, rng: int) -> np.ndarray:
-    """Some rows of all parts, those of NaN left out."""
-    total = sum(map(len, parts))
-    chosen = np.sort(np.random.default_rng(rng).choice(total, min(n, total), replace=False))
-    starts = np.cumsum([0, *map(len, parts)])
-    rows = [
-        part[chosen[(chosen >= a) & (chosen < a + len(part))] - a]
-        for part, a in zip(parts, starts, strict=False)
-    ]
-    found = np.concatenate(rows).astype(np.float32)
-    return found[np.isfinite(found).all(1)]
-
-
-def _usual(index: faiss.Index, parts: Sequence[np.ndarray], rng: int) -> list[float]:
+def _usual(path: Path, parts: Sequence[np.ndarray], rng: int) -> list[float]:
     """Quantiles of the distance of indexed cells to their 15th neighbor, themselves left out."""
-    some = _sampled(parts, SELF_CELLS, rng)
+    some = sampled(parts, SELF_CELLS, rng)
     if not len(some):
         return [0.0] * 101
-    similarity, rows = index.search(_unit(some), SELF_NEIGHBORS + 1)
-    last = np.where(rows < 0, np.nan, 1 - similarity)
-    distances = np.nanmax(last, axis=1)
+    index = _read(path)
+    if hasattr(index, "quantizer"):  # by region: cells that are searched together look into the same ones
+        some = some[np.argsort(index.quantizer.search(some, 1)[1][:, 0], kind="stable")]
+    last = []
+    for start in range(0, len(some), SELF_AT_ONCE):
+        similarity, rows = index.search(some[start : start + SELF_AT_ONCE], SELF_NEIGHBORS + 1)
+        last.append(np.nanmax(np.where(rows < 0, np.nan, 1 - similarity), axis=1))
+        index = _read(path)  # gives the pages of the file back
+    distances = np.concatenate(last)
     return [round(float(max(x, 0)), 6) for x in np.quantile(distances, np.linspace(0, 1, 101))]
 
 
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    """Rows of length one, float32 and contiguous, as faiss needs them."""
-    vectors = np.ascontiguousarray(vectors, dtype=np.float32)
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+def _read(path: Path) -> faiss.Index:
+    """An index whose vectors stay on the disk until they are searched."""
+    faiss = _faiss()
+    return faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
 
 
 def _sha256(path: Path) -> str:

@@ -11,6 +11,7 @@ import pandas as pd
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from .._calls import note
 from .._files import read_json
 from .._version import __version__
 from ..models._card import FOLDER, model_card
@@ -155,6 +156,7 @@ def load_drug_model(name_or_path: str | os.PathLike[str] = "scellm-drug") -> Dru
     vocabulary = check_drug_model(folder, encoder, tensors, remedy)
     drugs = pd.DataFrame(encoder["drugs"])
     drugs["pearson"] = drugs["pearson"].astype(float)
+    note(model=saved["name"], model_sha256=hashes[WEIGHTS])
     return DrugModel(
         vocabulary=vocabulary,
         lines=pd.DataFrame(encoder["lines"]),

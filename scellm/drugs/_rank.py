@@ -67,6 +67,8 @@ class Comparison:
 
     effect: np.ndarray
     """(D,) difference of means over units."""
+    mean: np.ndarray
+    """(D,) mean of the group over the units that were compared."""
     low: np.ndarray
     """(D,) t interval over units; NaN if there are too few or nothing varies."""
     high: np.ndarray
@@ -127,19 +129,20 @@ def compare_samples(group: Moments, other: Moments, *, level: float, with_test: 
     means = [side.sums / np.maximum(side.n, 1)[:, None] + side.center for side in (group, other)]
     both = has_group & has_other
     if both.sum() >= FEWEST_SAMPLES:
-        one = Side.of_samples(means[0][both] - means[1][both])
+        one, mean = Side.of_samples(means[0][both] - means[1][both]), means[0][both].mean(0)
         found = _t_interval(one.mean, one.variance / one.n, np.float64(one.n - 1), level)
         n_units = int(both.sum()), int(both.sum())
         enough = True
     else:
         sides = Side.of_samples(means[0][has_group]), Side.of_samples(means[1][has_other])
+        mean = sides[0].mean
         found, n_units = _welch(*sides, level), (sides[0].n, sides[1].n)
         enough = min(n_units) >= FEWEST_SAMPLES
     nothing = np.full(len(group.center), np.nan)
     effect, low, high, p_value = found
     if not with_test:
-        return Comparison(effect, nothing, nothing, nothing, n_units)
-    return Comparison(effect, low, high, p_value if enough else nothing, n_units)
+        return Comparison(effect, mean, nothing, nothing, nothing, n_units)
+    return Comparison(effect, mean, low, high, p_value if enough else nothing, n_units)
 
 
 def compare_cells(group: Moments, other: Moments, *, level: float, with_interval: bool = True) -> Comparison:
@@ -149,7 +152,7 @@ def compare_cells(group: Moments, other: Moments, *, level: float, with_interval
     nothing = np.full(len(effect), np.nan)
     if not with_interval:
         low = high = nothing
-    return Comparison(effect, low, high, nothing, (sides[0].n, sides[1].n))
+    return Comparison(effect, sides[0].mean, low, high, nothing, (sides[0].n, sides[1].n))
 
 
 def _welch(first: Side, second: Side, level: float) -> tuple[np.ndarray, ...]:

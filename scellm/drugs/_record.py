@@ -12,7 +12,7 @@ import pandas as pd
 from .._records import Record
 
 UNITS = "ln IC50, ln uM: lower = more sensitive"
-_NUMBERS = ("pearson", "spread", "std_unit", "std_extra")
+_NUMBERS = ("pearson", "mean", "spread", "std_unit", "std_extra")
 _TEXTS = ("synonyms", "drug_class", "target", "smiles")
 UNKNOWN = ("", "nan", "None")
 """What stands for a text that is not known, also in files that other programs wrote."""
@@ -32,6 +32,8 @@ class DrugRecord(Record):
     smiles: list[str] = field(default_factory=list)
     pearson: np.ndarray = field(default_factory=lambda: np.zeros(0))
     """(D,) correlation over cell lines that were left out; NaN for new compounds."""
+    mean: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    """(D,) mean of ln IC50 over cell lines."""
     spread: np.ndarray = field(default_factory=lambda: np.zeros(0))
     """(D,) spread of ln IC50 over cell lines."""
     std_unit: np.ndarray = field(default_factory=lambda: np.zeros(0))
@@ -74,6 +76,10 @@ class DrugRecord(Record):
         extra = np.nan_to_num(self.std_extra)
         return np.sqrt((np.asarray(uncertainty, dtype=np.float64)[:, None] * self.std_unit) ** 2 + extra**2)
 
+    def z(self, ln_ic50: np.ndarray) -> np.ndarray:
+        """Differences (n, D) from the drug's mean over cell lines, in units of its spread over them: what a drug's rank is by."""
+        return (ln_ic50 - self.mean) / self.spread
+
     def table(self) -> pd.DataFrame:
         """A row for each drug, with the columns that `find_drugs` looks in."""
         texts = {"name": self.drugs, "synonyms": self.synonyms, "target": self.target}
@@ -91,6 +97,7 @@ class RankRecord(Record):
     effect: np.ndarray
     """(G, D) difference of mean ln IC50; negative is more sensitive. The other arrays have this shape too."""
     effect_sd: np.ndarray
+    """The same in units of the drug's spread over cell lines: what drugs are ranked by."""
     low: np.ndarray
     high: np.ndarray
     p_value: np.ndarray
@@ -98,12 +105,21 @@ class RankRecord(Record):
     target_expressed: np.ndarray
     n_samples: np.ndarray
     """(G, 2) samples compared, of the group and its reference."""
+    ln_ic50: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    """Mean of the group."""
+    z: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    """The same as a difference from the drug's mean over cell lines, in units of its spread."""
     groupby: str = ""
     reference: str = "rest"
     sample_key: str = ""
     replicates: str = "cells"
     level: float = 0.95
     key: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("ln_ic50", "z"):
+            if not np.size(getattr(self, name)):  # of scellm 0.2
+                object.__setattr__(self, name, np.full(np.shape(self.effect), np.nan))
 
     def choose(self, groups: str | Iterable[str] | None) -> list[str]:
         """The groups that a caller names, in that order; all for `None`.
@@ -127,11 +143,22 @@ class RankRecord(Record):
         return chosen
 
     def table(self, group: str) -> pd.DataFrame:
-        """The drugs of one group, most sensitive first; those without an effect last."""
+        """The drugs of one group, lowest `effect_sd` first; those without one last."""
         row = self.groups.index(group)
-        pairs = ("effect", "low", "high", "effect_sd", "p_value", "p_adjusted", "target_expressed")
+        pairs = (
+            "effect",
+            "low",
+            "high",
+            "effect_sd",
+            "ln_ic50",
+            "z",
+            "p_value",
+            "p_adjusted",
+            "target_expressed",
+        )
         columns = {name: getattr(self, name)[row] for name in pairs}
         table = pd.DataFrame({"group": group, "drug": self.drugs, **columns})
         table["target"], table["drug_class"] = self.target, self.drug_class
         table["n_samples"], table["n_reference"] = self.n_samples[row].tolist()
-        return table.sort_values("effect", kind="stable", ignore_index=True)
+        by = "effect_sd" if table["effect_sd"].notna().any() else "effect"
+        return table.sort_values(by, kind="stable", ignore_index=True)

@@ -53,7 +53,9 @@ def annotation(
     -------
     Table with a row per group, largest first: `group`, `n_cells`, `label` (the most common one), `share` (of the group's cells),
     `lineage`, `ontology_id`, `confidence` (mean), `runner_up` (the second most common label, or of types the
-    next most probable one), `unassigned` and `novel` (shares), `markers_expressed` and `markers_lacking` (genes of
+    next most probable one), `unassigned` and `novel` (shares), `recall_left_out` and
+    `precision_left_out` (where whole studies were left out of the shipped reference: share of the cells of this label that got it or a
+    finer one, and share of the cells so named that were of it; NaN where fewer than 20 cells tell), `markers_expressed` and `markers_lacking` (genes of
     the label, comma between; empty for labels without known markers).
 
     Raises
@@ -86,7 +88,7 @@ def annotation(
     for code, group in enumerate(groups.categories):
         cells = np.flatnonzero(groups.codes == code)
         rows.append({"group": group, "n_cells": len(cells), **_row(adata, key, record, labels, cells)})
-        rows[-1] |= markers.of(rows[-1]["label"], cells)
+        rows[-1] |= record.left_out_of(rows[-1]["label"]) | markers.of(rows[-1]["label"], cells)
     table = pd.DataFrame(rows)
     return table.sort_values("n_cells", ascending=False, kind="stable", ignore_index=True)
 

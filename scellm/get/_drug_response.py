@@ -17,8 +17,13 @@ from ..drugs._targets import target_genes
 
 
 @takes_cells
-def drug_response(adata: AnnData, *, key: str = DRUG_RESPONSE, groupby: str | None = None) -> pd.DataFrame:
+def drug_response(
+    adata: AnnData, *, key: str = DRUG_RESPONSE, groupby: str | None = None, n_drugs: int | None = None
+) -> pd.DataFrame:
     """Predicted responses as a tidy table: one row per cell (or group) and drug.
+
+    `z` is the difference from the drug's mean over the cell lines of the model, in units of its spread over them. The lowest ln IC50 are
+    those of drugs that kill every cell line; the lowest `z` are of drugs that are predicted to hit these cells more than usual.
 
     Parameters
     ----------
@@ -29,10 +34,12 @@ def drug_response(adata: AnnData, *, key: str = DRUG_RESPONSE, groupby: str | No
     groupby
         Column of `obs` to average the cells by; `None` takes the groups that the predictions were made by, or without
         any gives each cell.
+    n_drugs
+        Drugs of each cell or group: those with the lowest `z`, lowest first. `None` gives all, in the order of the predictions.
 
     Returns
     -------
-    Table with the columns `cell` or the name of the column of groups, `drug`, `ln_ic50` (ln uM), `std` (mean of the
+    Table with the columns `cell` or the name of the column of groups, `drug`, `ln_ic50` (ln uM), `z` (NaN in predictions of scellm 0.2), `std` (mean of the
     cells' standard deviations), `applicability` (mean), `drug_class`, `target`, `target_genes` (approved symbols, "" for mechanisms without a gene), `pearson`, and of groups `n_cells`.
 
     Raises
@@ -42,7 +49,7 @@ def drug_response(adata: AnnData, *, key: str = DRUG_RESPONSE, groupby: str | No
     TypeError
         `adata` is not an AnnData; `groupby` of measurements.
     ValueError
-        Two columns have the name `groupby`.
+        Two columns have the name `groupby`, or `n_drugs` is below 1.
 
     Examples
     --------
@@ -55,6 +62,9 @@ def drug_response(adata: AnnData, *, key: str = DRUG_RESPONSE, groupby: str | No
     4
     """
     check_anndata(adata)
+    if n_drugs is not None and n_drugs < 1:
+        msg = f"n_drugs={n_drugs!r} must be at least 1."
+        raise ValueError(msg)
     record = DrugRecord.from_uns(adata.uns.get(key))
     if key not in adata.obsm or record is None:
         added = "" if key == DRUG_RESPONSE else f", key_added={key!r}"
@@ -74,21 +84,27 @@ def drug_response(adata: AnnData, *, key: str = DRUG_RESPONSE, groupby: str | No
             for values in (mean, std, applicability)
         )
         names, what, applicability = np.asarray(groups.categories), groupby, applicability[:, 0]
-    n, n_drugs = mean.shape
+    n, width = mean.shape
     table = {
-        what: np.repeat(names, n_drugs),
+        what: np.repeat(names, width),
         "drug": np.tile(record.drugs, n),
         "ln_ic50": mean.ravel(),
+        "z": record.z(mean).ravel(),
         "std": std.ravel(),
-        "applicability": np.repeat(applicability, n_drugs),
+        "applicability": np.repeat(applicability, width),
         "drug_class": np.tile(record.drug_class, n),
         "target": np.tile(record.target, n),
         "target_genes": np.tile([", ".join(target_genes(text)) for text in record.target], n),
         "pearson": np.tile(record.pearson, n),
     }
     if counts is not None:
-        table["n_cells"] = np.repeat(counts, n_drugs)
-    return pd.DataFrame(table)
+        table["n_cells"] = np.repeat(counts, width)
+    rows = pd.DataFrame(table)
+    if n_drugs is None:
+        return rows
+    row = np.repeat(np.arange(n), width)
+    order = np.lexsort((rows["z"].to_numpy(), row)).reshape(n, width)[:, :n_drugs]
+    return rows.iloc[order.ravel()].reset_index(drop=True)
 
 
 @takes_cells
@@ -114,7 +130,8 @@ def rank_drugs(
 
     Returns
     -------
-    Table with the columns `group`, `drug`, `effect`, `low`, `high`, `effect_sd`, `p_value`, `p_adjusted`,
+    Table with the columns `group`, `drug`, `effect` (ln uM), `low`, `high`, `effect_sd` (in units of the drug's spread over cell
+    lines: what drugs are ranked by), `ln_ic50`, `z`, `p_value`, `p_adjusted`,
     `target_expressed`, `target`, `drug_class`, `n_samples`, `n_reference`.
 
     Raises

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import zlib
 from collections.abc import Sequence
-from hashlib import blake2b
+from hashlib import blake2b, shake_128
 
 import numpy as np
 import scipy.sparse as sp
@@ -14,6 +14,8 @@ N_PARTS, N_USED = 48, 12
 """Genes fall into so many parts by their names, and a cell has a mark of each of the first ones. Losing a gene costs one mark."""
 FEWEST = 6
 """Expressed genes in a part below which a mark says nothing: two cells may share it by chance (ours)."""
+FEWEST_OF_A_SET = 20
+"""Expressed genes below which a cell has no mark of its set of genes (ours)."""
 SHARED = 0.5
 """Share of its marks that a cell must have in common with one set of cells to count as one of them (ours)."""
 
@@ -48,6 +50,27 @@ def cell_hashes(X: sp.csr_array, genes: Sequence[str]) -> np.ndarray:
                 _, ranks = np.unique(values[low:high], return_inverse=True)
                 text = codes[columns[low:high]].tobytes() + ranks.astype(np.int16).tobytes()
                 found[row, i] = int.from_bytes(blake2b(text, digest_size=8).digest(), "big", signed=True)
+    return found
+
+
+def gene_set_marks(X: sp.csr_array) -> np.ndarray:
+    """(n,) uint64, a mark of which genes a cell expresses; 0 for a cell with fewer than 20.
+
+    The same for counts and log values of a cell, and on any machine; another one if a gene is missing. Two cells express exactly the same
+    genes by chance only where next to none are measured.
+
+    Parameters
+    ----------
+    X
+        (n, n_genes) expression over the genes of a vocabulary, without stored zeros.
+    """
+    words = np.frombuffer(shake_128(b"scellm cells").digest(8 * X.shape[1]), dtype="<u8")
+    found = np.zeros(X.shape[0], np.uint64)
+    n_genes = np.diff(X.indptr)
+    filled = np.flatnonzero(n_genes)
+    if len(filled):
+        found[filled] = np.add.reduceat(words[X.indices], X.indptr[filled])  # modulo 2 ** 64
+    found[n_genes < FEWEST_OF_A_SET] = 0
     return found
 
 

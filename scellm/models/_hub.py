@@ -10,6 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .._calls import note
 from .._warn import warn
 from ._card import first_paragraph
 from ._download import cache_folder, cached_snapshots, download
@@ -95,7 +96,7 @@ def load(
         _check_no_revision(name_or_path, revision)
         is_shipped = folder.parent == shipped_folder()
         source = folder.name if is_shipped else str(folder.resolve())
-        return replace(read_bundle(folder, remedy=remedy), source=source)
+        return _noted(replace(read_bundle(folder, remedy=remedy), source=source))
     name = os.fspath(name_or_path)
     if not isinstance(name_or_path, str) or not _REPOSITORY.fullmatch(name):
         raise _not_found(name_or_path)
@@ -107,7 +108,13 @@ def load(
         local_files_only=local_files_only,
     )
     found = read_bundle(snapshot.folder, remedy=snapshot.remedy, name=name, revision=snapshot.commit)
-    return replace(found, source=name)
+    return _noted(replace(found, source=name))
+
+
+def _noted(model: CellLM) -> CellLM:
+    """The model, after saying to a log which it is."""
+    note(model=model.name, model_sha256=model.sha256)
+    return model
 
 
 def list_models() -> pd.DataFrame:

@@ -83,6 +83,8 @@ def _annotator_problem(tensors: Mapping[str, np.ndarray], meta: Mapping[str, Any
         return problem
     if "gene_head" in meta and (problem := _gene_head_problem(meta["gene_head"], tensors, len(classes))):
         return problem
+    if "neighbors" in meta and (problem := _neighbors_problem(meta["neighbors"], tensors)):
+        return problem
     return _array_problem(tensors, len(classes), calibrated=bool(meta.get("n_calibration", 0)))
 
 
@@ -123,6 +125,24 @@ def _gene_head_problem(head: Any, tensors: Mapping[str, np.ndarray], n_classes: 
             return f"gene_{name} has shape {None if array is None else array.shape}, needed is {shape}"
     if not (tensors["gene_scale"] > 0).all():
         return "its gene_scale has numbers that are not above 0"
+    return None
+
+
+def _neighbors_problem(found: Any, tensors: Mapping[str, np.ndarray]) -> str | None:
+    """What is wrong in what an annotator knows of neighbors; `None` if all is well."""
+    names = ("n_neighbors", "weight", "temperature")
+    if not isinstance(found, dict) or sorted(found) != sorted(names):
+        return f"its neighbors are not {', '.join(names)}"
+    number, weight, temperature = (found[name] for name in names)
+    if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number < 2**31:
+        return f"n_neighbors is {number!r}; it must be a whole number of at least 1"
+    if not _is_number(weight) or not 0 <= weight <= 1:
+        return f"the weight of its neighbors is {weight!r}; it must be between 0 and 1"
+    if not _is_number(temperature) or not 0 < temperature < math.inf:
+        return f"the temperature of its neighbors is {temperature!r}; it must be a number above 0"
+    errors = tensors.get("neighbor_path_errors")
+    if errors is None or errors.ndim != 1 or not len(errors):
+        return "its neighbor_path_errors are missing"
     return None
 
 

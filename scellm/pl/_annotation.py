@@ -23,8 +23,8 @@ NAMED_ALONE = 7
 """Most classes that color alone tells apart; with more, classes are numbered in the figure."""
 LEGEND_ROWS = 22
 """Classes in one column of the legend."""
-MOST_SHOWN, RARE = 18, 0.005
-"""From so many classes on, those with a smaller share of the cells are drawn as one."""
+MOST_SHOWN, RARE = 10, 0.005
+"""With more classes than this, those with a smaller share of the cells are drawn as one."""
 GATHERED = "rare types"
 
 
@@ -43,8 +43,8 @@ def annotation(
 
     Cells are drawn in random order on the left, so that no type hides another, and the least sure ones last on the
     right. Nothing is computed: the coordinates must be there. More than seven types are numbered where most of their
-    cells lie, as no set of so many colors can be told apart by all readers. Where more than 18 types were found, those with
-    less than 0.5 % of the cells are drawn in one gray, and the legend says how many they are.
+    cells lie, as no set of so many colors can be told apart by all readers. Where more than ten types were found, those with
+    less than 0.5 % of the cells are drawn in one violet gray, and the legend says how many they are.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ def annotation(
     colours = (
         colours_of(adata, key) if isinstance(adata.obs[key].dtype, pd.CategoricalDtype) else palette(names)
     )
-    colours |= {GATHERED: "#A8A8A8"} if n_gathered else {}
+    colours |= {GATHERED: "#7D6B91"} if n_gathered else {}
     shuffled = np.random.default_rng(0).permutation(len(labels))
     colour_of_cell = labels.astype(object).map(colours).fillna("#EEEEEE").to_numpy()  # no label: nearly white
     _scatter(left, xy[shuffled], colour_of_cell[shuffled], size)

@@ -34,7 +34,8 @@ def colours_of(adata: AnnData, key: str) -> dict[str, str]:
     stored = adata.uns.get(f"{key}_colors")
     if stored is not None and len(stored) >= len(names):
         return {name: to_hex(colour) for name, colour in zip(names, stored, strict=False)}
-    colours = palette(names)
+    counts = adata.obs[key].value_counts()  # the clearest colors for the most frequent
+    colours = palette(sorted(names, key=lambda name: -int(counts.get(name, 0))))
     if not adata.is_view:  # writing to a view would make it a copy
         adata.uns[f"{key}_colors"] = np.array([colours[name] for name in names], dtype=object)
     return colours

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ._drug_colours import UNKNOWN, Scale
-from ._drug_table import Responses, centred, fraction_outside, label
+from ._drug_colours import LABELS, UNKNOWN, Scale, Unit
+from ._drug_table import Responses, fraction_outside, label
 from ._figure import short
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def draw_umap(
     adata: AnnData,
     responses: Responses,
     *,
-    center: bool,
+    unit: Unit,
     cmap: str | Colormap | None,
     ax: Axes | None,
     note: str,
@@ -42,11 +42,11 @@ def draw_umap(
     xy = np.asarray(adata.obsm["X_umap"])[:, :2]
     shuffled = np.random.default_rng(0).permutation(len(xy))  # no group lies on top because of its order
     size = float(np.clip(40_000 / len(xy), 1, 30))
-    values = centred(responses.values) if center else responses.values
+    values = responses.values
     has_applicability = ax is None and np.isfinite(responses.applicability).any()
     axes = [ax] if ax else _panels(len(responses.drugs) + int(has_applicability), (3.6, 3.1), note=note)
     for i, panel in enumerate(axes[: len(responses.drugs)]):
-        scale = Scale(values[:, i], responses.std[:, i], center=center, cmap=cmap)
+        scale = Scale(values[:, i], responses.std[:, i], unit=unit, cmap=cmap)
         colours = scale.colours(values[:, i], responses.std[:, i])
         unknown = ~np.isfinite(values[:, i])
         order = shuffled[np.argsort(~unknown[shuffled], kind="stable")]  # unknown ones beneath
@@ -73,12 +73,12 @@ def draw_violins(
     groups: list[str],
     groupby: str | None,
     *,
-    center: bool,
+    unit: Unit,
     ax: Axes | None,
     note: str,
 ) -> list[Axes]:
     """A panel per drug: the cells of each group, their median, and how uncertain a prediction is."""
-    values = centred(responses.values) if center else responses.values
+    values = responses.values
     height = 0.27 * len(groups) + 1.0
     axes = [ax] if ax else _panels(len(responses.drugs), (2.5, height), note=note, names=groups)
     outside = [fraction_outside(responses.applicability[codes == j]) for j in range(len(groups))]
@@ -104,8 +104,7 @@ def draw_violins(
         panel.spines[["top", "right", "left"]].set_visible(False)
         if i % PANELS_PER_ROW == 0 and groupby:
             panel.set_ylabel(groupby, fontsize=10)
-    unit = "ln IC50 − drug mean, ln µM" if center else "ln IC50, ln µM"
-    what = f"{unit}: lower = more sensitive"
+    what = LABELS[unit].replace("\n", " ")
     shapes = (
         "shape: cells; "
         if any(line.get_gid() == "violin" for panel in axes for line in panel.collections)

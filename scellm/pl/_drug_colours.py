@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from matplotlib.colors import Colormap, Normalize
 
 LABEL = "ln IC50, ln µM:\nlower = more sensitive"
-LABEL_CENTRED = "ln IC50 − drug mean, ln µM:\nlower = more sensitive"
+LABEL_Z = "z, spreads of the drug\nover cell lines:\nlower = more sensitive"
+LABEL_CENTRED = "ln IC50 less the mean, ln µM:\nlower = more sensitive"
+Unit = Literal["ln_ic50", "z", "difference"]
+LABELS: dict[Unit, str] = {"ln_ic50": LABEL, "z": LABEL_Z, "difference": LABEL_CENTRED}
 UNKNOWN = "#D9D9D9"
 """Of what cannot be predicted."""
 PALEST = 0.15
@@ -26,18 +29,19 @@ class Scale:
     ----------
     values, std
         What will be drawn, any shape; NaN where not known.
-    center
-        Whether values are differences, with 0 in the middle of the colors.
+    unit
+        What values are: "ln_ic50", "z", or "difference" from the mean of what is drawn; the last two have 0 in the middle of the colors.
     cmap
         Color map or its name; `None` for ours.
     """
 
     def __init__(
-        self, values: np.ndarray, std: np.ndarray, *, center: bool, cmap: str | Colormap | None
+        self, values: np.ndarray, std: np.ndarray, *, unit: Unit, cmap: str | Colormap | None
     ) -> None:
         import matplotlib as mpl
         from matplotlib.colors import Normalize
 
+        center = unit != "ln_ic50"
         name = cmap or ("PuOr" if center else "viridis")
         self.cmap: Colormap = mpl.colormaps[name] if isinstance(name, str) else name
         known = values[np.isfinite(values)]
@@ -51,7 +55,7 @@ class Scale:
         known = std[np.isfinite(std) & (std > 0)]
         self.best_std = float(np.quantile(known, 0.05)) if len(known) else np.nan
         self.worst_std = float(known.max()) if len(known) else np.nan
-        self.label = LABEL_CENTRED if center else LABEL
+        self.label = LABELS[unit]
 
     def strength(self, std: np.ndarray) -> np.ndarray:
         """1 for the surest predictions of the figure, half of it for twice their standard deviation."""

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ._colours import OKABE_ITO
-from ._drug_colours import UNKNOWN, Scale, class_colours
-from ._drug_table import Summary, centred, label
+from ._drug_colours import UNKNOWN, Scale, Unit, class_colours
+from ._drug_table import Summary, label
 from ._figure import ink_on, short
 
 if TYPE_CHECKING:
@@ -32,15 +32,15 @@ def draw_heatmap(
     ylabel: str,
     *,
     by_cell: bool,
-    center: bool,
+    unit: Unit,
     cmap: str | Colormap | None,
     ax: Axes | None,
     note: str,
 ) -> Axes:
     """Colored cells, paler where less certain, and beside them a bar that shows both."""
     is_ours, ax = ax is None, ax or _axes_for(summary, by_cell=by_cell)
-    values = centred(summary.values) if center else summary.values
-    scale = Scale(values, summary.std, center=center, cmap=cmap)
+    values = summary.values
+    scale = Scale(values, summary.std, unit=unit, cmap=cmap)
     image = ax.imshow(scale.colours(values, summary.std), aspect="auto", interpolation="nearest")
     image.set_gid("responses")
     if not by_cell:
@@ -66,7 +66,7 @@ def draw_dots(
     ylabel: str,
     *,
     by_cell: bool,
-    center: bool,
+    unit: Unit,
     cmap: str | Colormap | None,
     ax: Axes | None,
     note: str,
@@ -76,8 +76,8 @@ def draw_dots(
     from matplotlib.lines import Line2D
 
     is_ours, ax = ax is None, ax or _axes_for(summary, by_cell=by_cell)
-    values = centred(summary.values) if center else summary.values
-    scale = Scale(values, summary.std, center=center, cmap=cmap)
+    values = summary.values
+    scale = Scale(values, summary.std, unit=unit, cmap=cmap)
     rows, columns = np.indices(values.shape)
     known = np.isfinite(values)
     dots = ax.scatter(

@@ -12,6 +12,7 @@ from .._keys import DRUG_RESPONSE
 from .._obs import has_column
 from .._warn import warn
 from ._drug_cells import draw_umap, draw_violins
+from ._drug_colours import Unit
 from ._drug_grid import draw_dots, draw_heatmap
 from ._drug_table import (
     Responses,
@@ -20,6 +21,7 @@ from ._drug_table import (
     choose_drugs,
     group_codes,
     judged,
+    lowest,
     most_different,
     only_groups,
     read_responses,
@@ -60,7 +62,8 @@ def drug_response(
 
     The numbers are ln IC50 in ln µM: lower is more sensitive, and one unit less is 2.7 times less drug. Most of what
     differs between drugs is the drug: a drug that kills every cell line has a dark column whatever the cells.
-    `center=True` takes each drug's mean away and shows what differs between cells.
+    `center=True` draws z, the difference from the drug's mean over the cell lines of the model in units of its spread over them: what the drug
+    does to these cells more, or less, than usual.
 
     The less certain a prediction, the paler it is drawn, or the smaller its dot. What cannot be predicted is drawn as
     such. Cells unlike all cell lines of the training (applicability above 1) are counted for each group; of groups that
@@ -72,8 +75,9 @@ def drug_response(
         Cells with results of `tl.drug_response`.
     drugs
         Names, synonyms, targets or classes of drugs, as `tl.drug_response` takes them; a target or class is all drugs
-        of it. `None` draws all of them, or if there are more than `n_drugs`, those that differ most between groups that the
-        model can judge (at most half of the cells outside; where fewer than two can be judged, the two most like cell lines), and says so.
+        of it. `None` draws all of them, or if there are more than `n_drugs`, those whose z differs most between groups that the
+        model can judge (at most half of the cells outside; where fewer than two can be judged, the two most like cell lines); of one group those with the
+        lowest z; and says so.
     n_drugs
         Most drugs drawn where none are named; `None` is 50, 5 for `"umap"` and 8 for `"violin"`.
     groupby
@@ -86,9 +90,10 @@ def drug_response(
     key
         Key of the results: `key_added` of `tl.drug_response`.
     center
-        Draw differences from the mean of a drug: over the rows of the heatmap and dot plot, over cells else.
+        Draw z in place of ln IC50. Predictions that do not have the drugs' means over cell lines, such as those of scellm 0.2, are drawn less
+        their mean over cells, with a warning.
     sort
-        Put similar rows and similar columns side by side (average linkage). Drugs named in `drugs` stay in their
+        Put similar rows and similar columns side by side (average linkage); of one row the lowest first. Drugs named in `drugs` stay in their
         order.
     cmap
         Colors; `None` takes viridis, or orange to purple if centered. Both are safe for color-blind readers.
@@ -124,30 +129,26 @@ def drug_response(
     groupby = groupby if groupby is not None else _recorded_groups(adata, responses)
     codes, names = only_groups(*group_codes(adata, groupby), groups)
     chosen, note = _choose(responses, drugs, codes, names, N_DRUGS[kind] if n_drugs is None else n_drugs)
+    unit, chosen = _relative(chosen) if center else ("ln_ic50", chosen)
     if kind in ("umap", "violin"):
         if ax is not None and len(chosen.drugs) > 1:
             msg = f"ax= takes one drug for kind={kind!r}, found {len(chosen.drugs)}; name one in drugs=, or leave ax= out."
             raise ValueError(msg)
         if kind == "umap":
-            axes = draw_umap(adata, chosen, center=center, cmap=cmap, ax=ax, note=note)
+            axes = draw_umap(adata, chosen, unit=unit, cmap=cmap, ax=ax, note=note)
         else:
-            axes = draw_violins(chosen, codes, names, groupby, center=center, ax=ax, note=note)
+            axes = draw_violins(chosen, codes, names, groupby, unit=unit, ax=ax, note=note)
         return finish(axes, is_ours=ax is None, show=show, return_fig=return_fig)
     by_cell = kind == "heatmap" and groupby is None
     if by_cell:
         summary = _each_cell(chosen, list(adata.obs_names))
     else:
         summary = summarise(chosen, codes, names, as_one=groupby is not None and groupby == chosen.groupby)
-    if center and len(summary.values) < 2:
-        center = False
-        warn(
-            "center=True takes each drug's mean over what is drawn away, and there is one row: its predictions are drawn as they are."
-        )
     if sort:
-        columns = np.arange(len(chosen.drugs)) if drugs is not None else similar_together(summary.values.T)
+        columns = np.arange(len(chosen.drugs)) if drugs is not None else _columns(summary)
         summary = summary.ordered(similar_together(centred(summary.values)), columns)
     draw = draw_heatmap if kind == "heatmap" else draw_dots
-    drawn = draw(summary, groupby or "", by_cell=by_cell, center=center, cmap=cmap, ax=ax, note=note)
+    drawn = draw(summary, groupby or "", by_cell=by_cell, unit=unit, cmap=cmap, ax=ax, note=note)
     return finish(drawn, is_ours=ax is None, show=show, return_fig=return_fig)
 
 
@@ -165,8 +166,12 @@ def _choose(
     n_drugs = len(responses.drugs)
     if n_drugs <= most:
         return responses, ""
+    relative = responses.relative()
+    if len(groups) == 1 and (responses.groupby is not None or len(responses.values) == 1):
+        columns = lowest(summarise(relative, codes, groups), most)
+        return responses[columns], f"{most} of {n_drugs} drugs: those with the lowest z"
     by_group = len(groups) > 1
-    rows = summarise(responses, codes, groups) if by_group else _each_cell(responses, [])
+    rows = summarise(relative, codes, groups) if by_group else _each_cell(relative, [])
     between = "groups" if by_group else "cells"
     which, called = judged(rows)
     if called:
@@ -174,6 +179,23 @@ def _choose(
     return responses[most_different(rows, most)], (
         f"{most} of {n_drugs} drugs: those whose prediction differs most between {between}"
     )
+
+
+def _columns(summary: Summary) -> np.ndarray:
+    """An order of drugs: similar ones side by side; of one row the lowest first."""
+    return (
+        similar_together(summary.values.T) if len(summary.rows) > 1 else lowest(summary, len(summary.drugs))
+    )
+
+
+def _relative(responses: Responses) -> tuple[Unit, Responses]:
+    """z, or if that is not known differences from the mean over cells."""
+    if not responses.has_z:
+        warn(
+            "These predictions do not have the drugs' means and spreads over cell lines, so that their differences from the mean over cells are "
+            "drawn. Run scellm.tl.drug_response(adata) again for z."
+        )
+    return "z" if responses.has_z else "difference", responses.relative()
 
 
 def _each_cell(responses: Responses, names: list[str]) -> Summary:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -30,6 +30,10 @@ class Responses:
     """(n_obs,) distance to the training cell lines, above 1 outside; NaN where it is not known."""
     groupby: str | None
     """Column of `obs` that the predictions were made by; `None` if cell by cell."""
+    center: np.ndarray
+    """(n_drugs,) mean over cell lines; NaN where it is not known."""
+    spread: np.ndarray
+    """(n_drugs,) over cell lines; NaN where it is not known."""
 
     @property
     def drugs(self) -> list[str]:
@@ -43,13 +47,24 @@ class Responses:
 
     def __getitem__(self, columns: np.ndarray) -> Responses:
         """Some of the drugs."""
-        return Responses(
+        return replace(
+            self,
             table=self.table.iloc[columns],
             values=self.values[:, columns],
             std=self.std[:, columns],
-            applicability=self.applicability,
-            groupby=self.groupby,
+            center=self.center[columns],
+            spread=self.spread[columns],
         )
+
+    @property
+    def has_z(self) -> bool:
+        """Whether mean and spread over cell lines are known of all drugs."""
+        return bool(np.isfinite(self.center).all() and np.isfinite(self.spread).all())
+
+    def relative(self) -> Responses:
+        """With z in place of ln IC50; less the mean over cells where mean and spread over cell lines are not known."""
+        center, spread = (self.center, self.spread) if self.has_z else (mean(self.values), np.ones(1))
+        return replace(self, values=(self.values - center) / spread, std=self.std / spread)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +137,8 @@ def read_responses(adata: AnnData, key: str) -> Responses:
         std=np.where(np.isfinite(values), std, np.nan),
         applicability=np.asarray(applicability, dtype=np.float64),
         groupby=record.groupby or None,
+        center=record.mean,
+        spread=record.spread,
     )
 
 
@@ -254,6 +271,11 @@ def most_different(summary: Summary, n: int) -> np.ndarray:
     values = summary.values[judged(summary)[0]]
     spread = np.nan_to_num(mean(centred(values) ** 2), nan=-1.0)
     return np.sort(np.argsort(-spread, kind="stable")[:n])
+
+
+def lowest(summary: Summary, n: int) -> np.ndarray:
+    """Columns of the `n` drugs with the lowest mean over rows, lowest first; those without one last."""
+    return np.argsort(mean(summary.values), kind="stable")[:n]
 
 
 def similar_together(values: np.ndarray) -> np.ndarray:

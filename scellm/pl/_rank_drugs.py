@@ -41,10 +41,11 @@ def rank_drugs(
 ) -> list[Axes] | Figure | None:
     """Draw the drugs that each group of cells is predicted to be most sensitive to, compared with the others.
 
-    A panel per group. The dot is the difference of mean predicted ln IC50, further left is more sensitive; the line is its
+    A panel per group. The dot is the difference of mean predicted ln IC50 in units of the drug's spread over cell lines, by which
+    `tl.rank_drugs` ranks; further left is more sensitive. The line is its
     95 % interval over samples, or over cells if there are no samples. The error of the model is not in the interval. A
     filled blue dot means that at least 5 % of the group's cells express a known target, a hollow orange one that fewer do,
-    a gray one that no target is a gene of the data; beside it stand the targets and that share. A star marks an adjusted
+    a gray one that no target is a gene of the data; beside it stand the group's predicted IC50, the targets and that share. A star marks an adjusted
     p-value below 0.05.
 
     Parameters
@@ -90,10 +91,18 @@ def rank_drugs(
     n_drugs = min(n_drugs, len(record.drugs))
     axes = [ax] if ax is not None else _panels(len(chosen), n_drugs)
     for panel, group in zip(axes, chosen, strict=True):
-        _draw(panel, record.table(group).head(n_drugs))
+        _draw(panel, _in_spreads(record.table(group).head(n_drugs)))
         panel.set_title(short(group), fontsize=10)
     _explain(axes, record)
     return finish(axes, is_ours=ax is None, show=show, return_fig=return_fig)
+
+
+def _in_spreads(table: pd.DataFrame) -> pd.DataFrame:
+    """Effects and intervals in units of the drug's spread, if that is known."""
+    if not table["effect_sd"].notna().any():
+        return table
+    spread = table["effect"] / table["effect_sd"].where(table["effect_sd"] != 0)
+    return table.assign(effect=table["effect_sd"], low=table["low"] / spread, high=table["high"] / spread)
 
 
 def _panels(n: int, n_drugs: int) -> list[Axes]:
@@ -136,7 +145,12 @@ def _draw(ax: Axes, table: pd.DataFrame) -> None:
                 va="center",
             )
         ax.text(
-            1.02, y, _targets(drug.target, share), fontsize=7, va="center", transform=ax.get_yaxis_transform()
+            1.02,
+            y,
+            _concentration(drug.ln_ic50) + _targets(drug.target, share),
+            fontsize=7,
+            va="center",
+            transform=ax.get_yaxis_transform(),
         )
     stars = [" *" if p < SIGNIFICANT else "" for p in table["p_adjusted"]]
     names = [short(name) + star for name, star in zip(table["drug"], stars, strict=True)]
@@ -148,6 +162,11 @@ def _draw(ax: Axes, table: pd.DataFrame) -> None:
     ax.grid(axis="x", color="0.92", lw=0.6)
     ax.set_axisbelow(True)
     ax.spines[["top", "right", "left"]].set_visible(False)
+
+
+def _concentration(ln_ic50: float) -> str:
+    """An IC50 in µM, three digits at most."""
+    return "" if np.isnan(ln_ic50) else f"{float(f'{np.exp(ln_ic50):.2g}'):,g} µM; "
 
 
 def _targets(target: str, share: float) -> str:
@@ -163,7 +182,8 @@ def _explain(axes: list[Axes], record: RankRecord) -> None:
     from matplotlib.lines import Line2D
 
     reference = "other cells" if record.reference == "rest" else record.reference
-    label = f"difference of ln IC50 from {reference}, ln µM: lower = more sensitive\n{100 * record.level:.0f} % interval over {record.replicates}, error of the model not included"
+    unit = "units of the drug's spread" if np.isfinite(record.effect_sd).any() else "ln µM"
+    label = f"difference of ln IC50 from {reference}, {unit}: lower = more sensitive\n{100 * record.level:.0f} % interval over {record.replicates}, error of the model not included"
     if np.isfinite(record.p_adjusted).any():
         label += "; * adjusted p < 0.05"
     handles = [

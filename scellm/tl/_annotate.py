@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from anndata import AnnData
@@ -22,9 +22,8 @@ from ..annotation._restrict import class_mask
 from ..annotation._vote import over_cluster
 from ..models import CellLM, load
 from ._annotate_results import Limits, make_record, say, write_labels
-from ._annotate_sources import gene_scores, of_genes, of_model, seen_before
+from ._annotate_sources import of_model, read_cells
 from ._fit_reference import Labeled, with_reference
-from ._vectors import cell_vectors
 
 if TYPE_CHECKING:
     import torch
@@ -46,7 +45,7 @@ def annotate(
     min_confidence: float | Literal["auto"] | None = "auto",
     novelty_error: float | None = 0.05,
     align: bool | Literal["auto"] = "auto",
-    groupby: str | Literal["auto"] | None = None,
+    groupby: str | Literal["neighbors", "auto"] | None = "neighbors",
     layer: str | None = None,
     use_raw: bool | None = None,
     gene_key: str | None = None,
@@ -108,7 +107,8 @@ def annotate(
     target_error
         Greatest share of cells whose label, or set of types, may miss the true one, between 0 and 1; `None` asks for none.
     min_confidence
-        What a label must reach; `"auto"` is 0.5 on a tree and nothing for flat types, `None` names the finest type always.
+        What a label must reach; `"auto"` is 0.5 on a tree and nothing for flat types, `None` names the finest type always. `"auto"`
+        also names no type of the shipped reference that was wrong more often than right in studies left out, but the one above it.
     novelty_error
         Share of held-out reference cells that would be called novel; `None` calls none novel.
     align
@@ -118,10 +118,13 @@ def annotate(
         genes. `True` always does. Both also divide distances, before cells are called novel, by the median distance of
         these cells over that of the held-out reference cells, at least 1 and at most 3 (ours: chosen on pairs of
         protocols of the training corpus); this takes half of the cells to be of known types. Labels then depend on what
-        else is in `adata`: pass one study at a time. `False` does neither, so that no cell depends on the others.
+        else is in `adata`: pass one study at a time. `False` does neither; with `groupby=None` no cell then depends on the others.
     groupby
-        Column of `adata.obs` with clusters: all cells of one get the label of its majority. `"auto"` makes small clusters of
-        the embedding.
+        Which cells have a say in each other's type. `"neighbors"`: with the shipped reference the 15 nearest cells of `adata` in
+        the embedding, looked for among 10,000 drawn at random if there are more; the logarithm of their mean probability weighs
+        0.5 beside the cell's own (ours: chosen on studies of the corpus left out). Other models and references are not
+        calibrated for this, and name each cell by itself. A column of `adata.obs` with clusters: all cells of one get the label of its
+        majority. `"auto"` makes small clusters of the embedding. `None`: each cell by itself.
     layer
         Layer of `adata` with expression; `None` reads `adata.X`.
     use_raw, gene_key
@@ -158,8 +161,8 @@ def annotate(
         With `target_error`: how many these are, at least 1.
     `adata.uns[key_added]` : dict
         `classes`, `ontology_ids` (Cell Ontology ids of the classes, where the reference has them), on a tree `nodes` and
-        `paths` (each node with its ancestors, " > " between), `markers` (genes of each node, comma between), `summary`
-        (one line about these cells), `tissue_guess`, `fits` and `doubts` (whether the cells fit the shipped reference, and
+        `paths` (each node with its ancestors, " > " between), `markers` (genes of each node, comma between), `recall_left_out` and
+        `precision_left_out` (of each node, as in :func:`scellm.get.annotation`), `summary` (one line about these cells), `tissue_guess`, `fits` and `doubts` (whether the cells fit the shipped reference, and
         why not), `mode` ("reference",
         "fine-tuned" or "pretrained"), `method`, `model`, `sha256`, thresholds, `majority_vote`, `batch_shift` (length of
         the shift that was removed, 0 if none), numbers of cells without a type, `message` in words, the `call`, and
@@ -194,7 +197,7 @@ def annotate(
     check_backed(adata, copy=copy)
     limits = Limits(target_error, min_confidence, novelty_error)
     check_free(adata, key_added, ("obs", key_added), of="tl.annotate", field="classes")
-    clusters = None if groupby in (None, "auto") else read_text(adata, groupby)
+    clusters = None if groupby in (None, "auto", "neighbors") else read_text(adata, groupby)
     model = model if isinstance(model, CellLM) else load(model)
     options = {"min_overlap": min_overlap, "device": device}
     query = {"layer": layer, "use_raw": use_raw, "gene_key": gene_key, **options}
@@ -204,14 +207,10 @@ def annotate(
         )
     annotator, mode = of_model(model)
     mask = class_mask(annotator, tissue=tissue, classes=classes, exclude=exclude)
-    record: dict[str, Any] = {}
-    if annotator.head.genes:
-        vectors = of_genes(adata, annotator, model, query)
-    else:
-        vectors, record = cell_vectors(adata, model, query)
+    read = read_cells(adata, annotator, model, query, of_reference=mode == "pretrained")
+    vectors, record = read.vectors, read.record
     shift = find_shift(annotator, vectors, align, ~empty_cells(vectors))
-    thresholds = limits.of(annotator)
-    genes = gene_scores(adata, annotator, model, query)
+    thresholds = dataclasses.replace(limits.of(annotator), ask_neighbors=groupby == "neighbors")
     result = decide(
         annotator,
         vectors,
@@ -220,7 +219,7 @@ def annotate(
         allowed=mask,
         move=shift,
         on_disk=is_on_disk(adata),
-        genes=genes,
+        genes=read.genes,
     )
     if groupby == "auto":
         clusters = np.full(adata.n_obs, "", dtype=object)
@@ -238,7 +237,7 @@ def annotate(
         embedding_reused=bool(record.get("reused", False)),
         majority_vote=clusters is not None,
         batch_shift=0.0 if shift is None else float(np.linalg.norm(shift)),
-        seen_share=seen_before(adata, model, query) if mode == "pretrained" else 0.0,
+        seen_share=read.seen_share,
     )
     target.uns[key_added] = written.to_uns()
     logger.info(written.message)

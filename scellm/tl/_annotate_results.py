@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -12,6 +12,7 @@ from anndata import AnnData
 from .._warn import tell, warn
 from ..annotation._annotator import Annotator
 from ..annotation._decide import AS_LIKELY_AS_NOT, NOVEL, UNASSIGNED, Result, Thresholds
+from ..annotation._left_out import doubtful_names, left_out_rates, named_instead
 from ..annotation._records import AnnotationRecord, describe, plain_report
 from ..annotation._restrict import describe_excluded, guess_tissue
 from ..annotation._tree import Tree
@@ -46,8 +47,11 @@ class Limits:
 
     def of(self, annotator: Annotator) -> Thresholds:
         """With what `"auto"` means for this annotator; an asked error goes before it."""
-        on_tree = annotator.tree is not None and self.target_error is None
-        return self._thresholds(AS_LIKELY_AS_NOT if on_tree else None)
+        tree, types = annotator.tree, annotator.facts.get("types")
+        found = self._thresholds(AS_LIKELY_AS_NOT if tree is not None and self.target_error is None else None)
+        if tree is None or not types or self.min_confidence != "auto":
+            return found
+        return replace(found, named_instead=named_instead(types, tree.parents))
 
     def _thresholds(self, auto: float | None) -> Thresholds:
         least = auto if isinstance(self.min_confidence, str) else self.min_confidence
@@ -109,17 +113,25 @@ def make_record(
         nodes=list(tree.names) if tree is not None else [],
         paths=[" > ".join(tree.path(i)) for i in range(len(tree.names))] if tree is not None else [],
         markers=[", ".join(fact["markers"]) for fact in types],
+        **(left_out_rates(types) if types else {}),
         summary=_summary(annotator, result, guess),
         tissue_guess=guess,
         fits=not doubts,
         doubts="; ".join(doubts),
-        **{name: float(value) for name, value in vars(limits).items() if value is not None},
+        target_error=limits.target_error,
+        min_confidence=limits.min_confidence,
+        novelty_error=limits.novelty_error,
     )
 
 
 def say(record: AnnotationRecord, result: Result, annotator: Annotator, mask: np.ndarray | None) -> None:
     """One line about these cells, and what the user would otherwise find out too late."""
     tell(record.summary)
+    if doubtful := _doubtful(record, result):
+        tell(
+            f"In studies left out these names were wrong more often than right: {doubtful}. Look at scellm.pl.markers, and at "
+            "precision_left_out in scellm.get.annotation(adata)."
+        )
     if record.seen_share > MANY_SEEN:
         warn(
             f"{100 * record.seen_share:.0f} % of the cells looked at are in the shipped reference itself: each finds itself, and a "
@@ -151,6 +163,16 @@ def say(record: AnnotationRecord, result: Result, annotator: Annotator, mask: np
             "tissue. What is novel was judged beyond that shift, and confidence may be too high. "
             + _closer(record.mode)
         )
+
+
+def _doubtful(record: AnnotationRecord, result: Result) -> str:
+    """Names of these cells that were mostly wrong where studies were left out."""
+    if result.tree is None or record.precision_left_out is None:
+        return ""
+    tree = result.tree
+    parents = [tree.names[parent] if parent >= 0 else "" for parent in tree.parents]
+    names = np.array([*tree.names, *RESERVED[::-1]], dtype=object)[result.codes]
+    return doubtful_names(names, tree.names, parents, record.precision_left_out)
 
 
 def _closer(mode: str) -> str:

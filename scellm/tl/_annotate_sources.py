@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import logging
-import warnings
-from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 from anndata import AnnData
 
 from .._checks import is_on_disk
-from .._room import let_go, make_room
 from .._warn import warn
 from ..annotation._annotator import Annotator
 from ..annotation._gene_head import GeneHead, GeneScores
-from ..data import Expression
+from ..data import Expression, log_normalize
 from ..metrics._cell_hashes import cell_hashes, match_hashes
 from ..models import CellLM
-from ._vectors import log_expression, open_cells
+from ._vectors import both_options, log_expression, vectors_of
 
 FEW_GENES, MANY_GENES = 0.5, 0.9
 """Share of the genes of a head on genes below which it is refused, and below which that is worth a word (ours)."""
+CP10K = 1e4
 CELLS_LOOKED_AT = 200
 """Cells that are compared with those of the shipped reference."""
 logger = logging.getLogger("scellm.tl._annotate")
@@ -47,20 +47,77 @@ def of_model(model: CellLM) -> tuple[Annotator, str]:
     raise ValueError(msg)
 
 
-def seen_before(adata: AnnData, model: CellLM, query: Mapping[str, Any]) -> float:
+@dataclass
+class Read:
+    """What was read of the cells."""
+
+    vectors: np.ndarray
+    """(n_obs, F)"""
+    record: dict[str, Any]
+    """Of the embedding; empty where the vectors are genes."""
+    genes: GeneScores | None = None
+    seen_share: float = 0.0
+    """Share of some cells that are cells of the shipped reference themselves."""
+
+
+@dataclass(frozen=True)
+class GeneReader:
+    """Scores of a head on genes, made of the rows as they pass."""
+
+    head: GeneHead
+    ids: np.ndarray
+    """(G,) places of its genes in the vocabulary."""
+
+    @property
+    def n_columns(self) -> int:
+        """K, the number of classes."""
+        return len(self.head.bias)
+
+    def of(self, cells: Expression, block: sp.csr_array) -> np.ndarray:
+        """(B, K) scores."""
+        return self.head.scores(cells.log1p_of(block)[:, self.ids], cells.has_gene[self.ids]).values
+
+
+def read_cells(
+    adata: AnnData, annotator: Annotator, model: CellLM, query: dict[str, Any], *, of_reference: bool = False
+) -> Read:
+    """What an annotator needs of cells, from one pass over them.
+
+    Parameters
+    ----------
+    adata, annotator, model
+        The cells, what names them, and the model it is of.
+    query
+        Options of reading and encoding.
+    of_reference
+        Whether to look for cells of the shipped reference among them.
+    """
+    if annotator.head.genes:
+        return Read(of_genes(adata, annotator, model, query), {})
+    head = annotator.gene_head
+    beside = None if head is None else GeneReader(head, _ids_of(head.genes, model))
+    source, encoding = both_options(query, None)
+    with Expression.open(adata, model.vocabulary, source) as cells:
+        vectors, record, values = vectors_of(cells, adata, model, encoding, beside)
+        genes = None
+        if beside is not None and values is not None:
+            genes = GeneScores(values, beside.head.kept_with(cells.has_gene[beside.ids]))
+        seen = _seen_before(cells, model) if of_reference and not is_on_disk(adata) else 0.0
+    return Read(vectors, record, genes, seen)
+
+
+def _seen_before(cells: Expression, model: CellLM) -> float:
     """Share of some cells that are cells of the shipped reference themselves."""
     part = model.parts["reference"] if "reference" in model.parts else None
     marks = part.tensors.get("cell_hashes") if part is not None else None
-    if marks is None or is_on_disk(adata):
+    if marks is None or not cells.n_obs:
         return 0.0
-    rows = np.arange(adata.n_obs)
+    rows = np.arange(cells.n_obs)
     if len(rows) > CELLS_LOOKED_AT:
-        rows = np.sort(np.random.default_rng(0).choice(adata.n_obs, CELLS_LOOKED_AT, replace=False))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what is to be said of these values was said when they were embedded
-        logged, _ = log_expression(adata[rows], model, query)
+        rows = np.sort(np.random.default_rng(0).choice(cells.n_obs, CELLS_LOOKED_AT, replace=False))
+    logged = log_normalize(cells.counts_of(rows), CP10K)
     found = match_hashes(cell_hashes(logged, list(model.vocabulary.symbols)), marks)
-    return float((found >= 0).mean()) if len(found) else 0.0
+    return float((found >= 0).mean())
 
 
 def of_genes(adata: AnnData, annotator: Annotator, model: CellLM, query: dict[str, Any]) -> np.ndarray:
@@ -89,29 +146,7 @@ def gene_scores(
     adata: AnnData, annotator: Annotator, model: CellLM, query: dict[str, Any]
 ) -> GeneScores | None:
     """What genes say beside the embedding, of all cells; `None` for an annotator that does not ask them."""
-    head = annotator.gene_head
-    if head is None:
-        return None
-    ids = _ids_of(head.genes, model)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what is to be said of these values was said when they were embedded
-        with open_cells(adata, model, query) as cells:
-            found = cells.map(_scores, head, ids)
-    if len(found) == 1:
-        return found[0]
-    return GeneScores(np.concatenate([scores.values for scores in found]), found[0].kept)
-
-
-def _scores(cells: Expression, head: GeneHead, ids: np.ndarray) -> GeneScores:
-    """`gene_scores` of a part, block by block, as all of its log values may not fit in memory."""
-    has = cells.has_gene[ids]
-    values = make_room((cells.n_obs, len(head.bias)), np.float32, on_disk=cells.is_on_disk)
-    kept = 1.0
-    for start, logged in cells.log1p():
-        scores = head.scores(logged[:, ids], has)
-        values[start : start + logged.shape[0]], kept = scores.values, scores.kept
-        let_go(values)
-    return GeneScores(values, kept)
+    return read_cells(adata, annotator, model, query).genes
 
 
 def _ids_of(genes: list[str], model: CellLM) -> np.ndarray:

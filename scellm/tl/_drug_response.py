@@ -102,7 +102,7 @@ def drug_response(
         It is no test of malignancy.
     `adata.uns[key_added]` : dict
         `drugs`, `synonyms`, `drug_class`, `target`, `smiles`, `pearson` (correlation over left-out cell lines; NaN for
-        new compounds), `spread` of ln IC50 over cell lines, `std_unit`, `std_extra` (of the mean of a new compound), `units`, `groupby` ("" for cell by cell), `model`, `sha256`,
+        new compounds), `mean` and `spread` of ln IC50 over cell lines, `std_unit`, `std_extra` (of the mean of a new compound), `units`, `groupby` ("" for cell by cell), `model`, `sha256`,
         `scellm_version`, `call`, `matrix`, `values`, `n_genes`, `median_counts`, `notes`, `columns` written to `obs`.
 
     Of up to 8 drugs that were asked for, the predictions also go to columns of `obs` that are named
@@ -165,6 +165,7 @@ def drug_response(
         smiles=panel.smiles,
         columns=columns,
         pearson=panel.pearson,
+        mean=panel.mean,
         spread=panel.scale,
         std_unit=panel.std_unit,
         std_extra=panel.extra,

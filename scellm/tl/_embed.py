@@ -8,9 +8,10 @@ import shutil
 from copy import deepcopy as copy_of
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
+import scipy.sparse as sp
 from anndata import AnnData
 from tqdm.auto import tqdm
 
@@ -190,10 +191,29 @@ def embedding_of(
     cells: Expression, model: CellLM, encoding: EncodeOptions
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """The (n_obs, dim) embedding of open cells and its record for `uns`; see `embed`."""
+    found, record = embed_cells(cells, model, encoding)
+    return found.embedding, record
+
+
+class Beside(Protocol):
+    """What else is made of the rows while they are read, (n_obs, n_columns) numbers."""
+
+    @property
+    def n_columns(self) -> int:
+        """How many numbers a cell has."""
+
+    def of(self, cells: Expression, block: sp.csr_array) -> np.ndarray:
+        """(B, n_columns) of rows as `cells.blocks` gives them."""
+
+
+def embed_cells(
+    cells: Expression, model: CellLM, encoding: EncodeOptions, beside: Beside | None = None
+) -> tuple[Embedded, dict[str, Any]]:
+    """Open cells embedded, with what is made beside that, and the record for `uns`, from one pass over the rows."""
     show = cells.n_obs >= PROGRESS_FROM if encoding.show_progress is None else encoding.show_progress
     encoding = dataclasses.replace(encoding, show_progress=show)
-    parts = cells.map(_embed_rows, model, encoding, show="embed" if show else "")
-    embedding = parts[0].embedding if len(parts) == 1 else np.concatenate([part.embedding for part in parts])
+    parts = cells.map(_embed_rows, model, encoding, beside, show="embed" if show else "")
+    embedding = join([part.embedding for part in parts])
     n_truncated = sum(part.n_truncated for part in parts)
     n_empty = sum(part.n_empty for part in parts) - (cells.n_foreign or 0)
     record = {
@@ -210,7 +230,17 @@ def embedding_of(
         "precision": parts[0].precision,
     }
     _report(n_empty, n_truncated, encoding.on_empty, model.tokens, len(embedding), cells.where)
-    return embedding, record
+    found = dataclasses.replace(
+        parts[0],
+        embedding=embedding,
+        beside=None if beside is None else join([part.beside for part in parts if part.beside is not None]),
+    )
+    return found, record
+
+
+def join(parts: list[np.ndarray]) -> np.ndarray:
+    """Consecutive rows; those of one part as they are, as they may be in a temporary file."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def in_eval(model: CellLM, device: torch.device, *, own: bool = False) -> CellLM:
@@ -238,19 +268,28 @@ class Embedded:
     n_empty: int
     device: str
     precision: str
+    beside: np.ndarray | None = None
+    """(n, n_columns), if asked for."""
 
 
-def _embed_rows(cells: Expression, model: CellLM, encoding: EncodeOptions) -> Embedded:
+def _embed_rows(cells: Expression, model: CellLM, encoding: EncodeOptions, beside: Beside | None) -> Embedded:
     """Embed all cells, or a part of them where they are."""
     device = choose_device(encoding.device)
     dtype = choose_precision(encoding.precision, device)
     model = in_eval(model, device)
     result = make_room((cells.n_obs, model.config.dim), np.float32, on_disk=cells.is_on_disk)
+    more = None
+    if beside is not None:
+        more = make_room((cells.n_obs, beside.n_columns), np.float32, on_disk=cells.is_on_disk)
     n_truncated, n_empty = 0, 0
     batches = BatchSize(encoding.batch_size)
     show = bool(encoding.show_progress) and not cells.is_part
     with tqdm(total=cells.n_obs, desc="embed", unit="cell", disable=not show) as progress:
-        for start, tokens in cells.tokens(model.tokens):
+        for start, block in cells.blocks():
+            tokens = cells.tokens_in(block, model.tokens)
+            if beside is not None and more is not None:
+                more[start : start + len(tokens)] = beside.of(cells, block)
+                let_go(more)
             n_truncated += tokens.n_truncated
             result[start : start + len(tokens)] = encode(
                 model, tokens, device=device, dtype=dtype, batches=batches, on_batch=progress.update
@@ -259,7 +298,8 @@ def _embed_rows(cells: Expression, model: CellLM, encoding: EncodeOptions) -> Em
             n_empty += (none := int((tokens.lengths == 0).sum()))
             progress.update(none)
     batches.report(device)
-    return Embedded(result, n_truncated, n_empty, device.type, "bf16" if "bfloat16" in str(dtype) else "fp32")
+    name = "bf16" if "bfloat16" in str(dtype) else "fp32"
+    return Embedded(result, n_truncated, n_empty, device.type, name, more)
 
 
 def _report(

@@ -21,15 +21,12 @@ from ._embed import EncodeOptions
 from ._malignancy_samples import (
     Cells,
     analyze,
-    coarse_lineages,
-    default_types,
-    is_normal_type,
     read_counts,
     read_normal,
     read_samples,
-    read_types,
     write_found,
 )
+from ._malignancy_types import default_types, read_types
 from ._vectors import cell_vectors
 
 if TYPE_CHECKING:
@@ -126,7 +123,9 @@ def malignancy(
         Sample of each cell that is called malignant, "all" without `sample_key`; missing for others, so that
         `tl.drug_response(adata, groupby="scellm_malignant_sample")` reads the tumor of each sample alone.
     `adata.obs[f"{key_added}_label"]` : categorical
-        Cell type as `tl.annotate` gave it, else as the model's own reference does; malignant cells are "malignant (lineage)".
+        Cell type as `tl.annotate` gave it, else as the model's own reference does; malignant cells are "malignant (lineage)",
+        one lineage for a clone: the one that the model's own reference gives its cells with a mean probability of one half or
+        more, else "unclear". It does not depend on what `tl.annotate` found.
     `adata.obsm[f"{key_added}_profile"]` : array of shape (n_obs, n_windows), float32
         Log ratio of expression to normal cells in windows of 101 genes along the genome; NaN where it cannot be read.
     `adata.uns[key_added]` : dict
@@ -172,8 +171,7 @@ def malignancy(
     weight, bias, weights, facts = _head(model)
     vectors, record = cell_vectors(adata, model, source, encoding)
     head = log_odds(vectors, weight, bias)
-    types, confidence = read_types(model, vectors)
-    coarse = coarse_lineages(model)
+    types = read_types(adata, model, vectors, source)
     counts, genome = (None, None) if method == "expression" else read_counts(adata, model, source)
     if genome is None:
         genome = load_genome(model.vocabulary.ensembl_ids, model.vocabulary.symbols)
@@ -182,14 +180,13 @@ def malignancy(
         genome=genome,
         vectors=vectors,
         head=np.where(np.isnan(head), np.nan, 0) if method == "copy_number" else head,
-        types=types,
-        is_normal=is_normal_type(types, confidence, coarse) if said is None else said,
+        lineages=types.lineages,
+        is_normal=types.is_normal if said is None else said,
         samples=samples,
         is_known=said is not None,
-        coarse=coarse,
     )
     found = analyze(
-        cells, model.vocabulary.symbols, weights, default_types(adata, types), rng, show=show_progress
+        cells, model.vocabulary.symbols, weights, default_types(adata, types.names), rng, show=show_progress
     )
     adata = adata.copy() if copy else adata
     record |= {"call": current_call(), "trained_on": facts, "method": method, "sample_key": sample_key or ""}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,9 @@ import scipy.sparse as sp
 from anndata import AnnData
 from tqdm.auto import tqdm
 
-from .._keys import CELL_TYPE
 from .._obs import has_column, read_text
 from .._warn import warn
-from ..annotation._align import align_cells
 from ..annotation._annotator import unit
-from ..annotation._decide import Thresholds, decide
 from ..data import Expression, ReadOptions
 from ..models import CellLM
 from ..tumors import (
@@ -33,18 +30,14 @@ from ..tumors import (
     load_genome,
     load_panel,
     malignant_names,
-    normal_types,
     profile_windows,
     verdict,
     window_profile,
 )
 from ..tumors._infer import LEAST_EXPRESSION, normal_fractions
-from ._annotate_sources import of_model
 
 SAMPLE_NAMES = ("sample", "sample_id", "donor", "donor_id", "patient", "patient_id", "batch", "orig.ident")
 """Columns that most often hold samples."""
-CONFIDENT = 0.5
-"""Confidence from which a cell's type makes it a normal reference cell."""
 CELLS_PER_GROUP = 60
 MOST_GROUPS = 200
 SAMPLES_WITH_PROGRESS = 3
@@ -62,14 +55,12 @@ class Cells:
     vectors: np.ndarray
     head: np.ndarray
     """(n,) log odds; NaN for empty cells."""
-    types: np.ndarray
-    """(n,) names of types, "" where none is known."""
+    lineages: np.ndarray
+    """(n, L) probabilities of lineages; 0 where none is known."""
     is_normal: np.ndarray
     samples: np.ndarray
     is_known: bool = False
     """Whether the user named the normal cells."""
-    coarse: dict[str, str] = field(default_factory=dict)
-    """Coarse lineage of each type of the model's reference."""
 
 
 @dataclass(eq=False)
@@ -142,37 +133,6 @@ def read_normal(
     return np.isin(labels, wanted)
 
 
-def read_types(model: CellLM, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(n,) most probable type of each cell and its confidence, from the model's own reference; "" and 0 without one."""
-    if not {"cell_type", "reference"} & set(model.parts):
-        return np.full(len(vectors), "", dtype=object), np.zeros(len(vectors))
-    annotator, _ = of_model(model)
-    if annotator.head.genes:
-        return np.full(len(vectors), "", dtype=object), np.zeros(len(vectors))
-    aligned, _ = align_cells(annotator, vectors, "auto")
-    result = decide(annotator, aligned, Thresholds(), is_shifted=True)
-    names = np.array(result.names, dtype=object)[np.maximum(result.codes, 0)]
-    names[result.codes < 0] = ""
-    return names, result.confidence
-
-
-def coarse_lineages(model: CellLM) -> dict[str, str]:
-    """Coarse lineage of each node of the tree of the model's own reference, "" for those above; empty without a tree."""
-    if not {"cell_type", "reference"} & set(model.parts):
-        return {}
-    tree = of_model(model)[0].tree
-    if tree is None:
-        return {}
-    return {
-        name: tree.names[at] if at >= 0 else "" for name, at in zip(tree.names, tree.lineage, strict=True)
-    }
-
-
-def is_normal_type(types: np.ndarray, confidence: np.ndarray, coarse: Mapping[str, str]) -> np.ndarray:
-    """(n,) cells that are surely immune, stromal or endothelial."""
-    return np.isin(types, list(normal_types(coarse))) & (confidence > CONFIDENT)
-
-
 class StoredCounts:
     """Linear expression over the genome, (n, P), that stays on the disk: a sample is read when it is its turn."""
 
@@ -215,11 +175,6 @@ def read_counts(
 def _on_genome(cells: Expression, genes: np.ndarray) -> sp.csr_matrix:
     """Linear expression of some genes, of a part of the cells."""
     return sp.vstack([sp.csr_matrix(block)[:, genes] for _, block in cells.counts()], format="csr")
-
-
-def default_types(adata: AnnData, types: np.ndarray) -> np.ndarray:
-    """Labels of `tl.annotate` where there are any, else the model's own."""
-    return read_text(adata, CELL_TYPE) if has_column(adata, CELL_TYPE) else types
 
 
 def analyze(
@@ -312,7 +267,7 @@ def _fill(
     found.calls[rows] = call(found.probability[rows], is_alone=not is_read)
     is_malignant = found.calls[rows] == "malignant"
     clone = copies.clone if copies is not None else np.full(len(rows), -1)
-    found.labels[rows] = malignant_names(found.labels[rows], is_malignant, clone, cells.coarse)
+    found.labels[rows] = malignant_names(found.labels[rows], is_malignant, clone, cells.lineages[rows])
     arms = pd.DataFrame(arm_table(copies.clones if is_read else [], copies.segments) if is_read else {})
     arms = arms.reindex(columns=["clone", "arm", "log_ratio", "standard_error", "state"])
     if is_read:

@@ -54,8 +54,10 @@ def rank_drugs(
 ) -> AnnData | None:
     """Rank drugs by how much more sensitive a group of cells is predicted to be than another.
 
-    The effect is the difference of mean predicted ln IC50, so -1 means that 2.7 times less drug is needed, if the
-    prediction is right: the error of the model itself is larger than most differences, and is not part of the interval.
+    Drugs are ranked by the difference of mean predicted ln IC50, in units of the drug's spread over the cell lines of the model
+    (`effect_sd`): by how unusual the difference is for that drug, so that none ranks high for being potent, or for doses that
+    differ widely between cell lines. The difference itself is `effect`: -1 means that 2.7 times less drug is needed, if the prediction is
+    right. The error of the model is larger than most differences, and is not part of the interval.
 
     Cells of one donor are not independent replicates. With `sample_key` each donor's cells count as one value: interval and
     p-value are those of a t test over donors (paired where at least three donors have both kinds of cells, and of those
@@ -94,7 +96,8 @@ def rank_drugs(
 
     `adata.uns[key_added]` : dict
         `groups`, `drugs`, `target`, `drug_class`; arrays of shape (n_groups, n_drugs): `effect` (ln uM, negative =
-        more sensitive), `effect_sd` (in units of the drug's spread over cell lines), `low` and `high` (t
+        more sensitive), `effect_sd` (in units of the drug's spread over cell lines), `ln_ic50` (mean of the group), `z` (the
+        same less the drug's mean over cell lines, in units of its spread), `low` and `high` (t
         interval of `level`), `p_value` and `p_adjusted` (NaN without donors), `target_expressed` (largest share of the group's
         cells that express a target; NaN if no target is a gene of the data); `n_samples` (n_groups, 2) that were
         compared, of the group and its reference; `groupby`, `reference`, `sample_key`, `replicates` ("samples" or "cells"), `level`, `scellm_version`.
@@ -146,6 +149,7 @@ def rank_drugs(
         _check_samples(cohorts, str(sample_key))
     found = [cohorts.compare(name, reference, level, are_replicates=are_replicates) for name in names]
     rows = {field: np.array([getattr(one, field) for one in found]) for field in FIELDS}
+    means = np.array([one.mean for one in found])
     _report(rows["p_value"], record, sample_key, are_replicates=are_replicates)
     _report_outside(adata, labels, names, key)
     ranked = RankRecord(
@@ -156,6 +160,8 @@ def rank_drugs(
         **rows,
         n_samples=np.array([one.n_units for one in found]),
         effect_sd=rows["effect"] / record.spread,
+        ln_ic50=means,
+        z=record.z(means),
         p_adjusted=np.array([adjust(row) for row in rows["p_value"]]),
         target_expressed=expressed,
         groupby=groupby,

@@ -9,18 +9,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from anndata import AnnData
+from tqdm.auto import tqdm
 
 from .._checks import check_anndata, check_backed, check_free, check_key
 from .._containers import takes_cells
 from .._formats import expand
 from .._keys import SEARCH
 from .._records import SearchRecord
+from .._room import row_slices
 from .._warn import warn
 from ..atlas import AtlasIndex, open_index, vote
 from ..data import ReadOptions
 from ..models import CellLM, load
-from ._embed import EncodeOptions
-from ._vectors import cell_vectors
+from ._embed import PROGRESS_FROM, EncodeOptions
+from ._vectors import vectors_and_marks
 
 if TYPE_CHECKING:
     import torch
@@ -44,8 +46,10 @@ def search(
     gene_key: str | None = None,
     min_overlap: float = 0.10,
     device: torch.device | str = "auto",
+    exclude_self: bool = True,
     key_added: str = SEARCH,
     copy: bool = False,
+    show_progress: bool | None = None,
 ) -> AnnData | None:
     """Find for each cell the cells of an index that are most like it.
 
@@ -67,10 +71,16 @@ def search(
         Model of the index; `None` loads the one whose name the index has.
     layer, use_raw, gene_key, min_overlap, device
         As in `tl.embed`.
+    exclude_self
+        Do not count a cell of the index as a neighbor of itself. It is the same cell if it expresses exactly the same genes of the
+        model's vocabulary, whatever the scale of the values and the names; cells with fewer than 20 of them, and cells of which
+        genes have been removed, are not recognized. How many cells are in the index is said in a warning.
     key_added
         Key of the results.
     copy
         Return a copy with the results instead of changing `adata`.
+    show_progress
+        Show progress bars; `None` shows them from 2,000 cells on.
 
     Returns
     -------
@@ -84,12 +94,14 @@ def search(
         Mean distance (1 - cosine) of the neighbors.
     `adata.obs[f"{key_added}_unusual"]` : float32
         Share of the index's own cells whose 15th neighbor is nearer: above 0.99 nothing like this cell is in the index.
+    `adata.obs[f"{key_added}_in_index"]` : bool
+        Whether the very cell is in the index.
     `adata.obsm[f"{key_added}_neighbors"]` : array of shape (n_obs, k), int64
-        Rows of the index, nearest first; -1 for cells without genes.
+        Rows of the index, nearest first; -1 for cells without genes, and where there is no other cell.
     `adata.obsm[f"{key_added}_distances"]` : array of shape (n_obs, k), float32
         Their distances.
     `adata.uns[key_added]` : dict
-        `index`, `model`, `sha256`, `k`, `columns`, `n_indexed`, `message`, `call`.
+        `index`, `model`, `sha256`, `k`, `columns`, `n_indexed`, `n_in_index`, `message`, `call`.
 
     Raises
     ------
@@ -120,16 +132,24 @@ def search(
         raise ValueError(msg)
     model = _model_of(opened, model)
     source = ReadOptions(layer=layer, use_raw=use_raw, gene_key=gene_key, min_overlap=min_overlap)
-    vectors, _ = cell_vectors(adata, model, source, EncodeOptions(device=device))
-    rows, distances = opened.search(vectors, int(k))
+    encoding = EncodeOptions(device=device, show_progress=show_progress)
+    vectors, marks, _ = vectors_and_marks(adata, model, source, encoding)
+    is_there = (marks != 0) & np.isin(marks, opened.marks)
+    show = len(marks) >= PROGRESS_FROM if show_progress is None else show_progress
+    rows, distances = _neighbors(opened, vectors, marks if exclude_self else None, int(k), show=show)
     adata = adata.copy() if copy else adata
     for name, values in labels.items():
         result = vote(rows, values)
         adata.obs[f"{key_added}_{name}"] = result.label.remove_unused_categories()
         adata.obs[f"{key_added}_{name}_share"] = result.share
     unusual = opened.unusual(distances)
-    adata.obs[f"{key_added}_distance"] = distances.mean(1)
+    n_found = (rows >= 0).sum(axis=1)
+    total = np.nansum(distances, axis=1, dtype=np.float64)
+    adata.obs[f"{key_added}_distance"] = np.where(n_found > 0, total / np.maximum(n_found, 1), np.nan).astype(
+        np.float32
+    )
     adata.obs[f"{key_added}_unusual"] = unusual
+    adata.obs[f"{key_added}_in_index"] = is_there
     adata.obsm[f"{key_added}_neighbors"], adata.obsm[f"{key_added}_distances"] = rows, distances
     far = float(np.mean(unusual > FAR))
     message = f"{adata.n_obs:,} cells among {opened.n_cells:,}: {far:.0%} are unlike all of them"
@@ -140,11 +160,43 @@ def search(
         k=int(k),
         columns=names,
         n_indexed=opened.n_cells,
+        n_in_index=int(is_there.sum()),
         message=message,
     ).to_uns()
+    _say_if_known(int(is_there.sum()), adata.n_obs, exclude_self=exclude_self)
     if far > MANY_FAR:
         warn(f"{message}. Their neighbors say little: index cells of the same tissue and kind of sample.")
     return adata if copy else None
+
+
+def _neighbors(
+    index: AtlasIndex, vectors: np.ndarray, marks: np.ndarray | None, k: int, *, show: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and distances (n, k), some thousand cells at a time; with marks, cells of the same mark are no neighbors."""
+    rows = np.empty((len(vectors), k), np.int64)
+    distances = np.empty((len(vectors), k), np.float32)
+    with tqdm(total=len(vectors), desc="search", unit="cell", disable=not show) as progress:
+        for some in row_slices(len(vectors), vectors):
+            part = vectors[some]
+            found = index.search(part, k) if marks is None else index.search_others(part, marks[some], k)
+            rows[some], distances[some] = found
+            progress.update(len(part))
+    return rows, distances
+
+
+def _say_if_known(n_known: int, n: int, *, exclude_self: bool) -> None:
+    """That cells are in the index themselves: a score of their votes would say nothing about new cells."""
+    if not n_known:
+        return
+    how = (
+        "None counts as a neighbor of itself, but cells of its own study do"
+        if exclude_self
+        else "Each is its own nearest neighbor; exclude_self=True leaves it out"
+    )
+    warn(
+        f"{n_known:,} of {n:,} cells are in the index themselves, marked in obs by the column that ends in '_in_index'. {how}: "
+        "what their neighbors say is no test of new cells."
+    )
 
 
 def _folder_of(index: str | os.PathLike[str]) -> Path:

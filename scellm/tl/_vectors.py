@@ -12,10 +12,12 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from .._keys import X_SCELLM
+from .._room import let_go, make_room
 from ..data import Expression, ReadOptions
 from ..data.cells._fingerprint import fingerprint_of
+from ..metrics._cell_hashes import gene_set_marks
 from ..models import CellLM
-from ._embed import EncodeOptions, embedding_of
+from ._embed import Beside, EncodeOptions, embed_cells, join
 
 
 def cell_vectors(
@@ -36,13 +38,54 @@ def cell_vectors(
     source, encoding
         What is read and how it is encoded; or one mapping with both.
     """
-    source, encoding = _options(source, encoding)
+    source, encoding = both_options(source, encoding)
     with Expression.open(adata, model.vocabulary, source) as cells:
-        found, record = adata.obsm.get(X_SCELLM), adata.uns.get(X_SCELLM)
-        if encoding.on_empty == "nan" and _is_of(found, record, model, cells):
-            return np.asarray(found, dtype=np.float32), {**record, "matrix": cells.where, "reused": True}
-        embedding, record = embedding_of(cells, model, encoding)
-    return embedding, {**record, "reused": False}
+        embedding, record, _ = vectors_of(cells, adata, model, encoding)
+    return embedding, record
+
+
+def vectors_of(
+    cells: Expression,
+    adata: AnnData,
+    model: CellLM,
+    encoding: EncodeOptions,
+    beside: Beside | None = None,
+) -> tuple[np.ndarray, dict[str, Any], np.ndarray | None]:
+    """As `cell_vectors`, of cells of `adata` that are open; and what is made beside that, from the same pass."""
+    found, record = adata.obsm.get(X_SCELLM), adata.uns.get(X_SCELLM)
+    if encoding.on_empty == "nan" and _may_be_of(found, record, model, cells):
+        more = None if beside is None else join(cells.map(_beside, beside))
+        if record.get("fingerprint") == cells.fingerprint:
+            return (
+                np.asarray(found, dtype=np.float32),
+                {**record, "matrix": cells.where, "reused": True},
+                more,
+            )
+    made, record = embed_cells(cells, model, encoding, beside)
+    return made.embedding, {**record, "reused": False}, made.beside
+
+
+def _beside(cells: Expression, beside: Beside) -> np.ndarray:
+    """What is made beside an embedding, of a part, block by block."""
+    found = make_room((cells.n_obs, beside.n_columns), np.float32, on_disk=cells.is_on_disk)
+    for start, block in cells.blocks():
+        found[start : start + block.shape[0]] = beside.of(cells, block)
+        let_go(found)
+    return found
+
+
+def vectors_and_marks(
+    adata: AnnData, model: CellLM, source: ReadOptions, encoding: EncodeOptions
+) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """As `cell_vectors`, and between its two (n_obs,) marks of which genes the cells express, as `gene_set_marks` has them."""
+    with Expression.open(adata, model.vocabulary, source) as cells:
+        vectors, record, _ = vectors_of(cells, adata, model, encoding)
+        return vectors, np.concatenate(cells.map(_marks)), record
+
+
+def _marks(cells: Expression) -> np.ndarray:
+    """Marks of a part."""
+    return np.concatenate([gene_set_marks(counts) for _, counts in cells.counts()])
 
 
 def log_expression(
@@ -61,7 +104,7 @@ def open_cells(
     adata: AnnData, model: CellLM, source: ReadOptions | Mapping[str, Any]
 ) -> AbstractContextManager[Expression]:
     """Cells as a model reads them, from options that may hold those of encoding, too."""
-    return Expression.open(adata, model.vocabulary, _options(source, None)[0])
+    return Expression.open(adata, model.vocabulary, both_options(source, None)[0])
 
 
 def _logged(cells: Expression, genes: np.ndarray | None) -> sp.csr_array:
@@ -70,21 +113,19 @@ def _logged(cells: Expression, genes: np.ndarray | None) -> sp.csr_array:
     return sp.csr_array(sp.vstack(blocks, format="csr"))
 
 
-def _is_of(found: Any, record: Any, model: CellLM, cells: Expression) -> bool:
-    """Whether an embedding is of this very model and of what was opened; a model that was never saved has no identity.
+def _may_be_of(found: Any, record: Any, model: CellLM, cells: Expression) -> bool:
+    """Whether an embedding may be of this very model and of what was opened; a model that was never saved has no identity.
 
-    The cheap signs come first: the fingerprint of the cells takes a pass over them.
+    These are the cheap signs: the fingerprint of the cells, which decides, takes a pass over them.
     """
     if not isinstance(found, np.ndarray) or not isinstance(record, dict) or not model.sha256:
         return False
     if record.get("sha256") != model.sha256 or found.shape != (cells.n_obs, model.config.dim):
         return False
-    if record.get("embedding_fingerprint") != fingerprint_of(found):
-        return False
-    return record.get("fingerprint") == cells.fingerprint
+    return record.get("embedding_fingerprint") == fingerprint_of(found)
 
 
-def _options(
+def both_options(
     source: ReadOptions | Mapping[str, Any], encoding: EncodeOptions | None
 ) -> tuple[ReadOptions, EncodeOptions]:
     """Options as objects; a mapping holds those of both."""

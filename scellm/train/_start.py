@@ -172,3 +172,16 @@ def deepen(bag: Encoder, config: CellLMConfig) -> Encoder:
         block.contract.weight.zero_()
         block.contract.bias.zero_()
     return encoder
+
+
+def weights_of(encoder: Encoder) -> dict[str, torch.Tensor]:
+    """A copy of all weights."""
+    return {name: value.detach().clone() for name, value in encoder.state_dict().items()}
+
+
+@torch.no_grad()
+def mix_with(encoder: Encoder, start: dict[str, torch.Tensor], share: float) -> None:
+    """Bring an encoder nearer to weights it had before: `share` of the way, in place."""
+    for name, value in encoder.state_dict().items():
+        if value.is_floating_point():
+            value.lerp_(start[name].to(value.device), share)

@@ -5,7 +5,7 @@ from ._arms import arm_table
 from ._evidence import CALLS, Combination, call, combine
 from ._genome import Genome, Segments, load_genome, make_segments
 from ._infer import FEWEST_GENES, FEWEST_NORMAL, CopyNumber, infer_copy_number
-from ._lineage import LINEAGE, malignant_names, normal_types
+from ._lineage import LINEAGE, LINEAGES, lineage_probabilities, malignant_names, normal_types
 from ._panel import Panel, load_panel
 from ._profile import profile_windows, window_profile
 from ._verdict import verdict
@@ -15,6 +15,7 @@ __all__ = [
     "FEWEST_GENES",
     "FEWEST_NORMAL",
     "LINEAGE",
+    "LINEAGES",
     "Coherence",
     "Combination",
     "CopyNumber",
@@ -26,6 +27,7 @@ __all__ = [
     "coherence",
     "combine",
     "infer_copy_number",
+    "lineage_probabilities",
     "load_genome",
     "load_panel",
     "make_segments",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -32,8 +32,10 @@ NORMAL_STROMA = frozenset(
 """Stromal types that are such cells; others, such as chondrocytes, are of one organ."""
 NO_REFERENCE = frozenset({"thymocyte", "precursor B cell"})
 """Types of these lineages that are taken for tumors too easily."""
-CLEAR = 0.6
-"""Share of a clone's cells that must be of one lineage for it to be named."""
+LINEAGES = tuple(dict.fromkeys(LINEAGE.values()))
+"""What tumors are called, in the order of columns of probabilities."""
+CLEAR = 0.5
+"""Mean probability of a lineage over a clone's cells from which it is named: as likely as all others together."""
 
 
 def normal_types(coarse: Mapping[str, str]) -> frozenset[str]:
@@ -48,31 +50,38 @@ def normal_types(coarse: Mapping[str, str]) -> frozenset[str]:
     return frozenset((found | (NORMAL_STROMA & set(coarse))) - NO_REFERENCE)
 
 
-def lineage_of(types: np.ndarray, coarse: Mapping[str, str]) -> str:
-    """The lineage of most cells of a clone, "unclear" where no three fifths agree.
-
-    A tumor of blood is lymphoid or is not: cells that the reference does not know are called immune cells of all kinds.
+def lineage_probabilities(
+    probabilities: np.ndarray, classes: Sequence[str], coarse: Mapping[str, str]
+) -> np.ndarray:
+    """(n, L) probability of each of `LINEAGES`: the sum over its types.
 
     Parameters
     ----------
-    types
-        (n,) names of types; those that the shipped reference does not have do not count.
+    probabilities
+        (n, K) of the types of the shipped reference.
+    classes
+        (K,) their names.
     coarse
         Coarse lineage of each type.
     """
-    lineages = [coarse[name] for name in types.tolist() if coarse.get(name) in LINEAGE]
-    if not lineages:
-        return "unclear"
-    names, counts = np.unique([LINEAGE[lineage] for lineage in lineages], return_counts=True)
-    found, share = str(names[counts.argmax()]), counts.max() / len(lineages)
-    if found == LINEAGE["lymphocyte"]:
-        n_lymphoid = lineages.count("lymphocyte")
-        share = max(n_lymphoid, counts.max() - n_lymphoid) / len(lineages)
-    return found if share >= CLEAR else "unclear"
+    lineage = np.array([LINEAGE.get(coarse.get(name, ""), "") for name in classes])
+    return probabilities @ (lineage[:, None] == np.array(LINEAGES)).astype(probabilities.dtype)
+
+
+def lineage_of(probabilities: np.ndarray) -> str:
+    """The lineage that a clone's cells are of with a mean probability of one half, "unclear" without one.
+
+    Parameters
+    ----------
+    probabilities
+        (n, L) of each cell; 0 where nothing is known.
+    """
+    mean = probabilities.mean(axis=0)
+    return LINEAGES[int(mean.argmax())] if mean.max() >= CLEAR else "unclear"
 
 
 def malignant_names(
-    types: np.ndarray, is_malignant: np.ndarray, clone: np.ndarray, coarse: Mapping[str, str]
+    types: np.ndarray, is_malignant: np.ndarray, clone: np.ndarray, lineages: np.ndarray
 ) -> np.ndarray:
     """Types of cells with malignant ones renamed "malignant (lineage)", the same for all cells of a clone, (n,).
 
@@ -84,11 +93,11 @@ def malignant_names(
         (n,) cells that are called malignant.
     clone
         (n,) clone of each, -1 for none.
-    coarse
-        Coarse lineage of each type.
+    lineages
+        (n, L) probabilities of each cell.
     """
     names = np.array(types, dtype=object)
     for number in np.unique(clone[is_malignant]):
         rows = is_malignant & (clone == number)
-        names[rows] = f"malignant ({lineage_of(np.asarray(types)[rows], coarse)})"
+        names[rows] = f"malignant ({lineage_of(lineages[rows])})"
     return names

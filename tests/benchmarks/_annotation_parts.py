@@ -193,6 +193,7 @@ def shipped_calibration(model: CellLM, pythons: Pythons = NONE, before: Sequence
     """Confidence of the shipped reference beside what a perfect one would be measured as, and other temperatures."""
     from scellm.annotation._annotator import Annotator
     from scellm.annotation._fit_tree import calibration_error, confidence_at
+    from scellm.annotation._neighbors import Neighborhood
     from scellm.tl._annotate_sources import gene_scores
 
     annotator, rng = Annotator.from_part(model.parts["reference"]), np.random.default_rng(0)
@@ -203,12 +204,19 @@ def shipped_calibration(model: CellLM, pythons: Pythons = NONE, before: Sequence
         is_full = np.isfinite(vectors).all(axis=1)
         labels = adata.obs["cell_type"].astype(str).to_numpy()[is_full]
         nodes = np.array([tree.names.index(data.ONTOLOGY[label][0]) for label in labels])
-        logits, ones = annotator.logits(vectors[is_full]), np.ones(len(nodes))
-        if (genes := gene_scores(adata, annotator, model, {"min_overlap": 0.02})) is not None:
-            logits = genes[is_full].add_to(logits)
+        ones = np.ones(len(nodes))
+        genes = gene_scores(adata, annotator, model, {"min_overlap": 0.02})
+        own = annotator.probabilities(vectors[is_full], None if genes is None else genes[is_full])
+        logits, temperature = np.log(own + 1e-9), 1.0
+        if (smoothing := annotator.smoothing) is not None:
+            unmoved = cell_vectors(adata, model, {"min_overlap": 0.02})[0][is_full]
+            around = Neighborhood.of(unmoved, ones > 0, smoothing, lambda rows, own=own: own[rows])
+            if around is not None:
+                logits = smoothing.logits(own, around.around(unmoved, np.arange(len(own))))
+                temperature = smoothing.temperature
         errors = {}
         for factor in (0.8, 1.0, 1.25, 1.5):
-            p = softmax(logits / (factor * annotator.calibration.temperature))
+            p = softmax(logits / (factor * temperature))
             confidence, right = confidence_at(tree, p, nodes)
             errors[factor] = calibration_error(confidence, right, ones)
             if factor == 1.0:

@@ -195,7 +195,7 @@ def _applicability(part: list[dict[str, Any]]) -> str:
     return (
         f"**Applicability.** Of {cancer['groups'].sum()} groups of cancer cells of one type, added up, {cancer['outside'].sum()} are outside (above 1), of "
         f"{normal['groups'].sum()} groups of normal cells {normal['outside'].sum()}; some on the wrong side in {', '.join(wrong) or 'no set'} (cells grown in a dish, such as "
-        "stem cells and fibroblasts, lie inside; primary brain tumors outside). The limits were set on these sets, so that this is no independent test. "
+        "stem cells and fibroblasts, lie inside; the three primary tumors, two of the brain and `copykat_tnbc` of the breast, outside). The limits were set on these sets, so that this is no independent test. "
         f"One by one, {100 * cancer['single cells outside'].mean():.0f} % of the cancer cells and "
         f"{100 * normal['single cells outside'].mean():.0f} % of the normal cells are outside: ask for groups."
     )

@@ -28,7 +28,8 @@ from scellm.drugs._structures import structures
 from scellm.models import CellLM
 from scellm.nn import Encoder
 
-EPOCHS = 30
+EMBEDDED: dict[tuple[str, tuple[int, ...]], np.ndarray] = {}
+"""Embeddings of the lines by the encoders so far."""
 
 
 def drug_means(problem: Problem) -> np.ndarray:
@@ -104,11 +105,15 @@ def ridge_pairs(problem: Problem) -> np.ndarray:
 
 
 def forest(problem: Problem) -> np.ndarray:
-    """A random forest on components of genes and fingerprints."""
-    of_line, of_drug = _components(problem, 30), _structure_components(problem, 30)
-    model = RandomForestRegressor(30, min_samples_leaf=3, max_features=0.33, max_samples=0.3, random_state=0)
-    model.fit(_pairs(problem, of_line, of_drug, test=False), problem.values[problem.measured])
-    return model.predict(_pairs(problem, of_line, of_drug, test=True))
+    """A random forest of few trees for every drug, on components of genes; unseen drugs get the mean."""
+    mean, of_line = drug_means(problem), _components(problem, 100)
+    guess = np.tile(mean, (len(of_line), 1))
+    for drug in np.unique(problem.columns):
+        rows = np.flatnonzero(problem.measured[:, drug])
+        if len(rows) > 20:
+            model = RandomForestRegressor(20, min_samples_leaf=5, max_features=0.1, random_state=0)
+            guess[:, drug] = model.fit(of_line[rows], problem.values[rows, drug]).predict(of_line)
+    return guess[problem.rows, problem.columns]
 
 
 # -- Gaussian processes -------------------------------------------------------------------------------------------
@@ -203,6 +208,14 @@ def line_cells(problem: Problem) -> ad.AnnData:
 
 
 def line_embedding(problem: Problem, model: CellLM) -> np.ndarray:
+    """(L, dim) frozen embeddings, kept for other folds."""
+    key = model.name, problem.expression.shape
+    if key not in EMBEDDED:
+        EMBEDDED[key] = _embed(problem, model)
+    return EMBEDDED[key]
+
+
+def _embed(problem: Problem, model: CellLM) -> np.ndarray:
     """(L, dim) frozen embeddings."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -219,91 +232,37 @@ def random_like(model: CellLM, seed: int) -> CellLM:
 # -- networks -----------------------------------------------------------------------------------------------------
 
 
-class TwoTowers(nn.Module):
-    """ln IC50 = bias of the line + bias of the drug + inner product of what two networks make of them."""
-
-    def __init__(
-        self, of_line: nn.Module, width: int, of_drug: nn.Module, drug_width: int, n_drugs: int
-    ) -> None:
-        super().__init__()
-        self.of_line, self.of_drug = of_line, of_drug
-        self.line = nn.Sequential(
-            nn.Dropout(0.2), nn.Linear(width, 128), nn.GELU(), nn.Dropout(0.3), nn.Linear(128, 65)
-        )
-        self.drug = nn.Sequential(
-            nn.Dropout(0.1), nn.Linear(drug_width + 32, 128), nn.GELU(), nn.Linear(128, 65)
-        )
-        self.own = nn.Embedding(n_drugs, 32)  # zero, and trained only for drugs with pairs
-        nn.init.zeros_(self.own.weight)
-
-    def grid(self) -> Tensor:
-        """(L, D) predictions."""
-        own = self.own.weight
-        if self.training:  # a third of the drugs must do without what is known of them by name
-            own = own * (torch.rand(len(own), 1) > 0.33)
-        lines, drugs = self.line(self.of_line()), self.drug(torch.cat([self.of_drug(), own], 1))
-        return lines[:, :64] @ drugs[:, :64].T / 8 + lines[:, 64:] + drugs[:, 64]
+def mlp(problem: Problem, *, seeds: int = 3) -> np.ndarray:
+    """One hidden layer on components of genes with an output for every drug, the mean of several seeds."""
+    mean = drug_means(problem)
+    of_line = torch.tensor(_components(problem, 100), dtype=torch.float32)
+    spread = (problem.values - mean)[problem.measured].std()
+    wanted = torch.tensor((problem.values - mean) / spread, dtype=torch.float32)
+    guesses = [_fit_mlp(of_line, wanted, torch.tensor(problem.measured), seed) for seed in range(seeds)]
+    return (mean + spread * np.mean(guesses, axis=0))[problem.rows, problem.columns]
 
 
-class Fixed(nn.Module):
-    """Features that do not change."""
-
-    def __init__(self, features: np.ndarray) -> None:
-        super().__init__()
-        self.features = nn.Parameter(torch.tensor(features, dtype=torch.float32), requires_grad=False)
-
-    def forward(self) -> Tensor:
-        return self.features
-
-
-def train(
-    problem: Problem, towers: TwoTowers, *, seed: int, steps: int = 400, learning_rate: float = 3e-3
-) -> np.ndarray:
-    """Adam on the whole grid at once; predictions of the test pairs. The last steps come from a tenth left out."""
+def _fit_mlp(of_line: Tensor, wanted: Tensor, measured: Tensor, seed: int, *, steps: int = 400) -> np.ndarray:
+    """(L, D) outputs after AdamW on all lines at once; a tenth of the lines, left out, says where to stop."""
     torch.manual_seed(seed)
-    mean, spread = problem.values[problem.measured].mean(), problem.values[problem.measured].std()
-    values = torch.tensor((problem.values - mean) / spread, dtype=torch.float32)
-    generator = np.random.default_rng(seed)
-    lines = (
-        generator.random(len(values)) < 0.1
-    )  # lines left out choose when to stop, as tests are on new lines
-    drugs = generator.random(values.shape[1]) < 0.1
-    new_line = not problem.measured[problem.rows].any(1).all()
-    new_drug = not problem.measured[:, problem.columns].any(0).all()
-    held = np.zeros(problem.measured.shape, dtype=bool)
-    held |= lines[:, None] if new_line else False
-    held |= drugs[None] if new_drug else False
-    if not (new_line or new_drug):
-        held = generator.random(held.shape) < 0.1
-    kept = torch.tensor(problem.measured & ~held)
-    held = torch.tensor(problem.measured & held)
-    trained = [p for p in towers.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=1e-2)
-    best, chosen = np.inf, None
+    held = measured & (torch.rand(len(of_line), 1) < 0.1)
+    kept = measured & ~held
+    n_drugs = wanted.shape[1]
+    layers = nn.Linear(of_line.shape[1], 256), nn.GELU(), nn.Dropout(0.5), nn.Linear(256, n_drugs)
+    network = nn.Sequential(nn.Dropout(0.2), *layers)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=1e-1)
+    best, chosen = np.inf, np.zeros(tuple(wanted.shape))
     for step in range(steps):
-        towers.train()
-        loss = (towers.grid() - values)[kept].square().mean()
-        optimiser.zero_grad()
+        network.train()
+        loss = (network(of_line) - wanted)[kept].square().mean()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         if step % 10 == 9:
-            towers.eval()
+            network.eval()
             with torch.no_grad():
-                guess = towers.grid()
-            error = float((guess - values)[held].square().mean())
+                guess = network(of_line)
+            error = float((guess - wanted)[held].square().mean())
             if error < best:
                 best, chosen = error, guess.numpy()
-    return (chosen * spread + mean)[problem.rows, problem.columns]
-
-
-def mlp(problem: Problem, *, seeds: int = 3) -> np.ndarray:
-    """Two towers on 60 components of expression and 64 of fingerprints, the mean of several seeds: no pretraining."""
-    of_line, of_drug = _components(problem, 60), _structure_components(problem, 64)
-    guesses = []
-    for seed in range(seeds):
-        torch.manual_seed(seed)
-        towers = TwoTowers(
-            Fixed(of_line), of_line.shape[1], Fixed(of_drug), of_drug.shape[1], len(problem.drugs)
-        )
-        guesses.append(train(problem, towers, seed=seed))
-    return np.mean(guesses, axis=0)
+    return chosen

@@ -242,6 +242,9 @@ def applicability(data: Path, only: Sequence[str] = ()) -> pd.DataFrame:
         if not only or path.stem in only:
             cells = ad.read_h5ad(path)
             cells.raw = None
+            if path.stem == TUMOR:
+                cells.obs["cell_type"] = cells.obs["cell_type_inferred"]
+                cells.obs["malignant"] = cells.obs["cell_type"] == "Epithelial"
             rows += _applicability_of(path.stem, cells)
     if not only or TUTORIAL in only:
         cells = scellm.datasets.cell_lines()
@@ -251,6 +254,8 @@ def applicability(data: Path, only: Sequence[str] = ()) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+TUMOR = "copykat_tnbc"
+"""A breast cancer without labels: its epithelial cells, by markers, are the tumor."""
 TUTORIAL = "li2017, reads as they are"
 """Name of `scellm.datasets.cell_lines()`, the cells of the tutorial; li2017_cell_lines has them thinned."""
 

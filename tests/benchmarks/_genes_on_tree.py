@@ -1,4 +1,5 @@
-"""Logistic regression on genes with the tree of the reference and labels of any depth: a baseline, and half of what ships."""
+"""Logistic regression on genes with the tree of the reference and labels of any depth, a baseline and part of what ships;
+and how its scores, those of the embedding and those of neighbors go together."""
 
 from __future__ import annotations
 
@@ -10,6 +11,8 @@ from _annotation_methods import variable
 
 from scellm.annotation._fit_tree import allowed_classes, balanced
 from scellm.annotation._gene_head import GeneHead
+from scellm.annotation._neighbors import Neighborhood
+from scellm.annotation._smoothing import Smoothing
 from scellm.annotation._softmax import fit_softmax
 from scellm.annotation._tree import Tree
 
@@ -21,6 +24,10 @@ ITERATIONS = 60
 N_GENES = 1_000
 GENES_WEIGH = 0.5
 """What the scores of genes weigh beside those of the embedding; chosen on studies left out, as the page of these shows."""
+
+
+N_NEIGHBORS, NEIGHBORS_WEIGH = 15, 0.5
+"""Of the cells near a cell in its study; chosen on studies left out, too."""
 
 
 @dataclass
@@ -102,6 +109,21 @@ def together(
     """(n, K) scores of both; `share` of the genes that the cells have, (n, 1) or of all."""
     weigh = weight * np.sqrt(share)
     return (1 - weigh) * embedding + weigh * np.maximum(genes, -1e4)
+
+
+def neighbors_said(
+    vectors: np.ndarray, own: np.ndarray, studies: np.ndarray, smoothing: Smoothing
+) -> np.ndarray:
+    """(n, K) scores, before their temperature, of cells and those near them in their study."""
+    found = np.zeros_like(own)
+    for study in np.unique(studies):
+        here = np.flatnonzero(studies == study)
+        around = Neighborhood.of(
+            vectors[here], np.ones(len(here), bool), smoothing, lambda rows, here=here: own[here[rows]]
+        )
+        near = own[here] if around is None else around.around(vectors[here], np.arange(len(here)))
+        found[here] = smoothing.logits(own[here], near)
+    return found
 
 
 def some_of_each(nodes: np.ndarray, rng: np.random.Generator, most: int = MOST) -> np.ndarray:

@@ -15,7 +15,8 @@ from training_corpus import drawn
 import scellm
 from scellm.data import ReadOptions, describe_values, gene_counts, match_genes
 from scellm.tl._malignancy_samples import Cells as SampleCells
-from scellm.tl._malignancy_samples import _copies, coarse_lineages, is_normal_type, read_counts, read_types
+from scellm.tl._malignancy_samples import _copies, read_counts
+from scellm.tl._malignancy_types import OwnTypes, read_types
 from scellm.tumors import CopyNumber, load_panel
 
 MOST = 1200
@@ -131,12 +132,11 @@ def of_cells(
     """The same of cells in memory."""
     source = ReadOptions(min_overlap=0.01)
     raw = scellm.tl.embed(adata, model, min_overlap=0.01, show_progress=False, copy=True).obsm["X_scellm"]
-    types, confidence = read_types(model, raw)
-    is_normal = is_normal_type(types, confidence, coarse_lineages(model))
+    types = read_types(adata, model, raw, source)
     vectors = unit(raw)
     kinds = adata.obs["cell_type"].astype(str).to_numpy()
-    truth = classes(adata, name, types, is_normal, vectors)
-    copies = infer(adata, raw, is_normal, model, source) if with_copies else None
+    truth = classes(adata, name, types.names, types.is_normal, vectors)
+    copies = infer(adata, raw, types, model, source) if with_copies else None
     return Dataset(
         name=name,
         study=study_of(name),
@@ -148,14 +148,14 @@ def of_cells(
         kinds=kinds,
         line=np.array([next((line for line in SHARED_LINES if kind.startswith(line)), "") for kind in kinds]),
         copies=copies,
-        is_normal=is_normal,
+        is_normal=types.is_normal,
     )
 
 
 def infer(
     adata: ad.AnnData,
     vectors: np.ndarray,
-    is_normal: np.ndarray,
+    types: OwnTypes,
     model: scellm.models.CellLM,
     source: ReadOptions,
 ) -> CopyNumber | None:
@@ -166,8 +166,8 @@ def infer(
         genome=genome,
         vectors=vectors,
         head=np.zeros(adata.n_obs),
-        types=np.zeros(adata.n_obs, dtype=object),
-        is_normal=is_normal,
+        lineages=types.lineages,
+        is_normal=types.is_normal,
         samples=np.zeros(adata.n_obs, dtype=object),
     )
     return _copies(cells, np.arange(adata.n_obs), load_panel(genome, model.vocabulary.symbols), 0)

@@ -40,6 +40,15 @@ Calibration error of the combined probability, classes and studies weighing the 
 
 ![Evidence and calibration](malignancy.png)
 
+**Left:** a dot for each labeled cell, at most 150 of a set and class: to the right what copy number says, upwards what the head says. 0 on the right axis
+is "no clone found", where the head alone is left; cells in the corners are those on which both agree.
+
+**Right:** is the probability right? Cells of all sets are put into ten bins by the probability that they were given. A point stands at the mean
+probability of its bin and at the fraction of its cells that are malignant; on the dashed line both are the same. Above it
+the probability is too low, below it too high. The area of a point is the share of cells in the bin, classes and studies weighing the
+same: {ends:.0f} % of them are in the first and the last, near 0 and 1. The points between hold few cells of few sets, so that their place is uncertain. Calibration error is the
+mean distance from the line, weighed by those shares. {bins}
+
 ## Simulated tumors
 
 Half of the cells of a normal type get one copy more (1.5 times the counts) of half of the arms drawn, one less (0.5 times)
@@ -135,6 +144,12 @@ def page(tables: dict[str, pd.DataFrame], facts: dict[str, Any]) -> Path:
     text = TEXT.format(
         verdict=say(tables),
         error=facts["calibration_error"],
+        ends=100 * (facts["bins"][0]["share"] + facts["bins"][-1]["share"]),
+        bins="In numbers, probability given and fraction malignant (share of cells): "
+        + ", ".join(
+            f"{row['said']:.2f} and {row['found']:.2f} ({100 * row['share']:.1f} %)" for row in facts["bins"]
+        )
+        + ".",
         speed=speed_text(facts["speed"]),
         targets=targets(tables, facts),
     )
@@ -165,9 +180,12 @@ def draw(measured: list[Dataset], bins: pd.DataFrame) -> None:
     left.legend(frameon=False, markerscale=4)
     right.plot([0, 1], [0, 1], color="0.7", lw=1, ls="--")
     right.plot(bins["said"], bins["found"], color="black", lw=1.2)
-    right.scatter(bins["said"], bins["found"], s=20 + 400 * bins["share"], color="black", lw=0)
+    right.scatter(bins["said"], bins["found"], s=20 + 400 * bins["share"], color="black", lw=0, clip_on=False)
     right.set(
-        xlabel="probability of being malignant", ylabel="fraction that is", xlim=(0, 1), ylim=(-0.02, 1.02)
+        xlabel="probability of being malignant",
+        ylabel="fraction of these cells that is malignant",
+        xlim=(0, 1),
+        ylim=(-0.02, 1.02),
     )
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)

@@ -19,15 +19,8 @@ from sklearn.metrics import roc_auc_score
 
 import scellm
 from scellm.data import ReadOptions
-from scellm.tl._malignancy_samples import (
-    Cells,
-    _copies,
-    analyze,
-    coarse_lineages,
-    is_normal_type,
-    read_counts,
-    read_types,
-)
+from scellm.tl._malignancy_samples import Cells, _copies, analyze, read_counts
+from scellm.tl._malignancy_types import read_types
 from scellm.tumors import Combination, load_genome, load_panel
 
 SEEDS = (0, 1)
@@ -128,19 +121,11 @@ def _trial(cells: ad.AnnData, tumor: np.ndarray, model: scellm.models.CellLM, pa
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         raw = scellm.tl.embed(cells, model, show_progress=False, copy=True).obsm["X_scellm"]
-        types, confidence = read_types(model, raw)
+        types = read_types(cells, model, raw, ReadOptions())
         counts, genome = read_counts(cells, model, ReadOptions())
     n = cells.n_obs
     empty = np.zeros(n, dtype=object)
-    inside = Cells(
-        counts,
-        genome,
-        raw,
-        np.zeros(n),
-        empty,
-        is_normal_type(types, confidence, coarse_lineages(model)),
-        empty,
-    )
+    inside = Cells(counts, genome, raw, np.zeros(n), types.lineages, types.is_normal, empty)
     copies = _copies(inside, np.arange(n), panel, 0)
     is_tumor = np.zeros(n, dtype=bool)
     is_tumor[tumor] = True
@@ -166,13 +151,14 @@ def large_sample(data: ad.AnnData) -> ad.AnnData:
     )
 
 
-def _timed(cells: ad.AnnData, vectors: np.ndarray, is_normal: np.ndarray, model, queue) -> None:
+def _timed(cells: ad.AnnData, vectors: np.ndarray, model, queue) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
+    types = read_types(cells, model, vectors, ReadOptions())
     counts, genome = read_counts(cells, model, ReadOptions())
     n = cells.n_obs
     empty = np.full(n, "", dtype=object)
-    inside = Cells(counts, genome, vectors, np.zeros(n), empty, is_normal, empty)
+    inside = Cells(counts, genome, vectors, np.zeros(n), types.lineages, types.is_normal, empty)
     analyze(inside, model.vocabulary.symbols, Combination(), empty, 0, show=False)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     queue.put({"seconds": time.perf_counter() - start, "peak_gb": peak / 1e6})
@@ -186,11 +172,9 @@ def speed(path: Path, model: scellm.models.CellLM, python: str | None) -> dict[s
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         vectors = scellm.tl.embed(cells, model, show_progress=False, copy=True).obsm["X_scellm"]
-    types, confidence = read_types(model, vectors)
-    is_normal = is_normal_type(types, confidence, coarse_lineages(model))
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
-    process = context.Process(target=_timed, args=(cells, vectors, is_normal, model, queue))
+    process = context.Process(target=_timed, args=(cells, vectors, model, queue))
     process.start()
     result = {f"scellm, {name}": value for name, value in queue.get().items()}
     process.join()
@@ -210,6 +194,7 @@ def speed(path: Path, model: scellm.models.CellLM, python: str | None) -> dict[s
             },
             index=cells.var_names[known],
         )
+        is_normal = read_types(cells, model, vectors, ReadOptions()).is_normal
         obs = pd.DataFrame({"reference": np.where(is_normal, "normal", "other")}, index=cells.obs_names)
         with tempfile.TemporaryDirectory() as folder:
             ad.AnnData(logged, obs=obs, var=var).write_h5ad(f"{folder}/cells.h5ad")

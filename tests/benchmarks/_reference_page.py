@@ -125,7 +125,8 @@ def page_of_types(annotator: Annotator) -> Path:
         f"What `scellm.tl.annotate(adata)` can answer without a reference: {len(annotator.classes)} types, and the broader ones above",
         "them. *Cells* are measured ones, drawn ones (around mean profiles), and mouse ones. *Recognized* is the share of the cells",
         "of studies left out that were given this type or one below it where their authors did; a dash means that no second study",
-        "has it, so that nobody knows. Search the page with the browser, or the site with the search box: synonyms are listed. A type",
+        "has it, so that nobody knows. *Right* is the share of the cells so named, or named one below it, that were of it, among those",
+        "whose authors say so precisely; `get.annotation` shows both as `recall_left_out` and `precision_left_out`. Search the page with the browser, or the site with the search box: synonyms are listed. A type",
         "may be passed as `classes=` or `exclude=` by its name, a synonym or its id.\n",
         "The tree is curated: it follows the Cell Ontology (CC BY 4.0) where that helps a reader, and departs from it for mesothelium,",
         "microglia, smooth muscle beside pericytes, and nodes without an id, such as T or NK cells. Made by",
@@ -144,8 +145,8 @@ def page_of_types(annotator: Annotator) -> Path:
         uberon = annotator.facts["tissues"].get(tissue, "")
         lines += [f"\n## {tissue.capitalize() or 'Everywhere'}{f' ({uberon})' if uberon else ''}\n"]
         lines += [
-            "| type | id | lineage | cells | studies | recognized | markers | also called |",
-            "| --- | --- | --- | --- | --- | --- | --- | --- |",
+            "| type | id | lineage | cells | studies | recognized | right | markers | also called |",
+            "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
         ]
         for i in sorted(mine, key=lambda i: (tree.names[max(tree.lineage[i], 0)], tree.names[i])):
             fact = types[i]
@@ -156,9 +157,14 @@ def page_of_types(annotator: Annotator) -> Path:
                 if fact[f"n_{kind}"]
             )
             recall = f"{fact['recall']:.0%} of {fact['n_tested']}" if fact["n_tested"] else "–"
+            right = (
+                f"{fact['precision']:.0%} of {fact['n_named']}"
+                if fact["n_named"] and fact["n_tested"]
+                else "–"
+            )
             name = f"**{tree.names[i]}**" if is_class[i] else f"*{tree.names[i]}*"
             lines.append(
-                f"| {name} | {tree.ids[i]} | {lineage} | {counts} | {fact['n_studies']} | {recall} | "
+                f"| {name} | {tree.ids[i]} | {lineage} | {counts} | {fact['n_studies']} | {recall} | {right} | "
                 f"{', '.join(fact['markers'][:5])} | {', '.join(fact['synonyms'][:4])} |"
             )
     TYPES_PAGE.write_text("\n".join(lines) + "\n", encoding="utf-8")

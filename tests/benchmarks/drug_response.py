@@ -1,7 +1,7 @@
 """Drug response on splits that mean something, beside trivial predictors; biology, calibration and single cells.
 
     python tests/benchmarks/drug_response.py [--parts splits calibration biology transfer applicability few_shot speed] [--model scellm-small]
-    python tests/benchmarks/drug_response.py --parts splits --rows "scellm frozen" "random forest"  # more rows
+    python tests/benchmarks/drug_response.py --parts splits --rows "scellm-small frozen" MLP "random forest"  # more rows
 
 Writes `docs/benchmarks/drug_response.md`, `.json` and `.png`. Every part, and in `splits` every row, is kept in the
 `.json` as soon as it is measured; parts that are not named keep what they have. Needs the extra `drug` and pyarrow.
@@ -59,9 +59,12 @@ ROWS = (
     "ridge per drug",
     "ridge, genes + fingerprint",
     "random forest",
-    "MLP on PCA",
+    "MLP",
     "random-weights encoder",
-    "scellm frozen",
+    "scellm-small frozen",
+    "scellm-transformer frozen",
+    "genes + scellm-small",
+    "genes + scellm-transformer",
     "scellm-drug",
     "scellm-drug, structures only",
     "scellm-drug, learned covariances",
@@ -90,8 +93,15 @@ def methods(model: CellLM) -> dict[str, Callable[[Problem], np.ndarray]]:
     """Rows of the tables."""
     untrained = rivals.random_like(model, 0)
 
+    transformer = scellm.models.load("scellm-transformer")
+
     def on(encoder: CellLM) -> Callable[[Problem], np.ndarray]:
         return lambda task: rivals.gaussian_process(task, rivals.embedding_similarity(task, encoder))
+
+    def beside(encoder: CellLM) -> Callable[[Problem], np.ndarray]:
+        return lambda task: rivals.gaussian_process(
+            task, (rivals.expression_similarity(task) + rivals.embedding_similarity(task, encoder)) / 2
+        )
 
     return {
         "drug mean": rivals.drug_mean,
@@ -99,9 +109,12 @@ def methods(model: CellLM) -> dict[str, Callable[[Problem], np.ndarray]]:
         "ridge per drug": rivals.ridge_per_drug,
         "ridge, genes + fingerprint": rivals.ridge_pairs,
         "random forest": rivals.forest,
-        "MLP on PCA": rivals.mlp,
+        "MLP": rivals.mlp,
         "random-weights encoder": on(untrained),
-        "scellm frozen": on(model),
+        "scellm-small frozen": on(model),
+        "scellm-transformer frozen": on(transformer),
+        "genes + scellm-small": beside(model),
+        "genes + scellm-transformer": beside(transformer),
         "scellm-drug": rivals.gaussian_process,
         "scellm-drug, structures only": partial(rivals.gaussian_process, action=False),
         "scellm-drug, learned covariances": partial(rivals.gaussian_process, rounds=2),
@@ -131,8 +144,6 @@ def measure_splits(
             row["CPU s"] = time.process_time() - start
             by = "drug" if "drugs" in name else "line"
             row["behind"] = behind(problems, ours, predicted, by=by, draws=200)
-            if "encoder" in method or method.startswith("scellm f"):
-                row["weights"] = model.sha256[:8]
             print(name, row, flush=True)
             state.update(read_state())
             state.setdefault("splits", {}).setdefault(name, {})[method] = row
@@ -344,7 +355,7 @@ def keep(state: dict[str, Any]) -> None:
             for m in ROWS
             if m in part[name]
         ]
-        long["splits"] = pd.DataFrame(rows).drop(columns=["weights", "behind"], errors="ignore")
+        long["splits"] = pd.DataFrame(rows).drop(columns="behind")
         draw(part)
     if part := state.get("calibration"):
         tables["Calibration on unseen lines"] = pd.DataFrame(part["rows"])

@@ -16,7 +16,10 @@ import pandas as pd
 
 import scellm
 from scellm.atlas import build_index
+from scellm.data import ReadOptions
+from scellm.tl._embed import EncodeOptions
 from scellm.tl._search import SHIPPED
+from scellm.tl._vectors import vectors_and_marks
 
 FOLDERS = ("corpus", "corpus_wide", "corpus_more")
 COLUMNS = ("cell_type", "tissue", "disease", "study", "paper")
@@ -42,7 +45,7 @@ def main() -> None:
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     model = scellm.models.load("scellm-small")
-    tables, vectors = [], []
+    tables, vectors, marks = [], [], []
     for path in sorted(file for folder in FOLDERS for file in (options.data / folder).glob("*.h5ad")):
         adata = human(path)
         if adata is None:
@@ -67,6 +70,9 @@ def main() -> None:
             str(adata.uns.get("paper", adata.uns.get("source", "")))[:120],
         )
         is_full = np.isfinite(adata.obsm["X_scellm"]).all(1)
+        marks.append(
+            vectors_and_marks(adata, model, ReadOptions(min_overlap=0.02), EncodeOptions())[1][is_full]
+        )
         tables.append(table[is_full])
         vectors.append(adata.obsm["X_scellm"][is_full].astype(np.float16))
     table, X = pd.concat(tables, ignore_index=True), np.concatenate(vectors)
@@ -81,7 +87,8 @@ def main() -> None:
         "sha256": model.sha256,
         "about": "Exemplars of the corpus behind scellm-small and its reference of cell types; embeddings only, no expression.",
     }
-    index = build_index([X[rows]], {name: table[name] for name in COLUMNS}, SHIPPED, about=about)
+    columns = {name: table[name] for name in COLUMNS}
+    index = build_index([X[rows]], columns, SHIPPED, about=about, marks=np.concatenate(marks)[rows])
     size = sum(file.stat().st_size for file in SHIPPED.iterdir())
     print(f"{SHIPPED}: {index.n_cells} cells of {table['study'].nunique()} studies, {size / 1e6:.2f} MB")
     print({name: table[name].nunique() for name in COLUMNS})

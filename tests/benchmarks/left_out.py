@@ -25,9 +25,12 @@ from _genes_on_tree import (
     ITERATIONS,
     MOST,
     N_GENES,
+    N_NEIGHBORS,
+    NEIGHBORS_WEIGH,
     PENALTY,
     GenesOnTree,
     fit_genes,
+    neighbors_said,
     some_of_each,
     together,
 )
@@ -41,6 +44,7 @@ from scellm.annotation._fit_tree import (
     fit_on_tree,
     fit_temperature,
 )
+from scellm.annotation._smoothing import Smoothing
 from scellm.annotation._tree import Tree
 from scellm.metrics._calibration import softmax
 from scellm.metrics._conformal import balance
@@ -48,14 +52,18 @@ from scellm.metrics._conformal import balance
 N_EXEMPLARS, N_THREADS = 500, 3
 LEAST_TESTED, N_TRIED = 100, 2
 """Cells of a study for it to be left out, and studies on which penalties are tried."""
-ALONE, RIVAL, BOTH = "embedding alone", "logistic regression", "scellm"
+ALONE, RIVAL, BOTH, SCELLM = "embedding alone", "logistic regression", "embedding and genes", "scellm"
 SHARES = (0.5, 0.2, 0.05)
 """Of the genes of the head that cells are left, drawn at random."""
 WEIGHTS = (0.2, 0.35, 0.65, 0.8)
 """Of the genes beside the embedding, besides the first one."""
+METHODS = (SCELLM, BOTH, ALONE, RIVAL)
+NEIGHBORS = (0.35, 0.65, 0.8, 1.0)
+"""Weights of the neighbors, besides the first one."""
 TEXT = """
 What `scellm.tl.annotate` without a reference is made of, in small: a classifier on the embedding, logistic regression on the {n_genes}
-most variable genes, and *scellm*, the mean of their scores. Genes weigh {weigh}, times the root of the share of them that the cells have. Each of
+most variable genes, *embedding and genes*, the mean of their scores, and *scellm*, which asks the {n_neighbors} nearest cells of the same study in
+the embedding, too. Genes weigh {weigh}, times the root of the share of them that the cells have; the logarithm of the mean probability of the neighbors weighs {near}. Each of
 {n_studies} measured human studies with at least {least} cells is left out with the profiles made of the same cells, both are fitted on the same cells
 of all others (at most {most} of a label, so fewer than the shipped reference has), with the same tree, labels of any depth and weights, and
 annotate its cells. Probabilities add up along the tree for all. Calibration error and what is named at an
@@ -66,6 +74,7 @@ named at 5 %.
 {sentence} The encoder was trained on some of these studies, with their labels, which favors it; genes have no such advantage.
 Logistic regression had {iterations} steps and C = {penalty}{tried}. celltypist and SingleR were not run.
 
+A study has at most 60 tested cells of a type here, so that its neighbors are farther than those of a whole sample.
 Other weights are in the second table; there, *alike* pays no heed to missing genes.
 Rows with a share of the genes were given no more of them than that, drawn at random; the embedding had all.
 """
@@ -201,6 +210,19 @@ def fit_without(
     )
 
 
+def with_neighbors(
+    logits: np.ndarray, vectors: np.ndarray, nodes: np.ndarray, tree: Tree, studies: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Scores of cells whose neighbors have a say, by method."""
+    temperature = fit_temperature(logits, allowed_classes(tree, nodes), balance(studies, len(studies)))
+    own, found = softmax(logits / temperature), {}
+    for weight in (NEIGHBORS_WEIGH, *NEIGHBORS):
+        smoothing = Smoothing(n_neighbors=N_NEIGHBORS, weight=weight, temperature=1.0)
+        name = SCELLM if weight == NEIGHBORS_WEIGH else f"neighbors weigh {weight:g}"
+        found[name] = neighbors_said(vectors, own, studies, smoothing)
+    return found
+
+
 def mixed(
     alone: np.ndarray, genes: GenesOnTree, logged: sp.csr_array, has: np.ndarray
 ) -> dict[str, np.ndarray]:
@@ -214,7 +236,7 @@ def mixed(
     for part in SHARES:
         few = has & (rng.random(has.shape[1]) < part)
         share = few[:, genes.columns].mean(axis=1, keepdims=True)
-        results[f"scellm, {part:.0%} of the genes"] = together(alone, genes.logits(logged, few), share)
+        results[f"{BOTH}, {part:.0%} of the genes"] = together(alone, genes.logits(logged, few), share)
     return results
 
 
@@ -232,9 +254,8 @@ def main() -> None:
     nodes = np.array([tree.names.index(name) for name in cells["types"]])
     annotator, tested, logits, tried = fit_without(cells, tree, nodes, options.penalties)
     studies = cells["studies"][tested]
-    results = {
-        name: score(tree, annotator, logits[name], nodes[tested], studies) for name in (BOTH, ALONE, RIVAL)
-    }
+    logits |= with_neighbors(logits[BOTH], cells["vectors"][tested], nodes[tested], tree, studies)
+    results = {name: score(tree, annotator, logits[name], nodes[tested], studies) for name in METHODS}
     means = pd.DataFrame([{"method": name, **mean} for name, (mean, _) in results.items()])
     briefly = [
         {"method": name, **score_briefly(tree, found, nodes[tested], studies)}
@@ -242,28 +263,32 @@ def main() -> None:
         if name not in results
     ]
     tables = {"Means over studies": means, "Other weights, and fewer genes": pd.DataFrame(briefly)}
-    tables |= {f"Studies, {name}": results[name][1] for name in (BOTH, ALONE, RIVAL)}
+    tables |= {f"Studies, {name}": results[name][1] for name in METHODS}
     by_name = means.set_index("method")
-    ours, rival, alone = by_name.loc[BOTH], by_name.loc[RIVAL], by_name.loc[ALONE]
-    gain = (results[BOTH][1]["balanced"] - results[ALONE][1]["balanced"]).to_numpy()
+    ours, rival, alone = by_name.loc[SCELLM], by_name.loc[RIVAL], by_name.loc[ALONE]
     sentence = "Means over studies, scellm against the embedding alone and logistic regression: " + ", ".join(
         f"{name} {ours[name]:.3f} against {alone[name]:.3f} and {rival[name]:.3f}"
         for name in ("right", "lineage", "log loss", "calibration error")
     )
-    sentence += (
-        f". Against the embedding alone the mean over types rises by {gain.mean():.3f} (standard error over studies "
-        f"{gain.std(ddof=1) / np.sqrt(len(gain)):.3f}), in {int((gain > 0).sum())} of {len(gain)} studies."
-    )
+    for what, before in ((BOTH, ALONE), (SCELLM, BOTH)):
+        gain = (results[what][1]["balanced"] - results[before][1]["balanced"]).to_numpy()
+        sentence += (
+            f". The mean over types of *{what}* is {gain.mean():+.3f} from *{before}* (standard error over studies "
+            f"{gain.std(ddof=1) / np.sqrt(len(gain)):.3f}; up in {int((gain > 0).sum())} of {len(gain)}, down in {int((gain < 0).sum())})"
+        )
+    sentence += "."
     others = ", ".join(f"{np.mean(x[:N_TRIED]):.3f} at {penalty:g}" for penalty, x in tried.items())
     text = TEXT.format(
         n_genes=N_GENES,
-        n_studies=len(results[BOTH][1]),
+        n_studies=len(results[SCELLM][1]),
         least=LEAST_TESTED,
         most=MOST,
         sentence=sentence,
         iterations=ITERATIONS,
         penalty=PENALTY,
         weigh=GENES_WEIGH,
+        n_neighbors=N_NEIGHBORS,
+        near=NEIGHBORS_WEIGH,
         tried=f" (right on the first {N_TRIED} studies: {others})" if options.penalties else "",
     )
     for table in tables.values():

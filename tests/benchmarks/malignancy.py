@@ -368,6 +368,7 @@ def main() -> None:
         "weights": vars(weights),
         "penalty": strength,
         "calibration_error": error,
+        "bins": bins.to_dict("records"),
         "speed": speed(options.data / "corpus" / "copykat_tnbc.h5ad", model, options.infercnvpy),
         "infercnvpy": cost,
         "seconds": time.perf_counter() - start,

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,23 @@ import _reference_cells as source
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from _genes_on_tree import GenesOnTree, fit_genes, some_of_each, together
+from _genes_on_tree import (
+    N_NEIGHBORS,
+    NEIGHBORS_WEIGH,
+    GenesOnTree,
+    fit_genes,
+    neighbors_said,
+    some_of_each,
+    together,
+)
 from _reference_page import by_study, by_type, page_of_types, text_of
 from _report import write
 
 import scellm
+from scellm.annotation._annotator import Annotator
+from scellm.annotation._decide import AS_LIKELY_AS_NOT
 from scellm.annotation._fit_tree import allowed_classes, calibrate_on_tree, fit_on_tree, fit_temperature
+from scellm.annotation._smoothing import Smoothing
 from scellm.annotation._tree import Tree
 from scellm.metrics._calibration import softmax
 from scellm.metrics._conformal import balance
@@ -174,18 +186,40 @@ def genes_of(
     return fit_genes(logged[rows], has[rows], nodes[rows], studies[rows], tree)
 
 
+def calibrate(
+    annotator: Annotator, logits: np.ndarray, vectors: np.ndarray, held_out: tuple[np.ndarray, ...]
+) -> tuple[dict[str, Any], np.ndarray]:
+    """Calibrate with and without neighbors; what was found with them, and probabilities."""
+    studies = held_out[-1]
+    calibrate_on_tree(annotator, logits, *held_out)
+    alone = annotator.calibration
+    smoothing = Smoothing(n_neighbors=N_NEIGHBORS, weight=NEIGHBORS_WEIGH, temperature=1.0)
+    said = neighbors_said(vectors, softmax(logits / alone.temperature), studies, smoothing)
+    report = calibrate_on_tree(annotator, said, *held_out)
+    both, annotator.calibration = annotator.calibration, alone
+    annotator.smoothing = replace(smoothing, temperature=both.temperature, path_errors=both.path_errors)
+    return report, softmax(said / both.temperature)
+
+
 def facts_of_types(
     rows: pd.DataFrame,
     tree: Tree,
     nodes: np.ndarray,
     cells: pd.DataFrame,
     tested: np.ndarray,
-    passed: np.ndarray,
+    probabilities: np.ndarray,
 ) -> list[dict[str, Any]]:
     """What is known of each node."""
-    above = tree.above
+    above, truth = tree.above, nodes[tested]
+    chain = tree.chains(probabilities)[0]
+    passed = (chain[:, :, None] == np.arange(len(tree.names))).any(axis=1)
+    named = tree.deepest(probabilities, AS_LIKELY_AS_NOT)
+    named_above = above[named] & (named >= 0)[:, None]
     found = []
     for i in range(len(rows)):
+        can_tell = named_above[:, i] & (
+            above[truth, i] | ~above[i, truth]
+        )  # not those known only more broadly
         mine = above[nodes, i]
         part, at = cells[mine], above[nodes[tested], i]
         listed = [x.strip() for x in rows["tissues"].iloc[i].split(";")]
@@ -199,6 +233,8 @@ def facts_of_types(
                 "n_studies": int(part["name"].nunique()),
                 "recall": float(passed[at, i].mean()) if at.any() else -1.0,
                 "n_tested": int(at.sum()),
+                "precision": float(above[truth, i][can_tell].mean()) if can_tell.any() else -1.0,
+                "n_named": int(can_tell.sum()),
             }
         )
     return found
@@ -263,11 +299,10 @@ def main() -> None:
     genes = genes_of(np.arange(len(nodes)), nodes, studies, tree, logged, has)
     annotator.gene_head = genes.named(model.vocabulary.symbols, alone, joint)
     logits = mixed * alone / joint
-    report = calibrate_on_tree(annotator, logits, nodes[tested], strange, weights, studies[tested])
-    probabilities = softmax(logits / annotator.calibration.temperature)
-    chain = tree.chains(probabilities)[0]
-    passed = (chain[:, :, None] == np.arange(len(tree.names))).any(axis=1)
-    types = facts_of_types(rows, tree, nodes, cells, tested, passed)
+    report, probabilities = calibrate(
+        annotator, logits, vectors[tested], (nodes[tested], strange, weights, studies[tested])
+    )
+    types = facts_of_types(rows, tree, nodes, cells, tested, probabilities)
     markers = marker_genes(tree, nodes, cells, logged, model.vocabulary.symbols)
     for i, fact in enumerate(types):
         fact |= {"markers": markers[i], "synonyms": synonyms[i], "term": rows["term"].iloc[i]}

@@ -20,6 +20,8 @@ def cells() -> AnnData:
         "pearson": np.array([0.5, 0.6]),
         "std_unit": np.array([0.5, 2.0]),
         "std_extra": np.array([0.0, 1.5]),
+        "mean": np.array([-1.0, 6.0]),
+        "spread": np.array([1.0, 2.0]),
     }
     return adata
 
@@ -38,6 +40,26 @@ def test_groups_are_averaged_and_cells_without_one_left_out(cells):
     assert table.loc[("a", "x"), "n_cells"] == 2
     assert table.loc[("b", "y"), "applicability"] == pytest.approx(0.6)
     assert len(table) == 4
+
+
+def test_top_drugs_are_those_that_hit_more_than_they_hit_cell_lines(cells):
+    """x is the more potent drug, and hits these cells less than it hits cell lines; y hits them more."""
+    table = scellm.get.drug_response(cells, groupby="cluster", n_drugs=1)
+    assert table["drug"].tolist() == ["y", "y"]
+    assert table["ln_ic50"].tolist() == [2, 5]
+    assert table["z"].tolist() == [-2, -0.5]
+    both = scellm.get.drug_response(cells, groupby="cluster", n_drugs=5)
+    assert both["drug"].tolist() == ["y", "x", "y", "x"]
+    assert both["z"].tolist() == [-2, 2, -0.5, 5]
+    with pytest.raises(ValueError, match="n_drugs=0 must be at least 1"):
+        scellm.get.drug_response(cells, n_drugs=0)
+
+
+def test_predictions_without_means_have_no_z_and_keep_their_order(cells):
+    del cells.uns["drug_response"]["mean"]
+    table = scellm.get.drug_response(cells, groupby="cluster", n_drugs=1)
+    assert table["z"].isna().all()
+    assert table["drug"].tolist() == ["x", "x"]
 
 
 def test_the_groups_of_the_prediction_are_the_default(cells):

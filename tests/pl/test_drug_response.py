@@ -36,6 +36,8 @@ def filled(values, std, applicability, *, drugs=DRUGS, classes=CLASSES, groupby=
         "drug_class": np.array(classes, dtype=object),
         "target": np.array([""] * len(drugs), dtype=object),
         "units": "ln uM",
+        "mean": np.arange(len(drugs), dtype=np.float32),
+        "spread": np.full(len(drugs), 2, dtype=np.float32),
         "std_unit": np.nan_to_num(np.asarray(std, dtype=np.float32)).max(0),
         "groupby": groupby,
     }
@@ -158,27 +160,42 @@ def test_what_is_not_predictable_is_hatched_and_explained(adata):
 @pytest.mark.parametrize(("kind", "center"), [("heatmap", False), ("dotplot", False), ("heatmap", True)])
 def test_the_colour_bar_has_units_and_the_direction(adata, kind, center):
     bar = draw(adata, groupby="group", kind=kind, center=center).figure.axes[1]
-    what = "ln IC50 − drug mean, ln µM:" if center else "ln IC50, ln µM:"
-    assert bar.get_ylabel() == f"{what}\nlower = more sensitive"
+    assert bar.get_ylabel() == (
+        "z, spreads of the drug\nover cell lines:\nlower = more sensitive"
+        if center
+        else "ln IC50, ln µM:\nlower = more sensitive"
+    )
 
 
-def test_one_row_is_not_centred(adata):
-    adata.obs["all"] = "tumor"
-    with pytest.warns(UserWarning, match="there is one row"):
-        ax = draw(adata, groupby="all", center=True)
-    assert "drug mean" not in ax.figure.axes[1].get_ylabel()
+def test_of_one_group_the_drugs_with_the_lowest_z_are_drawn(adata):
+    """z is what `get.drug_response` has; the most potent drug of these, the third by its number, is not the first by it."""
+    adata.obsm[KEY][:] = [3.0, 1.0, -2.0, 0.0, 1.0]  # z: 1.5, 0, -2, -1.5
+    adata.obsm[KEY][:, 4] = -1.0  # z: -2.5
+    adata.uns[KEY]["groupby"], adata.obs["all"] = "all", "tumor"
+    ax = draw(adata, n_drugs=2, center=True)
+    assert columns(ax) == ["17-AAG/x", "AZD1152-HQPA"]
+    assert ax.get_legend().get_title().get_text() == "2 of 5 drugs: those with the lowest z"
+    table = scellm.get.drug_response(adata, n_drugs=2)
+    assert table["drug"].tolist() == ["17-AAG/x", "AZD1152-HQPA"]
+    assert table["z"].tolist() == [-2.5, -2.0]
 
 
-def test_centred_differences_have_white_in_the_middle(adata):
+def test_z_has_white_in_the_middle(adata):
     ax = draw(adata, groupby="group", center=True)
-    bar = ax.figure.axes[1]
-    low, high = bar.get_ylim()
+    low, high = ax.figure.axes[1].get_ylim()
     assert low == pytest.approx(-high)
     assert colour_of(ax, "T cell, CD4+", "Erlotinib") == pytest.approx(
         np.array([0.97] * 3), abs=0.03
-    )  # at the mean
+    )  # as in cell lines
     red, _, blue = colour_of(ax, "NK", "Erlotinib")
     assert red > blue  # more sensitive is orange
+
+
+def test_predictions_without_means_are_drawn_less_their_mean_over_cells(adata):
+    del adata.uns[KEY]["mean"]
+    with pytest.warns(UserWarning, match=r"Run scellm\.tl\.drug_response\(adata\) again for z"):
+        ax = draw(adata, groupby="group", center=True)
+    assert ax.figure.axes[1].get_ylabel() == "ln IC50 less the mean, ln µM:\nlower = more sensitive"
 
 
 def test_cells_outside_of_the_training_lines_are_counted(adata):

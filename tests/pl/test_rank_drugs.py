@@ -34,6 +34,7 @@ def adata():
         "p_adjusted": np.array([[0.001, 0.2, 0.04, np.nan], [0.5] * 4], dtype=np.float32),
         "target_expressed": np.array([[0.63, 0.01, 0.0, np.nan], [0.2, 0.3, 0.4, np.nan]], dtype=np.float32),
         "effect_sd": EFFECT,
+        "ln_ic50": np.log([[0.0123, 4.0, 1234.0, 1.0]] * 2),
         "n_samples": np.array([[3, 3], [3, 3]]),
         "groupby": "group",
         "reference": "rest",
@@ -77,6 +78,14 @@ def test_most_sensitive_first_with_intervals(adata):
     assert "not predictable" in [text.get_text() for text in first.texts]
 
 
+def test_dots_are_in_units_of_the_spread_of_a_drug(adata):
+    adata.uns["rank_drugs"]["effect_sd"] = EFFECT / np.array([10, 1, 1, 1], dtype=np.float32)
+    first, _ = draw(adata)
+    assert names(first)[:2] == ["17-AAG/x *", "Erlotinib *"]
+    line = next(line for line in named(first, "interval") if line.get_ydata()[0] == 1)
+    assert tuple(line.get_xdata()) == pytest.approx((-0.13, -0.09))
+
+
 def test_expressed_targets_are_marked(adata):
     first, _ = draw(adata)
     looks = {
@@ -86,15 +95,17 @@ def test_expressed_targets_are_marked(adata):
     assert looks[0] == ("#0072b2", "#0072b2")
     assert looks[2] == looks[1] == ("#d55e00", "#ffffff")
     texts = [text.get_text() for text in first.texts]
-    assert "EGFR: 63 %" in texts
-    assert "target not known" in texts
-    assert any(text.startswith("HSP90AA1, HSP90AB1") and text.endswith("…: 0 %") for text in texts)
+    assert "0.012 µM; EGFR: 63 %" in texts
+    assert "1 µM; target not known" in texts
+    assert any(text.startswith("1,200 µM; HSP90AA1, HSP90AB1") and text.endswith("…: 0 %") for text in texts)
 
 
 def test_units_reference_and_what_the_interval_is(adata):
     axes = draw(adata)
     text = axes[0].figure._supxlabel.get_text()
-    assert "difference of ln IC50 from other cells, ln µM: lower = more sensitive" in text
+    assert (
+        "difference of ln IC50 from other cells, units of the drug's spread: lower = more sensitive" in text
+    )
     assert "95 % interval over samples, error of the model not included; * adjusted p < 0.05" in text
     record = adata.uns["rank_drugs"]
     record |= {"reference": "NK", "replicates": "cells", "p_adjusted": np.full((2, 4), np.nan)}

@@ -264,10 +264,8 @@ def test_embedding_is_reused_only_if_it_is_of_this_model_and_matrix(
 
 def test_embedding_is_kept_and_not_computed_twice(adata, reference, run, monkeypatch):
     calls = []
-    embedding_of = vectors_file.embedding_of
-    monkeypatch.setattr(
-        vectors_file, "embedding_of", lambda *a, **k: calls.append(1) or embedding_of(*a, **k)
-    )
+    embed_cells = vectors_file.embed_cells
+    monkeypatch.setattr(vectors_file, "embed_cells", lambda *a, **k: calls.append(1) or embed_cells(*a, **k))
     run(adata, reference)
     assert len(calls) == 2
     assert list(adata.obsm) == [f"{KEY}_probabilities", "X_scellm"]

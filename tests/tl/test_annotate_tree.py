@@ -54,6 +54,27 @@ def run(adata, reference, model, **options):
     return adata.uns[KEY]
 
 
+def test_frequent_names_that_were_mostly_wrong_are_told(capsys, shipped):
+    """The record of each name in studies left out is in `uns` and in the table."""
+    adata = CELLS[:120].copy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # toys
+        annotate(adata)
+        assert "memory CD4 T cell" not in set(adata.obs[KEY])
+        capsys.readouterr()
+        annotate(adata, min_confidence=0.5)
+    record, table = adata.uns[KEY], scellm.get.annotation(adata)
+    place = list(record["nodes"]).index("memory CD4 T cell")
+    assert record["precision_left_out"][place] < 0.5 < record["recall_left_out"][place]
+    row = table.set_index("label").loc["memory CD4 T cell"]
+    assert row["precision_left_out"] == record["precision_left_out"][place]
+    assert "'memory CD4 T cell'" in capsys.readouterr().err
+    unknown = [name for name in shipped.tree.names if "photoreceptor" in name]
+    assert np.isnan(
+        [record["precision_left_out"][list(record["nodes"]).index(name)] for name in unknown]
+    ).all()
+
+
 # -- levels of one's own ----------------------------------------------------------------------------------------
 
 
@@ -195,8 +216,9 @@ def test_shipped_reference_has_names_of_labs_and_a_tree(shipped):
     assert (tree.lineage[tree.node_of_class] >= 0).all()
 
 
-def test_toys_do_not_fit_the_shipped_reference():
+def test_cells_that_do_not_fit_the_shipped_reference_are_told():
     adata = scellm.datasets.toy_cells(60, n_vars=2000)
+    adata.var_names = adata.var_names[np.random.default_rng(0).permutation(adata.n_vars)]
     with pytest.warns(UserWarning, match="These cells do not fit the shipped reference: .*get.annotation"):
         annotate(adata)
     record = adata.uns[KEY]
@@ -280,6 +302,8 @@ def test_genes_have_their_say(adata, reference, bag_model, rng):
     expected = softmax(logits / annotator.calibration.temperature)
     np.testing.assert_allclose(found[full], expected, atol=1e-5)
     few = adata[:, ~np.isin(adata.var_names, head.genes)].copy()
-    scores = gene_scores(few, annotator, fitted, {})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the empty cell
+        scores = gene_scores(few, annotator, fitted, {})
     assert scores.kept == 1
     assert not scores.values.any()

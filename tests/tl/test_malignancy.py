@@ -1,6 +1,7 @@
 """tl.malignancy: both kinds of evidence, what is written, what is refused; the shipped head on real cells."""
 
 import warnings
+from pathlib import Path
 
 import anndata as ad
 import numpy as np
@@ -18,6 +19,7 @@ from scellm.nn import CellLMConfig, Encoder
 from scellm.tumors import load_genome, load_panel
 
 KEY = "scellm_malignant"
+CORPUS = Path(__file__).parents[3] / "shared" / "data" / "corpus"
 
 
 def head(dim=16, seed=0, **meta):
@@ -343,6 +345,36 @@ def test_the_shipped_model_calls_a_tumor_that_comes_with_a_package():
     arms = scellm.get.malignancy(adata, what="arms")
     lost = arms[arms["state"] == "loss"].groupby("arm").size()
     assert lost["1p"] == lost["19q"] == arms["clone"].nunique()  # what defines the tumor
+
+
+@pytest.mark.skipif(not CORPUS.exists(), reason="needs the corpus beside the repository")
+@pytest.mark.parametrize(
+    ("name", "lineage", "share"),
+    [
+        ("copykat_tnbc", "epithelial", 1.0),
+        ("gbm_mgh136", "neural", 1.0),
+        ("luad_kim_mini", "epithelial", 0.9),
+    ],
+)
+def test_the_lineage_of_a_real_tumor_is_the_same_whatever_ran_before(name, lineage, share):
+    """The breast cancer was "hematopoietic" and "unclear" before `tl.annotate`, and "epithelial" after it."""
+    alone = ad.read_h5ad(CORPUS / f"{name}.h5ad")
+    alone.obs = alone.obs[[]]
+    after, restricted = alone.copy(), alone.copy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        scellm.tl.annotate(after)
+        scellm.tl.annotate(restricted, classes=["T cell", "macrophage"])
+        for adata in (alone, after, restricted):
+            scellm.tl.malignancy(adata)
+    is_malignant = (alone.obs[f"{KEY}_call"] == "malignant").to_numpy()
+    labels = alone.obs[f"{KEY}_label"].astype(str)[is_malignant]
+    assert (labels == f"malignant ({lineage})").mean() >= share
+    for adata in (after, restricted):
+        assert (adata.obs[f"{KEY}_label"].astype(str)[is_malignant] == labels).all()
+        np.testing.assert_array_equal(adata.obs[KEY], alone.obs[KEY])
+    normal = after.obs[~is_malignant]
+    assert (normal[f"{KEY}_label"].astype(str) == normal["scellm_cell_type"].astype(str)).all()
 
 
 def test_counts_of_a_backed_object_are_read_sample_by_sample(tumor, model, tmp_path, monkeypatch):

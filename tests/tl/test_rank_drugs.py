@@ -34,6 +34,7 @@ def cells() -> AnnData:
         "drugs": np.array(DRUGS),
         "target": np.array(["BRAF", "Microtubule", "MEK1, MEK2"]),
         "drug_class": np.array(["ERK", "Mitosis", "ERK"]),
+        "mean": np.array([5.0, 0.0, 1.0], dtype=np.float32),
         "spread": np.array([2.0, 1.0, 1.0], dtype=np.float32),
         "groupby": "",
     }
@@ -56,6 +57,31 @@ def test_the_planted_effect_is_found_and_nothing_else(cells):
     assert row["p_adjusted"] < 0.001
     assert (table.drop(index=[("A", "braf"), ("B", "braf")])["p_adjusted"] > 0.05).all()
     assert table.loc[("B", "braf"), "effect"] == pytest.approx(-row["effect"])
+
+
+def test_drugs_are_ranked_by_what_is_unusual_for_them(cells):
+    """A difference of two counts little for a drug that cell lines need very different doses of."""
+    cells.uns["drug_response"]["spread"][0] = 100
+    cells.obsm["drug_response"][:, 1] -= 0.5 * (cells.obs["kind"] == "A")
+    table = rank(cells)
+    of_a = table[table["group"] == "A"]
+    assert of_a["drug"].iloc[0] == "none"
+    assert (of_a["effect_sd"].diff().dropna() >= 0).all()
+    assert of_a.set_index("drug")["effect"].idxmin() == "braf"
+    for name in ("uncertainty", "applicability"):
+        cells.obs[f"drug_response_{name}"] = np.float32(0.5)
+    by_kind = scellm.get.drug_response(cells, groupby="kind").pivot(
+        index="drug", columns="kind", values=["z", "ln_ic50"]
+    )
+    for name in ("A", "B"):  # the same z and ln IC50 as get.drug_response gives, as donors are of one size
+        ranked = table[table["group"] == name].set_index("drug")
+        for column in ("z", "ln_ic50"):
+            expected = by_kind[column, name]
+            assert ranked[column].reindex(expected.index).to_numpy() == pytest.approx(
+                expected.to_numpy(), abs=1e-5
+            )
+    difference = (by_kind["z", "A"] - by_kind["z", "B"]).reindex(of_a["drug"])
+    assert of_a["effect_sd"].to_numpy() == pytest.approx(difference.to_numpy(), abs=1e-5)
 
 
 def test_most_sensitive_first_and_filtered(cells):

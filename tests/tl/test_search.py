@@ -46,11 +46,90 @@ def test_types_of_neighbors(cells, atlas):
 
 def test_a_cell_of_the_index_finds_itself(cells, atlas):
     adata = cells[:60].copy()
-    scellm.tl.search(adata, atlas, k=3, columns="cell_type")
+    with pytest.warns(UserWarning, match="60 of 60 cells are in the index themselves.* exclude_self=True"):
+        scellm.tl.search(adata, atlas, k=3, columns="cell_type", exclude_self=False)
     assert (adata.obsm["scellm_search_neighbors"][:, 0] == np.arange(60)).all()
     assert adata.obsm["scellm_search_distances"][:, 0].max() < 2e-3  # half precision
     assert "scellm_search_mine" not in adata.obs
     assert (np.diff(adata.obsm["scellm_search_distances"], axis=1) >= -1e-6).all()
+
+
+def test_a_cell_of_the_index_is_no_neighbor_of_itself(cells, atlas):
+    adata = cells[50:70].copy()
+    counts = adata.X.copy()
+    adata.X = np.log1p(
+        counts.multiply(1e4 / counts.sum(1)).tocsr()
+    )  # the same cells on another scale, under other names
+    adata.obs_names = [f"other {i}" for i in range(20)]
+    with pytest.warns(UserWarning, match="10 of 20 cells are in the index themselves.* None counts"):
+        scellm.tl.search(adata, atlas, k=3)
+    assert adata.obs["scellm_search_in_index"].tolist() == [True] * 10 + [False] * 10
+    assert adata.uns["scellm_search"]["n_in_index"] == 10
+    found, distances = (adata.obsm[f"scellm_search_{name}"] for name in ("neighbors", "distances"))
+    assert (found >= 0).all()
+    assert not (found[:10] == np.arange(50, 60)[:, None]).any()
+    again = cells[50:70].copy()
+    with pytest.warns(UserWarning, match="in the index themselves"):
+        scellm.tl.search(again, atlas, k=4, exclude_self=False)
+    assert (again.obsm["scellm_search_neighbors"][:10, 1:] == found[:10]).all()
+    assert (again.obsm["scellm_search_neighbors"][10:, :3] == found[10:]).all()
+    np.testing.assert_allclose(distances[:10], again.obsm["scellm_search_distances"][:10, 1:], atol=1e-3)
+
+
+def test_all_copies_of_a_cell_are_left_out(tmp_path):
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(6, 8)).astype(np.float32)
+    vectors = np.concatenate([vectors, vectors[:1]])  # the first cell twice
+    marks = np.array([1, 2, 3, 4, 0, 0, 1], np.uint64)
+    index = build_index([vectors], {}, tmp_path / "i", about={"model": "m", "sha256": "s"}, marks=marks)
+    rows, distances = index.search_others(vectors[[0, 4]], marks[[0, 4]], 5)
+    assert set(rows[0]) == {1, 2, 3, 4, 5}
+    assert rows[1, 0] == 4  # no mark: nothing is known of it
+    assert (np.diff(distances, axis=1) >= 0).all()
+    rows, distances = index.search_others(vectors[:1], marks[:1], 7)
+    assert rows[0, 5:].tolist() == [-1, -1]
+    assert np.isnan(distances[0, 5:]).all()
+
+
+def test_a_large_index_is_written_as_faiss_would(tmp_path):
+    from scellm.atlas import _regions
+
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(21_000, 8)).astype(np.float16)
+    vectors[5] = np.nan
+    parts = [vectors[:100], vectors[100:]]
+    _regions.write_vectors(faiss, parts, tmp_path / "ours", 0)
+    index = faiss.index_factory(8, "IVF512,SQfp16", faiss.METRIC_INNER_PRODUCT)
+    index.cp.seed, index.cp.niter = 1, 8
+    index.train(_regions.sampled(parts, _regions.TRAINED_ON * 512, 0))
+    index.nprobe = _regions.SEARCHED
+    known = np.flatnonzero(np.isfinite(vectors).all(1))
+    index.add_with_ids(_regions.unit(vectors)[known], known)
+    faiss.write_index(index, str(tmp_path / "theirs"))
+    assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
+    assert [path.name for path in tmp_path.iterdir() if path.name not in ("ours", "theirs")] == []
+
+
+def test_few_regions_with_cells_are_written_too(tmp_path, monkeypatch):
+    from scellm.atlas import _regions
+
+    monkeypatch.setattr(_regions, "FEW", 10)
+    monkeypatch.setattr(_regions, "AT_ONCE", 7)
+    few = np.eye(8, dtype=np.float32)[np.arange(60) % 3]
+    _regions.write_vectors(faiss, [few], tmp_path / "i", 0)
+    index = faiss.read_index(str(tmp_path / "i"))
+    assert index.ntotal == 60
+    assert sorted(index.search(few[:1], 20)[1][0].tolist()) == list(range(0, 60, 3))
+
+
+def test_the_same_data_twice_is_said(cells, tmp_path):
+    some = cells[:30].copy()
+    with pytest.warns(
+        UserWarning, match="'again' holds the same values as 'a': its cells are in the index twice"
+    ):
+        scellm.tl.index({"a": some, "again": some}, tmp_path / "i", columns="cell_type", show_progress=False)
+    sources = open_index(tmp_path / "i").manifest["sources"]
+    assert [(one["name"], one["n_cells"]) for one in sources] == [("a", 30), ("again", 30)]
 
 
 def test_results_survive_files(cells, atlas, tmp_path):
@@ -176,8 +255,10 @@ def test_cells_are_added_to_an_index(cells, tmp_path):
     assert "a new name" in after.column("cell_type").astype(str)[40:]
     assert np.abs(after.stored()[:40].astype(float) - vectors).max() < 1e-3
     adata = cells[:60].copy()
-    scellm.tl.search(adata, folder, k=1)
+    with pytest.warns(UserWarning, match="60 of 60 cells are in the index themselves"):
+        scellm.tl.search(adata, folder, k=1, exclude_self=False)
     assert (adata.obsm["scellm_search_neighbors"][:, 0] == np.arange(60)).all()
+    assert [one["name"] for one in after.manifest["sources"]] == ["a", "b"]
     with pytest.raises(ValueError, match=r"has the columns .*; \['donor'\] cannot be added"):
         scellm.tl.index({"b": b}, folder, columns="donor", append=True)
     with pytest.raises(FileNotFoundError, match="There is no index"):

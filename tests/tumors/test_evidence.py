@@ -5,11 +5,13 @@ import pytest
 
 from scellm.tumors import (
     LINEAGE,
+    LINEAGES,
     Combination,
     CopyNumber,
     Segments,
     call,
     combine,
+    lineage_probabilities,
     malignant_names,
     normal_types,
 )
@@ -74,49 +76,59 @@ def test_calls_and_their_thresholds():
     ]
 
 
-COARSE = {
-    "hepatocyte": "epithelial cell",
-    "keratinocyte": "epithelial cell",
-    "macrophage": "myeloid leukocyte",
-    "astrocyte": "glia",
-}
+def likely(**lineages):
+    """(1, L) probabilities of one cell; what is left is spread over the other lineages."""
+    rest = (1 - sum(lineages.values())) / (len(LINEAGES) - len(lineages))
+    return np.array([[lineages.get(name, rest) for name in LINEAGES]])
 
 
-def test_a_clone_is_named_by_the_lineage_of_most_of_its_cells():
-    types = np.array(
-        ["hepatocyte", "keratinocyte", "macrophage", "astrocyte", "macrophage", "hepatocyte"], dtype=object
-    )
+def test_a_clone_is_named_by_what_its_cells_are_on_average():
+    """Cells that the reference does not know say little, and do not outvote those that it knows."""
+    sure, unsure = likely(epithelial=0.9), likely(hematopoietic=0.35, epithelial=0.3)
+    lineages = np.vstack([sure, sure, unsure, likely(neural=0.9), unsure, unsure])
+    types = np.array(["duct cell", "T cell", "T cell", "astrocyte", "T cell", "hepatocyte"], dtype=object)
     malignant = np.array([True, True, True, True, False, False])
-    names = malignant_names(types, malignant, np.array([0, 0, 0, 1, -1, -1]), COARSE)
+    names = malignant_names(types, malignant, np.array([0, 0, 0, 1, -1, -1]), lineages)
     assert names.tolist() == [
         *["malignant (epithelial)"] * 3,
         "malignant (neural)",
-        "macrophage",
+        "T cell",
         "hepatocyte",
     ]
-    split = malignant_names(types[[0, 2]], np.ones(2, dtype=bool), np.array([0, 0]), COARSE)
+    split = malignant_names(types[:2], np.ones(2, dtype=bool), np.array([0, 0]), lineages[[1, 2]] * 0.8)
     assert split.tolist() == ["malignant (unclear)"] * 2
-    assert types[0] == "hepatocyte"  # not changed in place
+    assert types[0] == "duct cell"  # not changed in place
 
 
-def test_a_tumor_of_blood_is_not_of_all_immune_cells():
-    """As in an anaplastic thyroid cancer, whose cells the reference does not know."""
-    coarse = COARSE | {"T cell": "lymphocyte", "plasma cell": "lymphocyte", "fibroblast": "stromal cell"}
+def test_cells_of_no_known_lineage_are_unclear():
+    """As in an anaplastic thyroid cancer: unknown cells were called immune cells of all kinds."""
+    unsure = np.repeat(likely(hematopoietic=0.42), 20, axis=0)
+    types, here = np.full(20, "T cell", dtype=object), np.ones(20, dtype=bool)
+    assert set(malignant_names(types, here, np.zeros(20, int), unsure)) == {"malignant (unclear)"}
+    leukemia = np.repeat(likely(hematopoietic=0.58), 20, axis=0)
+    assert set(malignant_names(types, here, np.zeros(20, int), leukemia)) == {"malignant (hematopoietic)"}
+    assert set(malignant_names(types, here, np.zeros(20, int), 0 * leukemia)) == {"malignant (unclear)"}
 
-    def named(**counts):
-        types = np.repeat([name.replace("_", " ") for name in counts], list(counts.values())).astype(object)
-        return malignant_names(types, np.ones(len(types), bool), np.zeros(len(types), int), coarse)[0]
 
-    assert named(T_cell=7, plasma_cell=6, macrophage=6, fibroblast=4) == "malignant (unclear)"
-    assert named(T_cell=15, macrophage=4, fibroblast=4) == "malignant (hematopoietic)"
-    assert named(macrophage=15, T_cell=4, fibroblast=4) == "malignant (hematopoietic)"
+def test_probabilities_of_lineages_are_sums_over_types():
+    coarse = {
+        "hepatocyte": "epithelial cell",
+        "macrophage": "myeloid leukocyte",
+        "T cell": "lymphocyte",
+        "cell": "",
+    }
+    found = lineage_probabilities(np.array([[0.2, 0.3, 0.4, 0.1]]), list(coarse), coarse)
+    assert dict(zip(LINEAGES, found[0], strict=True)) == pytest.approx(
+        dict.fromkeys(LINEAGES, 0.0) | {"epithelial": 0.2, "hematopoietic": 0.7}
+    )
 
 
 def test_every_coarse_lineage_of_the_shipped_reference_has_a_name():
     import scellm
-    from scellm.tl._malignancy_samples import coarse_lineages
+    from scellm.tl._annotate_sources import of_model
+    from scellm.tl._malignancy_types import coarse_lineages
 
-    coarse = coarse_lineages(scellm.models.load("scellm-small"))
+    coarse = coarse_lineages(of_model(scellm.models.load("scellm-small"))[0])
     assert set(coarse.values()) - {""} == set(LINEAGE)
     assert {
         "B cell",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -59,23 +59,54 @@ def stored_by_column(X: Any) -> Any | None:
 def _turned(group: Any, shape: tuple[int, int], folder: Path) -> sp.csr_matrix:
     """CSR whose arrays are files; memory is that of a few million values."""
     data, indices, pointer = group["data"], group["indices"], np.asarray(group["indptr"][:])
-    n = data.shape[0]
-    blocks = [slice(start, min(start + AT_ONCE, n)) for start in range(0, n, AT_ONCE)]
     lengths = np.zeros(shape[0], dtype=np.int64)
-    for block in blocks:
+    for block in _blocks(data.shape[0]):
         lengths += np.bincount(indices[block], minlength=shape[0])
+
+    def entries(block: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        column = np.searchsorted(pointer, np.arange(block.start, block.stop), side="right") - 1
+        return np.asarray(indices[block]), column, np.asarray(data[block])
+
+    return place(entries, lengths, shape, data.dtype, folder)
+
+
+def place(
+    entries: Callable[[slice], tuple[np.ndarray, np.ndarray, np.ndarray]],
+    lengths: np.ndarray,
+    shape: tuple[int, int],
+    dtype: Any,
+    folder: Path,
+) -> sp.csr_matrix:
+    """CSR in files of entries in any order of rows.
+
+    Parameters
+    ----------
+    entries
+        Gives rows, columns and values of some of the entries; columns of a row are ascending over all of them.
+    lengths
+        (n_rows,) entries of each row.
+    shape, dtype
+        Of the matrix.
+    folder
+        For the files.
+    """
+    n = int(lengths.sum())
     starts = np.concatenate([[0], np.cumsum(lengths)])
     kind = np.int32 if n < 2**31 else np.int64  # what scipy would choose: another one it copies into memory
-    values = np.memmap(folder / "data", dtype=data.dtype, mode="w+", shape=(n,))
+    values = np.memmap(folder / "data", dtype=dtype, mode="w+", shape=(n,))
     columns = np.memmap(folder / "indices", dtype=kind, mode="w+", shape=(n,))
     free = starts[:-1].copy()  # the next place of each row
-    for block in blocks:
-        rows = np.asarray(indices[block])
+    for block in _blocks(n):
+        rows, column, value = entries(block)
         order = np.argsort(rows, kind="stable")  # columns stay in order
         counts = np.bincount(rows, minlength=shape[0])
         rank = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
         places = free[rows[order]] + rank
-        column = np.searchsorted(pointer, np.arange(block.start, block.stop), side="right") - 1
-        values[places], columns[places] = np.asarray(data[block])[order], column[order]
+        values[places], columns[places] = value[order], column[order]
         free += counts
     return sp.csr_matrix((values, columns, starts.astype(kind)), shape=shape, copy=False)
+
+
+def _blocks(n: int) -> list[slice]:
+    """Consecutive entries."""
+    return [slice(start, min(start + AT_ONCE, n)) for start in range(0, n, AT_ONCE)]

@@ -15,6 +15,7 @@ import pandas as pd
 import scipy.sparse as sp
 from tqdm.auto import tqdm
 
+from ..._calls import note
 from ..._cluster import Weights, client_of, map_rows
 from ..._room import stays_on_disk
 from ..._warn import warn
@@ -204,7 +205,7 @@ class Expression:
                     X = stack.enter_context(by_rows(file.X, file.where))
                     values = judge_values(X, file.where, file.var.index)
                 _say_if_guessed(values, file.where, dataset)
-                yield cls(X, file.var, file.where, match, values, slot=source.slot, dataset=dataset)
+                yield cls(X, file.var, file.where, match, values, slot=source.slot, dataset=dataset)._noted()
             return
         from ..._checks import get_matrix
 
@@ -218,7 +219,18 @@ class Expression:
                 X = stack.enter_context(by_rows(X, where))
                 values = judge_values(X, where, var.index, lambda: _readable(cells, source), cells.obs)
             _say_if_guessed(values, where, dataset)
-            yield cls(X, var, where, match, values, slot=source.slot, dataset=dataset)
+            yield cls(X, var, where, match, values, slot=source.slot, dataset=dataset)._noted()
+
+    def _noted(self) -> Expression:
+        """These cells, after saying what they are to a log."""
+        note(
+            cells=self.n_obs,
+            matrix=self.where,
+            values=self.values.message,
+            genes_matched=self.match.n_genes,
+            gene_coverage=round(float(self.match.coverage), 4),
+        )
+        return self
 
     @property
     def n_obs(self) -> int:
@@ -315,18 +327,22 @@ class Expression:
 
     def log1p(self, target_sum: float = CP10K) -> Iterator[tuple[int, sp.csr_array]]:
         """Consecutive rows as ln(1 + x) of cells scaled to `target_sum` over the vocabulary genes, (B, n_genes)."""
-        for start, counts in self.counts():
-            yield start, log_normalize(counts, target_sum)
+        for start, block in self.blocks():
+            yield start, self.log1p_of(block, target_sum)
+
+    def log1p_of(self, block: sp.csr_array, target_sum: float = CP10K) -> sp.csr_array:
+        """Rows as `blocks` gives them, as `log1p` gives them."""
+        return log_normalize(self.linear(block), target_sum)
 
     def tokens(self, config: TokenConfig) -> Iterator[tuple[int, Tokens]]:
         """Consecutive rows as tokens."""
         for start, block in self.blocks():
-            yield start, self._tokenize(block, config)
+            yield start, self.tokens_in(block, config)
 
     def tokens_of(self, rows: np.ndarray, config: TokenConfig) -> Tokens:
         """Some cells as tokens, in the order asked for; read in stored order, as files want it."""
         order = np.argsort(rows, kind="stable")
-        return self._tokenize(self._stored(rows[order]), config)[np.argsort(order, kind="stable")]
+        return self.tokens_in(self._stored(rows[order]), config)[np.argsort(order, kind="stable")]
 
     def counts_of(self, rows: np.ndarray) -> sp.csr_array:
         """Some cells, by ascending number, as linear expression, (B, n_genes)."""
@@ -366,7 +382,8 @@ class Expression:
             "n_foreign_cells": self.n_foreign,
         }
 
-    def _tokenize(self, block: sp.csr_array, config: TokenConfig) -> Tokens:
+    def tokens_in(self, block: sp.csr_array, config: TokenConfig) -> Tokens:
+        """Rows as `blocks` gives them -> tokens."""
         return tokenize(
             block, self.match.ids, self.match.n_vocabulary, config, linearize=self.values.linearize
         )

@@ -15,6 +15,7 @@ import scipy.sparse as sp
 
 from ..._files import check_folder, restore
 from ..._formats import check_readable
+from ..._room import make_room, row_slices
 from ._structure import (
     REBUILD,
     CheckedMatrix,
@@ -187,10 +188,9 @@ def open_cells(path: Path) -> Iterator[AnnData]:
         with blamed(path, "its tables and results"):
             tables = {name: read_elem(store[name]) for name in ("obs", "var")}
             others = {
-                name: read_elem(store[name])
-                for name in ("obsm", "varm", "obsp", "varp", "uns")
-                if name in store
+                name: read_elem(store[name]) for name in ("varm", "obsp", "varp", "uns") if name in store
             }
+            others["obsm"] = {name: _in_room(store["obsm"][name]) for name in store.get("obsm", {})}
         yield AnnData(
             X=_on_disk(store["X"]) if "X" in store else None,
             layers={name: _on_disk(store["layers"][name]) for name in store.get("layers", {})},
@@ -198,6 +198,18 @@ def open_cells(path: Path) -> Iterator[AnnData]:
             **tables,
             **others,
         )
+
+
+def _in_room(element: Any) -> Any:
+    """An entry of obsm; a large embedding goes to a temporary file that the system may put aside."""
+    from anndata.io import read_elem
+
+    if _kind(element) != "array" or element.ndim != 2:
+        return read_elem(element)
+    found = make_room(element.shape, element.dtype, on_disk=True)
+    for rows in row_slices(len(found), found):
+        found[rows] = element[rows]
+    return found
 
 
 def _on_disk(element: Any) -> Any:

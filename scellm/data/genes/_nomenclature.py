@@ -12,7 +12,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from importlib.resources import files
 from typing import Literal
 
@@ -233,7 +233,16 @@ def detect_namespace(names: list[str], *, organism: Organism) -> str:
 
 
 def resolve(names: list[str], *, organism: Organism | None = None) -> Resolved:
-    """Find the gene behind each name; a name that several genes share is never forced onto one."""
+    """Find the gene behind each name; a name that several genes share is never forced onto one.
+
+    The last few lists are remembered: tools that follow each other ask for the same one. Do not change what is returned.
+    """
+    return _resolve(tuple(names), organism)
+
+
+@lru_cache(maxsize=4)
+def _resolve(names: tuple[str, ...], organism: Organism | None) -> Resolved:
+    """See `resolve`."""
     split = [split_prefix(name) for name in names]
     plain = [name for name, _ in split]
     missing = [is_missing(name) for name in plain]

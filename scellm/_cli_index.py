@@ -1,0 +1,153 @@
+"""`scellm index`: cells of many files become one folder; a file that fails is left out and named."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from ._cli_log import Outcome, add_option, check_place, log_line, watched, write_log
+from ._cli_notes import asked, differences
+from ._cli_options import as_path, found
+from ._cli_signature import add_options, in_words_of_the_shell, read_tool
+
+EXAMPLES = """\
+examples:
+  scellm index 'atlas/*.h5ad' -o atlas-index --columns cell_type --columns tissue
+  scellm index 'more/*.h5ad' -o atlas-index --append
+  scellm index 'atlas/*.h5ad' -o atlas-index --columns cell_type --columns tissue --skip-done
+
+A file that fails does not stop the others; it is named at the end. The index is written when all files are through: where that
+takes long, run scellm embed with --skip-done first, whose embeddings are taken.
+
+exit codes: 0 all done, 1 some file failed (reasons on stderr), 2 wrong usage, 130 interrupted
+"""
+
+
+def add_command(commands: Any, style: type[argparse.HelpFormatter]) -> None:
+    """The command and its options."""
+    tool = read_tool("index")
+    command = commands.add_parser(
+        "index",
+        help="index the cells of files for `scellm search`",
+        description=tool.summary,
+        epilog=EXAMPLES,
+        formatter_class=style,
+    )
+    command.set_defaults(run=run, tool="index")
+    command.add_argument(
+        "inputs", metavar="IN", nargs="+", help="files, folders of 10x output, or patterns like 'a/*.h5ad'"
+    )
+    command.add_argument("-o", dest="to", metavar="OUT", type=as_path, required=True, help="folder to write")
+    command.add_argument("--overwrite", action="store_true", help="replace an index that is there")
+    command.add_argument(
+        "--skip-done",
+        action="store_true",
+        help="leave files out that are in the index already, made with the same options, and add the others",
+    )
+    add_option(command)
+    command.add_argument(
+        "--quiet", action="store_true", help="no progress bar and no summaries; warnings stay"
+    )
+    add_options(command.add_argument_group("options of scellm.tl.index"), tool)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Add file after file, then write the index of those that could be read."""
+    check_place(options.log)
+    tool = read_tool("index")
+    given = {x.name: getattr(options, x.name) for x in tool.options if hasattr(options, x.name)}
+    sources = list(dict.fromkeys(found(options.inputs)))
+    done = _done_before(options.to, sources, given) if options.skip_done else set()
+    log: list[dict[str, Any]] = []
+    for source in sorted(done):
+        log.append(log_line(source, "index", given, Outcome(is_skipped=True), options.to))
+        if not options.quiet:
+            print(f"{source}: skipped, it is in {options.to}, made with the same options.", flush=True)
+    failed: list[Path] = []
+    todo = [source for source in sources if source not in done]
+    try:
+        if todo:
+            failed = _index(options, given, todo, log)
+    finally:
+        write_log(options.log, log, goes_on=options.skip_done)
+    if failed and len(todo) > 1:
+        names = ", ".join(map(str, failed))
+        print(f"scellm: {len(failed)} of {len(todo)} files failed: {names}.", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _index(
+    options: argparse.Namespace, given: dict[str, Any], todo: list[Path], log: list[dict[str, Any]]
+) -> list[Path]:
+    """Make the index, or add to it. Returns the files that failed; if all did, nothing is written."""
+    from tqdm.auto import tqdm
+
+    from .data import ReadOptions
+    from .models import load
+    from .tl._gathering import Gathering
+    from .tl._index import by_name
+
+    defaults = {x.name: x.default for x in read_tool("index").options}
+    values = defaults | given
+    append = bool(given.get("append")) or (options.skip_done and options.to.exists())
+    reading = ReadOptions(**{name: values[name] for name in ("layer", "use_raw", "gene_key", "min_overlap")})
+    failed: list[Path] = []
+    with Gathering(
+        options.to,
+        load(values["model"]),
+        given.get("columns"),
+        reading,
+        device=values["device"],
+        append=append,
+        overwrite=options.overwrite,
+    ) as work:
+        for name, source in tqdm(by_name(todo).items(), desc="index", unit="file", disable=options.quiet):
+            with watched(lambda text: in_words_of_the_shell(text, read_tool("index"))) as outcome:
+                n_cells = work.add(name, source, asked=asked("index", source, _lasting(given)))
+                outcome.text = f"{source}: {n_cells:,} cells"
+            log.append(log_line(source, "index", given, outcome, options.to))
+            if outcome.error:
+                failed.append(source)
+                tqdm.write(f"scellm: {source}: {outcome.error}", file=sys.stderr)
+            elif not options.quiet:
+                print(outcome.text, flush=True)
+        if len(failed) == len(todo):
+            return failed
+        index = work.write(int(values["rng"]))
+    if not options.quiet:
+        n_files = len(index.manifest["sources"])
+        print(
+            f"{options.to}: {index.n_cells:,} cells of {n_files} files; columns: {', '.join(index.columns)}."
+        )
+    return failed
+
+
+def _done_before(target: Path, sources: list[Path], given: dict[str, Any]) -> set[Path]:
+    """The files that are in the index already; refused if one of them was read otherwise."""
+    if not target.exists():
+        return set()
+    from .atlas import open_index
+
+    notes = [one.get("asked", {}) for one in open_index(target, check=False).manifest.get("sources", [])]
+    known = {note.get("input"): note for note in notes}
+    done = set()
+    for source in sources:
+        made = known.get(str(source.resolve()))
+        if made is None or not source.exists():
+            continue
+        differs = differences(made, asked("index", source, _lasting(given)))
+        if differs:
+            msg = (
+                f"{source} is in {target}, but made otherwise; what differs: {differs}. Pass --overwrite instead of --skip-done "
+                "to make all anew, or name another folder with -o."
+            )
+            raise FileExistsError(msg)
+        done.add(source)
+    return done
+
+
+def _lasting(given: dict[str, Any]) -> dict[str, Any]:
+    """Options on which what is stored of a file depends."""
+    return {name: value for name, value in given.items() if name not in ("append", "rng", "device")}
