@@ -311,7 +311,7 @@ def _usual(path: Path, parts: Sequence[np.ndarray], rng: int) -> list[float]:
     return [round(float(max(x, 0)), 6) for x in np.quantile(distances, np.linspace(0, 1, 101))]
 
 
-def _read(path: Path) -> faiss.Index:
+def _read(path: Path) -> Any:
     """An index whose vectors stay on the disk until they are searched."""
     faiss = _faiss()
     return faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)

@@ -5,14 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from .._room import let_go
-
-if TYPE_CHECKING:
-    import faiss
 
 FEW = 20_000
 """Cells up to which all are compared with; more are split into regions."""
@@ -81,13 +78,13 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     return found
 
 
-def _add(index: faiss.Index, first: int, vectors: np.ndarray) -> None:
+def _add(index: Any, first: int, vectors: np.ndarray) -> None:
     """Add rows under their numbers, but for those of NaN."""
     known = np.flatnonzero(np.isfinite(vectors).all(1))
     index.add_with_ids(vectors[known], first + known)
 
 
-def _move_out(faiss: Any, index: faiss.Index, file: Any) -> list[int]:
+def _move_out(faiss: Any, index: Any, file: Any) -> list[int]:
     """Append codes and ids of an index to a file, region by region, and empty it. Returns the sizes of the regions."""
     lists = index.invlists
     sizes = [lists.list_size(i) for i in range(index.nlist)]
@@ -99,7 +96,7 @@ def _move_out(faiss: Any, index: faiss.Index, file: Any) -> list[int]:
     return sizes
 
 
-def _join(faiss: Any, index: faiss.Index, sizes: np.ndarray, spool: Path, path: Path) -> None:
+def _join(faiss: Any, index: Any, sizes: np.ndarray, spool: Path, path: Path) -> None:
     """Write the index with the regions (n_blocks, n_regions) of all blocks, as `faiss.write_index` would."""
     index.ntotal = int(sizes.sum())
     head = faiss.serialize_index(index).tobytes()
