@@ -131,7 +131,7 @@ class AtlasIndex:
     def stored(self) -> np.ndarray:
         """(n_cells, dim) float16, all embeddings at length one; NaN where a cell had none. A large one is in a temporary file."""
         faiss = _faiss()
-        index = _read(self.folder / VECTORS)
+        index: Any = _read(self.folder / VECTORS)
         if hasattr(index, "id_map"):
             ids = faiss.vector_to_array(index.id_map)
         else:

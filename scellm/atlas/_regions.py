@@ -87,9 +87,9 @@ def _add(index: faiss.Index, first: int, vectors: np.ndarray) -> None:
     index.add_with_ids(vectors[known], first + known)
 
 
-def _move_out(faiss: Any, index: faiss.Index, file: Any) -> list[int]:
+def _move_out(faiss: Any, index: faiss.IndexIVF, file: Any) -> list[int]:
     """Append codes and ids of an index to a file, region by region, and empty it. Returns the sizes of the regions."""
-    lists = index.invlists
+    lists: Any = index.invlists
     sizes = [lists.list_size(i) for i in range(index.nlist)]
     for i, size in enumerate(sizes):
         if size:
@@ -99,7 +99,7 @@ def _move_out(faiss: Any, index: faiss.Index, file: Any) -> list[int]:
     return sizes
 
 
-def _join(faiss: Any, index: faiss.Index, sizes: np.ndarray, spool: Path, path: Path) -> None:
+def _join(faiss: Any, index: faiss.IndexIVF, sizes: np.ndarray, spool: Path, path: Path) -> None:
     """Write the index with the regions (n_blocks, n_regions) of all blocks, as `faiss.write_index` would."""
     index.ntotal = int(sizes.sum())
     head = faiss.serialize_index(index).tobytes()
