@@ -71,14 +71,21 @@ def sampled(parts: Sequence[np.ndarray], n: int, rng: int) -> np.ndarray:
             filled += high - low
             let_go(part)
         first += len(part)
-    return unit(found[np.isfinite(found).all(1)])
+    is_known = np.isfinite(found).all(1)
+    return _shorten(found if is_known.all() else found[is_known])
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
     """A copy with rows of length one, float32 and contiguous, as faiss needs them."""
-    found = np.array(vectors, dtype=np.float32, order="C")
-    found /= np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
-    return found
+    return _shorten(np.array(vectors, dtype=np.float32, order="C"))
+
+
+def _shorten(vectors: np.ndarray) -> np.ndarray:
+    """Give rows length one, in place, some thousand at a time."""
+    for start in range(0, len(vectors), AT_ONCE):
+        rows = vectors[start : start + AT_ONCE]
+        rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    return vectors
 
 
 def _add(index: faiss.Index, first: int, vectors: np.ndarray) -> None:
