@@ -76,9 +76,8 @@ def result(name):
     """Stored results of a benchmark."""
     if name == "types of the reference":
         path = ROOT / "scellm/models/weights/scellm-small/reference.json"
-        return [
-            one["recall"] for one in json.loads(path.read_text(encoding="utf-8"))["meta"]["facts"]["types"]
-        ]
+        types = json.loads(path.read_text(encoding="utf-8"))["meta"]["facts"]["types"]
+        return [one[rate] for one in types for rate in ("recall", "precision")]
     if name == "drugs of the model":
         import scellm
 

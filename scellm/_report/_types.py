@@ -209,27 +209,27 @@ def _wrong_elsewhere(section: Section, adata: AnnData, types: pd.DataFrame) -> N
     """Frequent names that were mostly wrong, or could not be tested, in studies left out of the reference."""
     if not _is_known(types, "precision_left_out"):
         return
-    frequent = types[(types["n_cells"] >= FREQUENT * adata.n_obs) & ~types["label"].isin(REFUSALS)]
-    right = frequent["precision_left_out"]
-    said = [
-        *(
-            f"{name} ({n:,} cells; {100 * x:.0f} of 100 were right)"
-            for name, n, x in zip(frequent["label"], frequent["n_cells"], right, strict=True)
-            if x < RIGHT
-        ),
-        *(
-            f"{name} ({n:,} cells; unknown, as no second study has it)"
-            for name, n, x in zip(frequent["label"], frequent["n_cells"], right, strict=True)
-            if np.isnan(x)
-        ),
-    ]
-    if not said:
-        return
-    poor = frequent[~(right >= RIGHT)]
-    share = float(poor["n_cells"].sum() / adata.n_obs)
-    section.warn(
-        f"Do not trust these frequent names without a look at their markers. In studies that the reference had not seen, most cells of the "
-        f"name were something else, or it could not be tested: {'; '.join(said)}.",
-        f"{percent(share)} of the cells have names that were mostly wrong, or not tested, in other studies",
-        grave=share > MOST,
-    )
+    is_frequent = (types["n_cells"] >= FREQUENT * adata.n_obs) & ~types["label"].isin(REFUSALS)
+    frequent = types[is_frequent].to_dict("records")
+    wrong = [one for one in frequent if one["precision_left_out"] < RIGHT]
+    unknown = [one for one in frequent if np.isnan(one["precision_left_out"])]
+    if wrong:
+        said = "; ".join(
+            f"{one['label']} ({one['n_cells']:,} cells; {100 * one['precision_left_out']:.0f} of 100 were right)"
+            for one in wrong
+        )
+        share = sum(one["n_cells"] for one in wrong) / adata.n_obs
+        section.warn(
+            f"Do not trust these frequent names: in studies that the reference had not seen, most cells of the name were something else: {said}. "
+            "Read the name above them, or look at their markers.",
+            f"{percent(share)} of the cells have names that were mostly wrong in other studies",
+            grave=share > MOST,
+        )
+    if unknown:
+        said = "; ".join(f"{one['label']} ({one['n_cells']:,} cells)" for one in unknown)
+        share = sum(one["n_cells"] for one in unknown) / adata.n_obs
+        section.warn(
+            f"Whether these frequent names are right in other studies is unknown, as no second study has the type: {said}. Their markers are the "
+            "evidence that there is; or read the name above.",
+            f"{percent(share)} of the cells have names that were not tested in other studies",
+        )

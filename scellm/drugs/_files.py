@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 from .._calls import note
 from .._files import read_json
 from .._version import __version__
+from ..models._card import FOLDER, model_card
 from ..models._folder import replace_folder
 from ..models._hub import shipped_folder
 from ..models._limits import check_drug_model
@@ -86,10 +87,26 @@ def save_drug_model(model: DrugModel, path: str | os.PathLike[str], *, overwrite
         )
         (folder / CONFIG).write_text(json.dumps(config, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         model.vocabulary.to_tsv(folder / GENES)
-        (folder / CARD).write_text(model.card or f"# {name}\n", encoding="utf-8")
+        (folder / CARD).write_text(model.card or _default_card(model, name), encoding="utf-8")
         (folder / WEIGHTS).chmod((folder / CONFIG).stat().st_mode)
         write_manifest(folder)
     return target
+
+
+def _default_card(model: DrugModel, name: str) -> str:
+    """A card with what it knows and how well it predicts."""
+    use = f'scellm.tl.drug_response(adata, model="{FOLDER}")  # adds adata.obsm["drug_response"], ln IC50'
+    facts = {
+        "drugs": f"{len(model.drugs):,}",
+        "cell lines": f"{len(model.lines):,}",
+        "genes": f"{len(model.vocabulary):,}",
+    }
+    if "pearson" in model.drugs:
+        facts["correlation on left-out lines, median of drugs"] = f"{model.drugs['pearson'].median():.2f}"
+    said = {
+        "description": "Drug response of cell lines (ln IC50), from expression. Not a clinical prediction."
+    }
+    return model_card(name, facts, said | model.provenance, use)
 
 
 def load_drug_model(name_or_path: str | os.PathLike[str] = "scellm-drug") -> DrugModel:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +17,11 @@ from .._checks import is_on_disk
 from .._warn import warn
 from ..annotation._annotator import Annotator
 from ..annotation._gene_head import GeneHead, GeneScores
-from ..data import Expression, log_normalize
+from ..data import Expression, ReadOptions, log_normalize
 from ..metrics._cell_hashes import cell_hashes, match_hashes
 from ..models import CellLM
-from ._vectors import both_options, log_expression, vectors_of
+from ._embed import join
+from ._vectors import both_options, log_expression, made_beside, open_cells, vectors_of
 
 FEW_GENES, MANY_GENES = 0.5, 0.9
 """Share of the genes of a head on genes below which it is refused, and below which that is worth a word (ours)."""
@@ -77,6 +80,10 @@ class GeneReader:
         """(B, K) scores."""
         return self.head.scores(cells.log1p_of(block)[:, self.ids], cells.has_gene[self.ids]).values
 
+    def scores(self, cells: Expression, values: np.ndarray) -> GeneScores:
+        """What was made of all rows, (n_obs, K), with what the genes that are there weigh."""
+        return GeneScores(values, self.head.kept_with(cells.has_gene[self.ids]))
+
 
 def read_cells(
     adata: AnnData, annotator: Annotator, model: CellLM, query: dict[str, Any], *, of_reference: bool = False
@@ -101,7 +108,7 @@ def read_cells(
         vectors, record, values = vectors_of(cells, adata, model, encoding, beside)
         genes = None
         if beside is not None and values is not None:
-            genes = GeneScores(values, beside.head.kept_with(cells.has_gene[beside.ids]))
+            genes = beside.scores(cells, values)
         seen = _seen_before(cells, model) if of_reference and not is_on_disk(adata) else 0.0
     return Read(vectors, record, genes, seen)
 
@@ -143,10 +150,16 @@ def of_genes(adata: AnnData, annotator: Annotator, model: CellLM, query: dict[st
 
 
 def gene_scores(
-    adata: AnnData, annotator: Annotator, model: CellLM, query: dict[str, Any]
+    adata: AnnData, annotator: Annotator, model: CellLM, query: Mapping[str, Any] | ReadOptions
 ) -> GeneScores | None:
     """What genes say beside the embedding, of all cells; `None` for an annotator that does not ask them."""
-    return read_cells(adata, annotator, model, query).genes
+    if annotator.gene_head is None:
+        return None
+    beside = GeneReader(annotator.gene_head, _ids_of(annotator.gene_head.genes, model))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what is to be said of these values was said when they were embedded
+        with open_cells(adata, model, query) as cells:
+            return beside.scores(cells, join(cells.map(made_beside, beside)))
 
 
 def _ids_of(genes: list[str], model: CellLM) -> np.ndarray:

@@ -54,7 +54,7 @@ def vectors_of(
     """As `cell_vectors`, of cells of `adata` that are open; and what is made beside that, from the same pass."""
     found, record = adata.obsm.get(X_SCELLM), adata.uns.get(X_SCELLM)
     if encoding.on_empty == "nan" and _may_be_of(found, record, model, cells):
-        more = None if beside is None else join(cells.map(_beside, beside))
+        more = None if beside is None else join(cells.map(made_beside, beside))
         if record.get("fingerprint") == cells.fingerprint:
             return (
                 np.asarray(found, dtype=np.float32),
@@ -65,7 +65,7 @@ def vectors_of(
     return made.embedding, {**record, "reused": False}, made.beside
 
 
-def _beside(cells: Expression, beside: Beside) -> np.ndarray:
+def made_beside(cells: Expression, beside: Beside) -> np.ndarray:
     """What is made beside an embedding, of a part, block by block."""
     found = make_room((cells.n_obs, beside.n_columns), np.float32, on_disk=cells.is_on_disk)
     for start, block in cells.blocks():
