@@ -6,7 +6,6 @@ import warnings
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import pytest
 
 import scellm
 
