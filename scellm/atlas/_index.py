@@ -15,7 +15,7 @@ import pandas as pd
 from .._files import read_json, replacing
 from .._room import let_go, make_room
 from .._version import __version__
-from ._regions import AT_ONCE, sampled, unit, write_vectors
+from ._regions import AT_ONCE, n_searched, sampled, unit, write_vectors
 
 if TYPE_CHECKING:
     import faiss
@@ -131,7 +131,7 @@ class AtlasIndex:
     def stored(self) -> np.ndarray:
         """(n_cells, dim) float16, all embeddings at length one; NaN where a cell had none. A large one is in a temporary file."""
         faiss = _faiss()
-        index = _read(self.folder / VECTORS)
+        index: Any = _read(self.folder / VECTORS)
         if hasattr(index, "id_map"):
             ids = faiss.vector_to_array(index.id_map)
         else:
@@ -223,7 +223,7 @@ def build_index(
     with replacing(folder) as new:
         new.mkdir()
         write_vectors(faiss, parts, new / VECTORS, rng)
-        manifest["usual"] = _usual(new / VECTORS, parts, rng)
+        manifest |= _tuned(new / VECTORS, parts, rng)
         np.save(new / MARKS, marks, allow_pickle=False)
         for i, values in enumerate(tables.values()):
             np.save(new / f"column-{i}.npy", values.codes.astype(np.int32), allow_pickle=False)
@@ -259,7 +259,7 @@ def open_index(folder: Path, *, check: bool = True) -> AtlasIndex:
     if problem:
         msg = f"The index {folder} cannot be used: {problem}. {REMEDY}"
         raise ValueError(msg)
-    vectors = _read(folder / VECTORS)
+    vectors = _read(folder / VECTORS, manifest["searched"])
     if vectors.d != manifest["dim"]:
         msg = f"The index {folder} cannot be used: its vectors have {vectors.d} numbers, its manifest says {manifest['dim']}. {REMEDY}"
         raise ValueError(msg)
@@ -273,6 +273,7 @@ def _problem(folder: Path, manifest: Mapping[str, Any], *, check: bool) -> str:
         "n_cells": int,
         "dim": int,
         "usual": list,
+        "searched": int,
         "columns": list,
         "files": dict,
         "sha256": str,
@@ -294,27 +295,38 @@ def _problem(folder: Path, manifest: Mapping[str, Any], *, check: bool) -> str:
     return ""
 
 
-def _usual(path: Path, parts: Sequence[np.ndarray], rng: int) -> list[float]:
+def _tuned(path: Path, parts: Sequence[np.ndarray], rng: int) -> dict[str, Any]:
+    """What is measured with the index itself: regions to search, neighbors that are found then, and what is usual."""
+    index, searched, recall = _read(path), 0, 1.0
+    if hasattr(index, "nprobe"):
+        searched, recall = n_searched(index, parts, rng)
+    return {"searched": searched, "recall": round(recall, 4), "usual": _usual(path, parts, searched, rng)}
+
+
+def _usual(path: Path, parts: Sequence[np.ndarray], searched: int, rng: int) -> list[float]:
     """Quantiles of the distance of indexed cells to their 15th neighbor, themselves left out."""
     some = sampled(parts, SELF_CELLS, rng)
     if not len(some):
         return [0.0] * 101
-    index = _read(path)
+    index = _read(path, searched)
     if hasattr(index, "quantizer"):  # by region: cells that are searched together look into the same ones
         some = some[np.argsort(index.quantizer.search(some, 1)[1][:, 0], kind="stable")]
     last = []
     for start in range(0, len(some), SELF_AT_ONCE):
         similarity, rows = index.search(some[start : start + SELF_AT_ONCE], SELF_NEIGHBORS + 1)
         last.append(np.nanmax(np.where(rows < 0, np.nan, 1 - similarity), axis=1))
-        index = _read(path)  # gives the pages of the file back
+        index = _read(path, searched)  # gives the pages of the file back
     distances = np.concatenate(last)
     return [round(float(max(x, 0)), 6) for x in np.quantile(distances, np.linspace(0, 1, 101))]
 
 
-def _read(path: Path) -> Any:
-    """An index whose vectors stay on the disk until they are searched."""
+def _read(path: Path, searched: int = 0) -> faiss.Index:
+    """An index whose vectors stay on the disk until they are searched, in so many regions."""
     faiss = _faiss()
-    return faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
+    index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
+    if searched:
+        index.nprobe = searched
+    return index
 
 
 def _sha256(path: Path) -> str:

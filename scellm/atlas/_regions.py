@@ -5,18 +5,27 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .._room import let_go
+
+if TYPE_CHECKING:
+    import faiss
 
 FEW = 20_000
 """Cells up to which all are compared with; more are split into regions."""
 TRAINED_ON = 64
 """Cells for each region from which the regions are learned."""
 SEARCHED = 16
-"""Regions of the index that are searched for a cell (ours; `docs/benchmarks/search.md` has the recall)."""
+"""Regions that are searched for a cell unless `n_searched` has found another number."""
+TRIED = (4, 8, 16, 32, 64, 128)
+"""Numbers of regions that are tried."""
+FOUND, TRUE_CELLS, NEAREST = 0.97, 200, 15
+"""Share of the true neighbors that must be found, of how many cells and how many neighbors (ours)."""
+ROUNDED = 5e-4
+"""What half precision may change of a similarity."""
 AT_ONCE = 50_000
 """Cells that are added at once."""
 
@@ -45,6 +54,31 @@ def write_vectors(faiss: Any, parts: Sequence[np.ndarray], path: Path, rng: int)
     spool.unlink()
 
 
+def n_searched(index: Any, parts: Sequence[np.ndarray], rng: int) -> tuple[int, float]:
+    """How many regions must be searched to find 97 % of the nearest neighbors, and the share that is found then.
+
+    Some of the cells are compared with all others for that.
+    """
+    some = sampled(parts, TRUE_CELLS, rng + 1)
+    best = np.full((len(some), NEAREST), -np.inf, np.float32)
+    for _, vectors in unit_blocks(parts):
+        known = vectors[np.isfinite(vectors).all(1)]
+        for start in range(0, len(known), AT_ONCE // 5):
+            found = some @ known[start : start + AT_ONCE // 5].T
+            k = min(NEAREST, found.shape[1])
+            nearest = -np.partition(-found, k - 1, axis=1)[:, :k]
+            best = -np.sort(-np.concatenate([best, nearest], axis=1), axis=1)[:, :NEAREST]
+    least = best[:, -1:] - ROUNDED
+    share, n = 0.0, 1
+    for n in (n for n in TRIED if n <= index.nlist):
+        index.nprobe = n
+        similarity, _ = index.search(some, NEAREST)
+        share = float((similarity >= least).mean())
+        if share >= FOUND:
+            break
+    return n, share
+
+
 def unit_blocks(parts: Sequence[np.ndarray]) -> Any:
     """Yield `(number of the first row, rows at length one)` of all parts, some thousand rows at a time."""
     first = 0
@@ -68,25 +102,32 @@ def sampled(parts: Sequence[np.ndarray], n: int, rng: int) -> np.ndarray:
             filled += high - low
             let_go(part)
         first += len(part)
-    return unit(found[np.isfinite(found).all(1)])
+    is_known = np.isfinite(found).all(1)
+    return _shorten(found if is_known.all() else found[is_known])
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
     """A copy with rows of length one, float32 and contiguous, as faiss needs them."""
-    found = np.array(vectors, dtype=np.float32, order="C")
-    found /= np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
-    return found
+    return _shorten(np.array(vectors, dtype=np.float32, order="C"))
 
 
-def _add(index: Any, first: int, vectors: np.ndarray) -> None:
+def _shorten(vectors: np.ndarray) -> np.ndarray:
+    """Give rows length one, in place, some thousand at a time."""
+    for start in range(0, len(vectors), AT_ONCE):
+        rows = vectors[start : start + AT_ONCE]
+        rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    return vectors
+
+
+def _add(index: faiss.Index, first: int, vectors: np.ndarray) -> None:
     """Add rows under their numbers, but for those of NaN."""
     known = np.flatnonzero(np.isfinite(vectors).all(1))
     index.add_with_ids(vectors[known], first + known)
 
 
-def _move_out(faiss: Any, index: Any, file: Any) -> list[int]:
+def _move_out(faiss: Any, index: faiss.IndexIVF, file: Any) -> list[int]:
     """Append codes and ids of an index to a file, region by region, and empty it. Returns the sizes of the regions."""
-    lists = index.invlists
+    lists: Any = index.invlists
     sizes = [lists.list_size(i) for i in range(index.nlist)]
     for i, size in enumerate(sizes):
         if size:
@@ -96,7 +137,7 @@ def _move_out(faiss: Any, index: Any, file: Any) -> list[int]:
     return sizes
 
 
-def _join(faiss: Any, index: Any, sizes: np.ndarray, spool: Path, path: Path) -> None:
+def _join(faiss: Any, index: faiss.IndexIVF, sizes: np.ndarray, spool: Path, path: Path) -> None:
     """Write the index with the regions (n_blocks, n_regions) of all blocks, as `faiss.write_index` would."""
     index.ntotal = int(sizes.sum())
     head = faiss.serialize_index(index).tobytes()

@@ -26,8 +26,7 @@ from ._malignancy_samples import (
     read_samples,
     write_found,
 )
-from ._malignancy_types import default_types, read_types
-from ._vectors import cell_vectors
+from ._malignancy_types import default_types, read_with_types
 
 if TYPE_CHECKING:
     import torch
@@ -169,9 +168,8 @@ def malignancy(
     said = read_normal(adata, reference, normal)
     model = model if isinstance(model, CellLM) else load(model)
     weight, bias, weights, facts = _head(model)
-    vectors, record = cell_vectors(adata, model, source, encoding)
+    vectors, record, types = read_with_types(adata, model, vars(source) | vars(encoding))
     head = log_odds(vectors, weight, bias)
-    types = read_types(adata, model, vectors, source)
     counts, genome = (None, None) if method == "expression" else read_counts(adata, model, source)
     if genome is None:
         genome = load_genome(model.vocabulary.ensembl_ids, model.vocabulary.symbols)

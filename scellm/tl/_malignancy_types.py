@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from anndata import AnnData
@@ -15,10 +16,10 @@ from ..annotation._align import find_shift
 from ..annotation._annotator import Annotator
 from ..annotation._decide import Thresholds, decide, empty_cells
 from ..annotation._gene_head import GeneScores
-from ..data import ReadOptions
 from ..models import CellLM
 from ..tumors import LINEAGES, lineage_probabilities, normal_types
-from ._annotate_sources import gene_scores, of_model
+from ._annotate_sources import of_model, read_cells
+from ._vectors import cell_vectors
 
 CONFIDENT = 0.5
 """Confidence from which a cell's type makes it a normal reference cell."""
@@ -36,29 +37,29 @@ class OwnTypes:
     """(n, L) probabilities of what tumors are called; 0 where none is known."""
 
 
-def read_types(adata: AnnData, model: CellLM, vectors: np.ndarray, source: ReadOptions) -> OwnTypes:
-    """Types by embedding and genes, from the model's own reference; nothing without one.
+def read_with_types(
+    adata: AnnData, model: CellLM, query: dict[str, Any]
+) -> tuple[np.ndarray, dict[str, Any], OwnTypes]:
+    """The embedding, (n, dim), its record, and types by embedding and genes from the model's own reference, from one pass.
 
-    Types, of which most are normal, are read without the shift of the study. Lineages are of malignant cells and read
-    as they are: the reference lacks such cells, and a shift would be taken from them.
+    `query` has the options of reading and encoding. Types, of which most are normal, are read without the shift of the
+    study. Lineages are of malignant cells and read as they are: the reference lacks such cells, and a shift would be taken from them.
     """
-    n = len(vectors)
-    unknown = OwnTypes(
-        np.full(n, "", dtype=object), np.zeros(n, dtype=bool), np.zeros((n, len(LINEAGES)), np.float32)
-    )
-    if not {"cell_type", "reference"} & set(model.parts):
-        return unknown
-    annotator, _ = of_model(model)
-    if annotator.head.genes:
-        return unknown
-    genes = gene_scores(adata, annotator, model, source)
+    annotator = of_model(model)[0] if {"cell_type", "reference"} & set(model.parts) else None
+    if annotator is None or annotator.head.genes:
+        vectors, record = cell_vectors(adata, model, query)
+        n = len(vectors)
+        nothing = np.zeros((n, len(LINEAGES)), np.float32)
+        return vectors, record, OwnTypes(np.full(n, "", dtype=object), np.zeros(n, dtype=bool), nothing)
+    read = read_cells(adata, annotator, model, query)
+    vectors, genes = read.vectors, read.genes
     shift = find_shift(annotator, vectors, "auto")
     result = decide(annotator, vectors, Thresholds(), is_shifted=True, move=shift, genes=genes)
     names = np.array(result.names, dtype=object)[np.maximum(result.codes, 0)]
     names[result.codes < 0] = ""
     coarse = coarse_lineages(annotator)
     is_normal = np.isin(names, list(normal_types(coarse))) & (result.confidence > CONFIDENT)
-    return OwnTypes(names, is_normal, _lineages(annotator, vectors, genes, coarse))
+    return vectors, read.record, OwnTypes(names, is_normal, _lineages(annotator, vectors, genes, coarse))
 
 
 def coarse_lineages(annotator: Annotator) -> dict[str, str]:

@@ -53,8 +53,8 @@ def search(
 ) -> AnnData | None:
     """Find for each cell the cells of an index that are most like it.
 
-    Cells are compared by the cosine of their embeddings. More than 20,000 indexed cells are split into regions of which the 16
-    nearest are searched, so that a few of the true neighbors are missed.
+    Cells are compared by the cosine of their embeddings. More than 20,000 indexed cells are split into regions of which only the
+    nearest are searched: as many as find 97 % of the true neighbors of a sample of the index's own cells.
 
     Parameters
     ----------

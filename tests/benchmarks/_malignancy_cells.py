@@ -16,7 +16,7 @@ import scellm
 from scellm.data import ReadOptions, describe_values, gene_counts, match_genes
 from scellm.tl._malignancy_samples import Cells as SampleCells
 from scellm.tl._malignancy_samples import _copies, read_counts
-from scellm.tl._malignancy_types import OwnTypes, read_types
+from scellm.tl._malignancy_types import OwnTypes, read_with_types
 from scellm.tumors import CopyNumber, load_panel
 
 MOST = 1200
@@ -131,8 +131,7 @@ def of_cells(
 ) -> Dataset:
     """The same of cells in memory."""
     source = ReadOptions(min_overlap=0.01)
-    raw = scellm.tl.embed(adata, model, min_overlap=0.01, show_progress=False, copy=True).obsm["X_scellm"]
-    types = read_types(adata, model, raw, source)
+    raw, _, types = read_with_types(adata, model, {"min_overlap": 0.01, "show_progress": False})
     vectors = unit(raw)
     kinds = adata.obs["cell_type"].astype(str).to_numpy()
     truth = classes(adata, name, types.names, types.is_normal, vectors)

@@ -40,13 +40,13 @@ Calibration error of the combined probability, classes and studies weighing the 
 
 ![Evidence and calibration](malignancy.png)
 
-**Left:** a dot for each labeled cell, at most 150 of a set and class: to the right what copy number says, upwards what the head says. 0 on the right axis
+**Left:** a dot for each labeled cell, at most 150 of a set and class: to the right what copy number says, upwards what the head says. 0 on the horizontal axis
 is "no clone found", where the head alone is left; cells in the corners are those on which both agree.
 
 **Right:** is the probability right? Cells of all sets are put into ten bins by the probability that they were given. A point stands at the mean
 probability of its bin and at the fraction of its cells that are malignant; on the dashed line both are the same. Above it
 the probability is too low, below it too high. The area of a point is the share of cells in the bin, classes and studies weighing the
-same: {ends:.0f} % of them are in the first and the last, near 0 and 1. The points between hold few cells of few sets, so that their place is uncertain. Calibration error is the
+same: {ends:.0f} % of them are in the first and the last, near 0 and 1. The points between hold few cells of few sets, so that their place is uncertain; a cell is called malignant from 0.8. Calibration error is the
 mean distance from the line, weighed by those shares. {bins}
 
 ## Simulated tumors
@@ -118,7 +118,7 @@ def targets(tables: dict[str, pd.DataFrame], facts: dict[str, Any]) -> str:
         (
             "10,000 cells x 15,000 genes beyond the embedding",
             "<= 60 s, <= 2 GB",
-            f"{speed['scellm, seconds']:.0f} s, {speed['scellm, peak_gb']:.1f} GB",
+            f"{speed['scellm, cpu_seconds']:.0f} s of one processor, {speed['scellm, peak_gb']:.1f} GB",
         ),
     ]
     table = pd.DataFrame(rows, columns=["what", "target", "measured"])
@@ -128,8 +128,8 @@ def targets(tables: dict[str, pd.DataFrame], facts: dict[str, Any]) -> str:
 def speed_text(speed: dict[str, float]) -> str:
     """Time and memory in a sentence."""
     text = (
-        f"10,000 cells and 15,000 genes, beyond the embedding, one thread: {speed['scellm, seconds']:.0f} s and {speed['scellm, peak_gb']:.1f} GB, "
-        "the profile of the figure included."
+        f"10,000 cells and 15,000 genes, beyond the embedding, one thread: {speed['scellm, cpu_seconds']:.0f} s of one processor "
+        f"({speed['scellm, seconds']:.0f} s on a machine that others used, too) and {speed['scellm, peak_gb']:.1f} GB, types and the profile of the figure included."
     )
     if "infercnvpy, seconds" in speed:
         text += (

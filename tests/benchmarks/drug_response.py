@@ -22,7 +22,7 @@ import _drug_rivals as rivals
 import numpy as np
 import pandas as pd
 from _drug_kernel import measure as measure_kernels
-from _drug_page import OURS, PUBLISHED, SPLITS, draw, text
+from _drug_page import OURS, PUBLISHED, SPLITS, draw, of_unseen_lines, text
 from _drug_rank import measure as measure_ranking
 from _drug_single_cells import applicability, few_shot, labelled, transfer, zero_shot
 from _drug_speed import measure as measure_sizes
@@ -63,8 +63,8 @@ ROWS = (
     "random-weights encoder",
     "scellm-small frozen",
     "scellm-transformer frozen",
-    "genes + scellm-small",
-    "genes + scellm-transformer",
+    "scellm-drug, with scellm-small",
+    "scellm-drug, with scellm-transformer",
     "scellm-drug",
     "scellm-drug, structures only",
     "scellm-drug, learned covariances",
@@ -113,8 +113,8 @@ def methods(model: CellLM) -> dict[str, Callable[[Problem], np.ndarray]]:
         "random-weights encoder": on(untrained),
         "scellm-small frozen": on(model),
         "scellm-transformer frozen": on(transformer),
-        "genes + scellm-small": beside(model),
-        "genes + scellm-transformer": beside(transformer),
+        "scellm-drug, with scellm-small": beside(model),
+        "scellm-drug, with scellm-transformer": beside(transformer),
         "scellm-drug": rivals.gaussian_process,
         "scellm-drug, structures only": partial(rivals.gaussian_process, action=False),
         "scellm-drug, learned covariances": partial(rivals.gaussian_process, rounds=2),
@@ -357,6 +357,7 @@ def keep(state: dict[str, Any]) -> None:
         ]
         long["splits"] = pd.DataFrame(rows).drop(columns="behind")
         draw(part)
+        tables["Unseen lines, all rows"] = of_unseen_lines(part["unseen lines"], ROWS)
     if part := state.get("calibration"):
         tables["Calibration on unseen lines"] = pd.DataFrame(part["rows"])
     if part := state.get("transfer"):

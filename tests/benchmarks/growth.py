@@ -27,6 +27,7 @@ BLOCK = 10_000
 STEPS = {
     "embed": "embed",
     "annotate": "annotate (embeds)",
+    "tenx": "annotate of 10x output (converts, embeds)",
     "malignancy": "malignancy (embeds)",
     "drugs": "drug response by group",
     "index": "index of the embedding",
@@ -42,8 +43,8 @@ FASTER, BUSY = 1.7, 3.0
 LARGEST = 1_000_000
 MOST_QUERIES = 100_000
 """In an index of more cells, so many others are looked up."""
-SCANPY_UP_TO = 100_000
-"""scanpy needs all cells in memory."""
+SMALL_ONLY, SMALL = ("scanpy", "tenx"), 100_000
+"""Steps up to this size: scanpy needs all cells in memory, and the 10x file takes disk."""
 
 
 def write_cells(data: Path, path: Path, n_cells: int) -> None:
@@ -97,6 +98,34 @@ def cells_of(data: Path, cache: Path, size: int) -> Path:
     return path
 
 
+def as_10x(path: Path) -> Path:
+    """The same cells as Cell Ranger writes them, some million values at a time."""
+    import h5py
+
+    target = path.with_suffix(".h5")
+    if target.exists():
+        return target
+    with h5py.File(path) as source, h5py.File(target, "w") as file:
+        X, group = source["X"], file.create_group("matrix")
+        names = source["var"][source["var"].attrs["_index"]].asstr()[:]
+        cells = source["obs"][source["obs"].attrs["_index"]].asstr()[:]
+        for name, kind in (("data", np.int32), ("indices", np.int64), ("indptr", np.int64)):
+            stored = group.create_dataset(
+                name, X[name].shape, kind, chunks=(2**13,), compression="gzip", compression_opts=1
+            )
+            for start in range(0, len(stored), 2**22):
+                stored[start : start + 2**22] = X[name][start : start + 2**22].astype(kind)
+        group["shape"], group["barcodes"] = np.array([len(names), len(cells)], np.int32), cells.astype("S")
+        for name in ("id", "name", "feature_type", "genome"):
+            values = (
+                names
+                if name in ("id", "name")
+                else np.full(len(names), {"genome": "GRCh38"}.get(name, "Gene Expression"))
+            )
+            group[f"features/{name}"] = values.astype("S")
+    return target
+
+
 def waits() -> list[float]:
     """Seconds that the encoder waits for rows, put in as they are read."""
     from scellm.data.cells import _expression
@@ -138,11 +167,18 @@ def step(name: str, path: Path) -> dict[str, float]:
         adata.obsm["X_scellm"] = np.load(folder / f"{source.stem}.npy", mmap_mode="r")
         adata.uns["X_scellm"] = json.loads((folder / f"{source.stem}.json").read_text())
     scellm.tl.embed(scellm.datasets.toy_cells(4, n_vars=1950))  # whatever happens once
+    tenx = path.with_suffix(".h5")
     before, start, clock = len(seconds), time.process_time(), time.perf_counter()
     if name == "embed":
         scellm.tl.embed(adata, show_progress=False)
     elif name == "annotate":
         scellm.tl.annotate(adata)
+    elif name == "tenx":
+        from scellm import _containers
+
+        _containers.LARGE = 0  # the smaller file is converted, too
+        with _containers.opened(tenx) as cells:
+            scellm.tl.annotate(cells)
     elif name == "malignancy":
         scellm.tl.malignancy(adata, sample_key="sample", show_progress=False)
     elif name == "drugs":
@@ -352,8 +388,10 @@ def main() -> None:
         path = cells_of(options.data, options.cache, size)
         for order, name in enumerate(STEPS):
             kept = options.cache / f"{name}-{size}.result.json"
-            if kept.exists() or name not in options.steps or (name == "scanpy" and size > SCANPY_UP_TO):
+            if kept.exists() or name not in options.steps or (name in SMALL_ONLY and size > SMALL):
                 continue
+            if name == "tenx":
+                as_10x(path)
             words = [sys.executable, __file__, str(path), "--step", name]
             done = subprocess.run(words, capture_output=True, text=True, check=False)
             if done.returncode:

@@ -167,6 +167,24 @@ def test_neighbors_are_those_of_brute_force(tmp_path):
     assert np.isnan(index.unusual(index.search(nan, 3)[1])).all()
 
 
+def test_as_many_regions_are_searched_as_the_data_needs(tmp_path):
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(21_000, 24)).astype(np.float32)  # no clusters: neighbors are everywhere
+    clear = (10 * noise[rng.integers(300, size=21_000)] + rng.normal(size=(21_000, 24))).astype(np.float32)
+    searched = {}
+    for name, vectors in (("noise", noise), ("clear", clear)):
+        index = build_index([vectors], {}, tmp_path / name, about={"model": "m", "sha256": "s"})
+        rows, _ = index.search(vectors[:200], 15)
+        unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        true = np.argsort(-unit[:200] @ unit.T, axis=1)[:, :15]
+        recall = np.mean([len(set(a) & set(b)) / 15 for a, b in zip(rows, true, strict=True)])
+        assert abs(recall - index.manifest["recall"]) < 0.05
+        searched[name] = index.vectors.nprobe
+        assert index.vectors.nprobe == index.manifest["searched"]
+        assert recall > 0.95 or searched[name] == 128
+    assert searched["clear"] < searched["noise"]
+
+
 def test_votes_go_to_the_nearest_where_they_tie():
     labels = pd.Categorical(["a", "b", "b", None, "a"])
     result = vote(np.array([[1, 0, 4, 2], [3, 3, 0, -1], [-1, -1, -1, -1]]), labels)
