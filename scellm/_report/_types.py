@@ -19,7 +19,7 @@ FEW, RARE, FEWEST_RARE = 5, 0.001, 3
 """A type of fewer cells, or of a smaller share, is rare; so many rare types become one row."""
 MANY_WRONG, GRAVELY_WRONG = 0.15, 0.35
 """Share of labels that are wrong by their own confidence, from which it is a doubt, or a grave one."""
-MANY_BROAD, MANY_NOVEL, MANY_NONE, MOST, MANY_SEEN, FAR = 0.25, 0.1, 0.1, 0.3, 0.02, 1.5
+MANY_NOVEL, MANY_NONE, MOST, MANY_SEEN, FAR = 0.1, 0.1, 0.3, 0.02, 1.5
 FREQUENT, RIGHT = 0.05, 0.5
 """Types of so many cells are named where so few of the cells that got the name were right in studies left out."""
 MOST_MARKERS = 8
@@ -143,7 +143,7 @@ def doubts_of_labels(
             grave=True,
         )
     _without_type(section, adata, key)
-    _wrong_by_confidence(section, adata, key, record)
+    _wrong_by_confidence(section, adata, key)
     _wrong_elsewhere(section, adata, types)
     if record.seen_share > MANY_SEEN:
         section.warn(
@@ -176,8 +176,8 @@ def _without_type(section: Section, adata: AnnData, key: str) -> None:
         )
 
 
-def _wrong_by_confidence(section: Section, adata: AnnData, key: str, record: AnnotationRecord) -> None:
-    """Labels that are wrong by their own confidence, and those that are broad."""
+def _wrong_by_confidence(section: Section, adata: AnnData, key: str) -> None:
+    """Labels that are wrong by their own confidence."""
     labels = adata.obs[key].astype(str)
     is_named = ~labels.isin(REFUSALS).to_numpy()
     confidence = adata.obs[f"{key}_confidence"].to_numpy(float)[is_named]
@@ -188,13 +188,6 @@ def _wrong_by_confidence(section: Section, adata: AnnData, key: str, record: Ann
             f"are below {STEPS[1]}. Use the lineages for those, or a cluster's most frequent name.",
             f"about {100 * wrong:.0f} of 100 names are wrong by their own confidence",
             grave=wrong > GRAVELY_WRONG,
-        )
-    above = {name for path in record.paths for name in path.split(" > ")[:-1]}
-    broad = float(labels.isin(above).mean())
-    if broad > MANY_BROAD:
-        section.warn(
-            f"{percent(broad)} of the cells have a broad name (one that has finer types below it), as no finer one was sure enough.",
-            f"{percent(broad)} of the cells have a broad name only",
         )
 
 
