@@ -252,7 +252,7 @@ def main() -> None:
         return
     model = scellm.models.load("scellm-small")
     if options.vectors:
-        vectors = np.load(options.vectors, mmap_mode="r")
+        vectors = np.load(options.vectors, mmap_mode="r")[: options.cells]
         stored = np.load(options.queries, mmap_mode="r")
         queries = np.array(stored[:: len(stored) // N_QUERIES])
     else:
