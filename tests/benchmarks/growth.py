@@ -207,6 +207,9 @@ def step(name: str, path: Path) -> dict[str, float]:
         "worked_on": adata.n_obs,
         "load": os.getloadavg()[0],
     }
+    if name == "search":
+        about = json.loads((folder / f"{path.stem}-index" / "manifest.json").read_text())
+        found |= {"searched": about["searched"], "recall": about["recall"]}
     if name == "embed":
         np.save(folder / f"{path.stem}.npy", adata.obsm["X_scellm"])
         record = {k: v for k, v in adata.uns["X_scellm"].items() if isinstance(v, str | int | float)}
@@ -341,6 +344,16 @@ def steps_of(cache: Path) -> tuple[dict[str, pd.DataFrame], str, list[int]]:
     return ({**tables, "Growth": pd.DataFrame(slopes)} if slopes else tables), text, sizes
 
 
+def recall_text(found: pd.DataFrame) -> str:
+    """In how many regions what was found, by size."""
+    found = found[found.get("searched", pd.Series(0, found.index)).fillna(0) > 0]
+    parts = [f"{row.recall:.3f} in {row.searched:.0f} of {row.cells:,} cells" for row in found.itertuples()]
+    return (
+        f"Recall of an index's own cells, by regions that are searched: {', '.join(parts)}. Cells that are drawn again have each other as "
+        "neighbors, more so the more there are, so that few regions suffice; a real atlas of a million may need more, and answer more slowly."
+    )
+
+
 def search_text(table: pd.DataFrame, worked_on: pd.Series) -> str:
     """How fast the largest index is searched, and what it took to build."""
     text = ""
@@ -359,7 +372,7 @@ def search_text(table: pd.DataFrame, worked_on: pd.Series) -> str:
         text += (
             f"{n:,} {others} are looked up in an index of {at['cells']:,} in {at['processor']:.0f} s of one processor, {n / at['processor']:,.0f} a second, "
             f"reading them, votes and all, with {at['peak']:.2f} GiB at most, the mapped pages of the index included. "
-            f"The target is {QUERIES:,} a second on two cores."
+            f"The target is {QUERIES:,} a second on two cores. {recall_text(found)}"
         )
     return text
 
