@@ -217,11 +217,11 @@ def _response(section: Section, adata: AnnData, key: str, found: Results, *, fig
                 figure(
                     adata,
                     pl.drug_response,
-                    f"Predicted ln IC50 by obs[{groupby!r}], less the mean of each drug: the drugs that differ most.",
+                    f"Predicted response by obs[{groupby!r}] as z over the model's lines: the drugs that differ most.",
                     f"Heat map of predicted drug response for {n} groups and the drugs that differ most between them. The table lists the lowest of each group.",
                     key=key,
                     groupby=groupby,
-                    center=n > 1,
+                    center=True,
                     n_drugs=30,
                 )
             )
@@ -240,36 +240,20 @@ def _groups_for(adata: AnnData, record: DrugRecord, found: Results) -> str | Non
 
 
 def _by_group(adata: AnnData, key: str, groupby: str) -> Markup:
-    """The lowest predictions of each group, relative to the mean over groups where there are several."""
-    rows = get.drug_response(adata, key=key, groupby=groupby)
-    several = rows[groupby].nunique() > 1
-    rows["difference"] = rows["ln_ic50"] - rows.groupby("drug", observed=True)["ln_ic50"].transform("mean")
-    order = "difference" if several else "ln_ic50"
-    lowest = rows.sort_values(order, kind="stable").groupby(groupby, observed=True, sort=True).head(5)
-    lowest = lowest.sort_values([groupby, order], kind="stable")
-    columns = [
-        groupby,
-        "drug",
-        "ln_ic50",
-        *(["difference"] if several else []),
-        "std",
-        "applicability",
-        "pearson",
-        "target",
-        "n_cells",
-    ]
+    """The drugs that are predicted to hit each group more than they hit cell lines; without means by their lowest IC50."""
+    lowest = get.drug_response(adata, key=key, groupby=groupby, n_drugs=5)
+    columns = [groupby, "drug", "z", "ln_ic50", "std", "applicability", "pearson", "target", "n_cells"]
     names = {
         "ln_ic50": "ln IC50",
-        "difference": "less the mean of groups",
         "std": "sd",
         "pearson": "correlation on left-out lines",
         "n_cells": "cells",
     }
-    what = "most sensitive compared with the other groups" if several else "lowest"
     return table(
         lowest[columns].rename(columns=names),
-        f"The five drugs of each group of obs[{groupby!r}] that are {what}. Lower is more sensitive; an "
-        "applicability above 1 is outside of what the model has seen.",
+        f"The five drugs that are predicted to hit each group of obs[{groupby!r}] more than they hit cell lines: the lowest z, the "
+        "difference from the drug's mean over the model's lines in units of its spread. An applicability above 1 is outside of what the "
+        "model has seen.",
     )
 
 
@@ -291,13 +275,30 @@ def _ranked(section: Section, adata: AnnData, key: str, *, figures: bool) -> Non
             "drugs were compared without samples",
         )
     rows = get.rank_drugs(adata, key=key).groupby("group", sort=False).head(MOST_DRUGS)
-    columns = ["group", "drug", "effect", "low", "high", "p_adjusted", "target_expressed", "target"]
-    names = {"p_adjusted": "adjusted p", "target_expressed": "cells that express the target"}
+    columns = [
+        "group",
+        "drug",
+        "effect_sd",
+        "effect",
+        "low",
+        "high",
+        "p_adjusted",
+        "z",
+        "ln_ic50",
+        "target_expressed",
+        "target",
+    ]
+    names = {
+        "effect_sd": "effect in sd",
+        "ln_ic50": "ln IC50",
+        "p_adjusted": "adjusted p",
+        "target_expressed": "cells that express the target",
+    }
     shown = rows[columns].assign(target_expressed=[percent(float(x)) for x in rows["target_expressed"]])
     section.body.append(
         table(
             shown.rename(columns=names),
-            f"The {MOST_DRUGS} drugs with the lowest effect in each group.",
+            f"The {MOST_DRUGS} drugs with the lowest effect in each group, in units of the drug's spread over cell lines.",
             most=200,
         )
     )
