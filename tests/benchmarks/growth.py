@@ -347,9 +347,11 @@ def steps_of(cache: Path) -> tuple[dict[str, pd.DataFrame], str, list[int]]:
 def recall_text(found: pd.DataFrame) -> str:
     """In how many regions what was found, by size."""
     found = found[found.get("searched", pd.Series(0, found.index)).fillna(0) > 0]
-    parts = [f"{row.recall:.3f} in {row.searched:.0f} of {row.cells:,} cells" for row in found.itertuples()]
+    parts = [
+        f"{row.recall:.3f} in {row.searched:.0f} regions ({row.cells:,} cells)" for row in found.itertuples()
+    ]
     return (
-        f"Recall of an index's own cells, by regions that are searched: {', '.join(parts)}. Cells that are drawn again have each other as "
+        f"Neighbors of its own cells that an index finds, in the regions it searches: {', '.join(parts)}. Cells that are drawn again have each other as "
         "neighbors, more so the more there are, so that few regions suffice; a real atlas of a million may need more, and answer more slowly."
     )
 

@@ -276,8 +276,8 @@ def main() -> None:
         )
     at = table[table["regions searched"] == str(default)].iloc[0]
     text = (
-        f"{len(vectors):,} cells (real cells drawn again with thinned counts), {vectors.shape[1]} numbers each, half precision. "
-        f"With the {default} regions that `tl.search` takes: **recall of the 15 nearest {at['recall of 15']:.3f} and "
+        f"{len(vectors):,} cells (real cells{' of blood' if options.vectors else ''} drawn again with thinned counts), {vectors.shape[1]} numbers each, half precision. "
+        f"With the {default} regions that the index chose by a sample of its cells: **recall of the 15 nearest {at['recall of 15']:.3f} and "
         f"{at['queries/s of one core']:,.0f} queries a second of one core**. Building took {seconds:.0f} s of one core, the folder has "
         f"{size / 1e6:,.0f} MB ({size / len(vectors):.0f} bytes a cell), opening and checking it {opened:.1f} s. Peak memory of the "
         f"process, the embeddings and the truth included: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB. "
