@@ -300,6 +300,7 @@ def _tuned(path: Path, parts: Sequence[np.ndarray], rng: int) -> dict[str, Any]:
     index, searched, recall = _read(path), 0, 1.0
     if hasattr(index, "nprobe"):
         searched, recall = n_searched(index, parts, rng)
+    del index  # gives the pages of the file back
     return {"searched": searched, "recall": round(recall, 4), "usual": _usual(path, parts, searched, rng)}
 
 

@@ -24,8 +24,6 @@ TRIED = (4, 8, 16, 32, 64, 128)
 """Numbers of regions that are tried."""
 FOUND, TRUE_CELLS, NEAREST = 0.97, 200, 15
 """Share of the true neighbors that must be found, of how many cells and how many neighbors (ours)."""
-ROUNDED = 5e-4
-"""What half precision may change of a similarity."""
 AT_ONCE = 50_000
 """Cells that are added at once."""
 
@@ -60,20 +58,20 @@ def n_searched(index: Any, parts: Sequence[np.ndarray], rng: int) -> tuple[int, 
     Some of the cells are compared with all others for that.
     """
     some = sampled(parts, TRUE_CELLS, rng + 1)
-    best = np.full((len(some), NEAREST), -np.inf, np.float32)
-    for _, vectors in unit_blocks(parts):
-        known = vectors[np.isfinite(vectors).all(1)]
-        for start in range(0, len(known), AT_ONCE // 5):
-            found = some @ known[start : start + AT_ONCE // 5].T
-            k = min(NEAREST, found.shape[1])
-            nearest = -np.partition(-found, k - 1, axis=1)[:, :k]
-            best = -np.sort(-np.concatenate([best, nearest], axis=1), axis=1)[:, :NEAREST]
-    least = best[:, -1:] - ROUNDED
+    similarity = np.full((len(some), NEAREST), -np.inf, np.float32)
+    true = np.full((len(some), NEAREST), -1)
+    for first, vectors in unit_blocks(parts):
+        for start in range(0, len(vectors), AT_ONCE // 5):
+            found = np.nan_to_num(some @ vectors[start : start + AT_ONCE // 5].T, nan=-np.inf)
+            rows = np.broadcast_to(first + start + np.arange(found.shape[1]), found.shape)
+            similarity, true = (np.concatenate(pair, axis=1) for pair in ((similarity, found), (true, rows)))
+            kept = np.argpartition(-similarity, NEAREST, axis=1)[:, :NEAREST]
+            similarity, true = (np.take_along_axis(x, kept, axis=1) for x in (similarity, true))
     share, n = 0.0, 1
     for n in (n for n in TRIED if n <= index.nlist):
         index.nprobe = n
-        similarity, _ = index.search(some, NEAREST)
-        share = float((similarity >= least).mean())
+        _, near = index.search(some, NEAREST)
+        share = float(np.mean([np.isin(one, other) for one, other in zip(true, near, strict=True)]))
         if share >= FOUND:
             break
     return n, share

@@ -41,6 +41,8 @@ CHUNK = 5 * 2048
 FASTER, BUSY = 1.7, 3.0
 """The target of two workers, and the load from which two cores have no room for them."""
 LARGEST = 1_000_000
+QUERIES = 5_000
+"""The target of search."""
 MOST_QUERIES = 100_000
 """In an index of more cells, so many others are looked up."""
 SMALL_ONLY, SMALL = ("scanpy", "tenx"), 100_000
@@ -205,6 +207,9 @@ def step(name: str, path: Path) -> dict[str, float]:
         "worked_on": adata.n_obs,
         "load": os.getloadavg()[0],
     }
+    if name == "search":
+        about = json.loads((folder / f"{path.stem}-index" / "manifest.json").read_text())
+        found |= {"searched": about["searched"], "recall": about["recall"]}
     if name == "embed":
         np.save(folder / f"{path.stem}.npy", adata.obsm["X_scellm"])
         record = {k: v for k, v in adata.uns["X_scellm"].items() if isinstance(v, str | int | float)}
@@ -295,11 +300,14 @@ def steps_of(cache: Path) -> tuple[dict[str, pd.DataFrame], str, list[int]]:
     found = [json.loads(file.read_text()) for file in sorted(cache.glob("*-*.result.json"))]
     if not found:
         return {}, "", []
-    table = pd.DataFrame(found).sort_values(["order", "cells"])
+    table = pd.DataFrame(found)
+    table["order"] = table["step"].map({name: i for i, name in enumerate(STEPS)})
+    table = table.sort_values(["order", "cells"], ignore_index=True)
+    is_old = table.get("is_old", pd.Series(0, table.index)).fillna(0).astype(bool)
     worked_on = table.get("worked_on", table["cells"]).fillna(table["cells"])
     shown = pd.DataFrame(
         {
-            "step": table["step"].map(STEPS),
+            "step": table["step"].map(STEPS) + np.where(is_old, " (earlier)", ""),
             "cells": table["cells"].map("{:,}".format),
             "processor s": table["processor"],
             "clock s": table["clock"],
@@ -327,11 +335,23 @@ def steps_of(cache: Path) -> tuple[dict[str, pd.DataFrame], str, list[int]]:
                 f"{at['reading'] / at['clock']:.0%} of the clock, in a file that the system may still hold in memory. "
             )
     text += search_text(table, worked_on)
+    if is_old.any():
+        text += "\n\nRows marked as earlier were measured before the latest changes of memory and index, on the same day."
     sizes = sorted({int(x) for x in table["cells"]})
     if max(sizes) < LARGEST:
         text += f"\n\n{LARGEST:,} cells were not run: {max(sizes):,} is the largest size here."
     tables = {"Time and memory": shown}
     return ({**tables, "Growth": pd.DataFrame(slopes)} if slopes else tables), text, sizes
+
+
+def recall_text(found: pd.DataFrame) -> str:
+    """In how many regions what was found, by size."""
+    found = found[found.get("searched", pd.Series(0, found.index)).fillna(0) > 0]
+    parts = [f"{row.recall:.3f} in {row.searched:.0f} of {row.cells:,} cells" for row in found.itertuples()]
+    return (
+        f"Recall of an index's own cells, by regions that are searched: {', '.join(parts)}. Cells that are drawn again have each other as "
+        "neighbors, more so the more there are, so that few regions suffice; a real atlas of a million may need more, and answer more slowly."
+    )
 
 
 def search_text(table: pd.DataFrame, worked_on: pd.Series) -> str:
@@ -351,7 +371,8 @@ def search_text(table: pd.DataFrame, worked_on: pd.Series) -> str:
         others = "of its cells" if n == at["cells"] else "other cells"
         text += (
             f"{n:,} {others} are looked up in an index of {at['cells']:,} in {at['processor']:.0f} s of one processor, {n / at['processor']:,.0f} a second, "
-            f"reading them, votes and all, with {at['peak']:.2f} GiB at most, the mapped pages of the index included."
+            f"reading them, votes and all, with {at['peak']:.2f} GiB at most, the mapped pages of the index included. "
+            f"The target is {QUERIES:,} a second on two cores. {recall_text(found)}"
         )
     return text
 

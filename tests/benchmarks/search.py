@@ -241,15 +241,24 @@ def main() -> None:
     parser.add_argument("corpus", type=Path, nargs="?")
     parser.add_argument("--cells", type=int, default=1_000_000)
     parser.add_argument("--others", type=Path, metavar="VECTORS")
+    parser.add_argument(
+        "--vectors", type=Path, help="embeddings to index, in a .npy, as growth.py leaves them"
+    )
+    parser.add_argument("--queries", type=Path, help="embeddings of other cells, with --vectors")
     options = parser.parse_args()
     if options.others:
         table = others(options.others)
         add_libraries(table, len(np.load(options.others, mmap_mode="r")) - N_OTHERS)
         return
     model = scellm.models.load("scellm-small")
-    corpus = Corpus.build([options.corpus], min_overlap=0.05)
-    vectors = drawn(corpus, model, options.cells, 0)
-    queries = drawn(corpus, model, N_QUERIES * 10, 1)[::10]
+    if options.vectors:
+        vectors = np.load(options.vectors, mmap_mode="r")[: options.cells]
+        stored = np.load(options.queries, mmap_mode="r")
+        queries = np.array(stored[:: len(stored) // N_QUERIES])
+    else:
+        corpus = Corpus.build([options.corpus], min_overlap=0.05)
+        vectors = drawn(corpus, model, options.cells, 0)
+        queries = drawn(corpus, model, N_QUERIES * 10, 1)[::10]
     queries = queries[np.isfinite(queries).all(1)]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "index"
@@ -262,7 +271,9 @@ def main() -> None:
         opened = time.process_time() - start
         true = truth(vectors, queries)
         default = index.vectors.nprobe if hasattr(index.vectors, "nprobe") else 0
-        table = pd.DataFrame([measured(index, queries, true, n) for n in (4, 8, 16, 32)])
+        table = pd.DataFrame(
+            [measured(index, queries, true, n) for n in sorted({4, 8, 16, 32, default} - {0})]
+        )
     at = table[table["regions searched"] == str(default)].iloc[0]
     text = (
         f"{len(vectors):,} cells (real cells drawn again with thinned counts), {vectors.shape[1]} numbers each, half precision. "

@@ -222,6 +222,7 @@ def test_own_keys_are_found(done, tmp_path):
     assert "scellm.tl.embed(adata, key_added='mine')" in section(page, "provenance")
 
 
+@pytest.mark.filterwarnings("ignore:30 of 30 cells are in the index")
 def test_results_of_search(done, tmp_path):
     pytest.importorskip("faiss", reason="needs faiss (extra search)")
     adata = scellm.datasets.toy_cells(30, n_vars=1950)
