@@ -32,7 +32,7 @@ QUESTIONS = {
     "reference": "Which types does the shipped reference recognize in studies left out?",
     "scaling": "Does a larger model, or more cells, help?",
     "search": "Does the atlas search find the true nearest cells, and how fast?",
-    "speed": "How long does each tool take, and how much memory?",
+    "speed": "How many cells are embedded in a second, and what does padding that is not computed save?",
     "growth": "Do time and memory grow in proportion to the number of cells?",
     "batches": "Which way of joining batches mixes them and keeps the types?",
     "transformer": "Does a block of attention on a bag of genes tell cell types apart better?",
