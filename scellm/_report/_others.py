@@ -228,6 +228,16 @@ def _of_labels(record: AnnotationRecord | None) -> Iterator[tuple[str, tuple[str
         f"Types were assigned {source} ({len(record.classes)} types), with probabilities calibrated by temperature scaling",
         ("Guo2017",),
     )
+    if record.n_neighbors:
+        yield (
+            f"The {record.n_neighbors} nearest cells of the same data in the embedding had a say in the type of each cell",
+            (),
+        )
+    if record.names_replaced:
+        yield (
+            f"Names that were wrong more often than right in studies left out were replaced by the broader ones ({', '.join(record.names_replaced)})",
+            (),
+        )
     if record.target_error is not None:
         yield (
             f"The error of labels or label sets was controlled at {record.target_error:g} by split conformal prediction",

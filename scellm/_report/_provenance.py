@@ -39,6 +39,8 @@ SETTINGS = (
     "min_confidence",
     "novelty_error",
     "majority_vote",
+    "n_neighbors",
+    "names_replaced",
     "batch_shift",
     "sample_key",
     "groupby",

@@ -17,6 +17,8 @@ STEPS = (0.9, 0.7, 0.5)
 """Where confidence is counted."""
 FEW, RARE, FEWEST_RARE = 5, 0.001, 3
 """A type of fewer cells, or of a smaller share, is rare; so many rare types become one row."""
+MOST_RARE = 0.1
+"""Rare types that are so large a share of the cells together are shown one by one, as in small data."""
 MANY_WRONG, GRAVELY_WRONG = 0.15, 0.35
 """Share of labels that are wrong by their own confidence, from which it is a doubt, or a grave one."""
 MANY_NOVEL, MANY_NONE, MOST, MANY_SEEN, FAR = 0.1, 0.1, 0.3, 0.02, 1.5
@@ -54,7 +56,8 @@ def rare_types(types: pd.DataFrame, n_cells: int) -> list[str]:
         for label, n in zip(types["label"], types["n_cells"], strict=True)
         if n < limit and label not in REFUSALS
     ]
-    return rare if len(rare) >= FEWEST_RARE else []
+    share = float(types.loc[types["label"].astype(str).isin(rare), "n_cells"].sum()) / max(n_cells, 1)
+    return rare if len(rare) >= FEWEST_RARE and share < MOST_RARE else []
 
 
 def types_table(section: Section, adata: AnnData, key: str, types: pd.DataFrame) -> None:

@@ -25,6 +25,10 @@ class AnnotationRecord(Record):
     sha256: str = ""
     embedding_reused: bool = False
     majority_vote: bool = False
+    n_neighbors: int = 0
+    """Cells that had a say beside each cell, at most; 0 if none had."""
+    names_replaced: list[str] = field(default_factory=list)
+    """Names with a bad record that gave way to those above them."""
     batch_shift: float = 0.0
     n_unassigned: int = 0
     n_novel: int = 0

@@ -12,6 +12,7 @@ from .._checks import check_anndata
 from .._containers import takes_cells
 from .._keys import DRUG_RESPONSE, RANK_DRUGS
 from .._obs import read_groups
+from .._warn import warn
 from ..drugs._record import DrugRecord, RankRecord
 from ..drugs._targets import target_genes
 
@@ -62,8 +63,8 @@ def drug_response(
     4
     """
     check_anndata(adata)
-    if n_drugs is not None and n_drugs < 1:
-        msg = f"n_drugs={n_drugs!r} must be at least 1."
+    if n_drugs is not None and (not isinstance(n_drugs, int | np.integer) or n_drugs < 1):
+        msg = f"n_drugs={n_drugs!r} must be a whole number of at least 1."
         raise ValueError(msg)
     record = DrugRecord.from_uns(adata.uns.get(key))
     if key not in adata.obsm or record is None:
@@ -102,8 +103,14 @@ def drug_response(
     rows = pd.DataFrame(table)
     if n_drugs is None:
         return rows
-    row = np.repeat(np.arange(n), width)
-    order = np.lexsort((rows["z"].to_numpy(), row)).reshape(n, width)[:, :n_drugs]
+    row, by = np.repeat(np.arange(n), width), "z"
+    if rows["z"].isna().all():
+        by = "ln_ic50"
+        warn(
+            f"These predictions under {key!r} are of an older scellm, which stored no means over cell lines: drugs are chosen by the lowest ln "
+            "IC50. Run scellm.tl.drug_response(adata) again."
+        )
+    order = np.lexsort((rows[by].to_numpy(), row)).reshape(n, width)[:, :n_drugs]
     return rows.iloc[order.ravel()].reset_index(drop=True)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from anndata import AnnData
 
+from .._calls import noting
 from .._checks import check_anndata, check_backed, check_free, check_key, is_on_disk
 from .._containers import takes_cells
 from .._keys import CELL_TYPE, X_SCELLM
@@ -164,7 +165,8 @@ def annotate(
         `paths` (each node with its ancestors, " > " between), `markers` (genes of each node, comma between), `recall_left_out` and
         `precision_left_out` (of each node, as in :func:`scellm.get.annotation`), `summary` (one line about these cells), `tissue_guess`, `fits` and `doubts` (whether the cells fit the shipped reference, and
         why not), `mode` ("reference",
-        "fine-tuned" or "pretrained"), `method`, `model`, `sha256`, thresholds, `majority_vote`, `batch_shift` (length of
+        "fine-tuned" or "pretrained"), `method`, `model`, `sha256`, thresholds, `majority_vote`, `n_neighbors`,
+        `names_replaced` (names that gave way to those above them), `batch_shift` (length of
         the shift that was removed, 0 if none), numbers of cells without a type, `message` in words, the `call`, and
         under `held_out` what was measured on held-out reference cells: macro-F1 of each classifier, calibration
         error before and after, coverage of the sets overall and by class (-1 where a class could not be held out).
@@ -202,9 +204,10 @@ def annotate(
     options = {"min_overlap": min_overlap, "device": device}
     query = {"layer": layer, "use_raw": use_raw, "gene_key": gene_key, **options}
     if reference is not None and labels is not None:
-        model = with_reference(
-            reference, model, Labeled(labels, None, "auto", None, rng, "reference"), options
-        )
+        with noting():  # facts of the reference are not those of the cells
+            model = with_reference(
+                reference, model, Labeled(labels, None, "auto", None, rng, "reference"), options
+            )
     annotator, mode = of_model(model)
     mask = class_mask(annotator, tissue=tissue, classes=classes, exclude=exclude)
     read = read_cells(adata, annotator, model, query, of_reference=mode == "pretrained")

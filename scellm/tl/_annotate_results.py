@@ -94,6 +94,9 @@ def make_record(
     fit = fit_of(annotator, embedding, ~result.is_empty, result.looks) if mode == "pretrained" else None
     doubts = fit.doubts if fit is not None else []
     guess = "" if doubts else guess_tissue(annotator, result.looks)
+    smoothing = annotator.smoothing if limits.ask_neighbors else None
+    report = annotator.report if smoothing is not None else annotator.facts.get("alone", annotator.report)
+    replaced = [i for i, instead in enumerate(limits.named_instead) if instead != i]
     return AnnotationRecord(
         mode=mode,
         method=method,
@@ -107,8 +110,10 @@ def make_record(
         n_novel=int((result.codes == NOVEL).sum()),
         novelty_shift=result.shift,
         n_empty=int(result.is_empty.sum()),
-        held_out=plain_report(annotator.report),
-        message=describe(annotator.report, len(annotator.classes), mode, model.name, method),
+        n_neighbors=0 if smoothing is None else smoothing.n_neighbors,
+        names_replaced=[] if tree is None else [tree.names[i] for i in replaced],
+        held_out=plain_report(report),
+        message=describe(report, len(annotator.classes), mode, model.name, method),
         ontology_ids=_class_ids(annotator),
         nodes=list(tree.names) if tree is not None else [],
         paths=[" > ".join(tree.path(i)) for i in range(len(tree.names))] if tree is not None else [],

@@ -176,12 +176,14 @@ def deepen(bag: Encoder, config: CellLMConfig) -> Encoder:
 
 def weights_of(encoder: Encoder) -> dict[str, torch.Tensor]:
     """A copy of all weights."""
-    return {name: value.detach().clone() for name, value in encoder.state_dict().items()}
+    return {name: value.detach().clone() for name, value in encoder.named_parameters()}
 
 
 @torch.no_grad()
 def mix_with(encoder: Encoder, start: dict[str, torch.Tensor], share: float) -> None:
-    """Bring an encoder nearer to weights it had before: `share` of the way, in place."""
-    for name, value in encoder.state_dict().items():
-        if value.is_floating_point():
-            value.lerp_(start[name].to(value.device), share)
+    """Bring the weights of an encoder nearer to those it had before: `share` of the way, in place.
+
+    Random projections are no weights and stay as they are.
+    """
+    for name, value in encoder.named_parameters():
+        value.lerp_(start[name].to(value.device), share)

@@ -391,7 +391,11 @@ class Trainer:
         problems = []
         if state["corpus"] != own["corpus"]:
             problems.append("the corpus is not the one the run was started with (its fingerprint differs)")
-        if changed := differences(state["recipe"], own["recipe"], but=FREE):
+        before = {
+            **PretrainConfig().to_dict(),
+            **state["recipe"],
+        }  # what an older scellm did not have is as by default
+        if changed := differences(before, own["recipe"], but=FREE):
             problems.append(f"the recipe has changed ({'; '.join(changed)})")
         refuse_changes(path, problems, force=force)
         drawn_on = state.get("views_on", "host")

@@ -191,7 +191,7 @@ def calibrate(
 ) -> tuple[dict[str, Any], np.ndarray]:
     """Calibrate with and without neighbors; what was found with them, and probabilities."""
     studies = held_out[-1]
-    calibrate_on_tree(annotator, logits, *held_out)
+    annotator.facts["alone"] = calibrate_on_tree(annotator, logits, *held_out)
     alone = annotator.calibration
     smoothing = Smoothing(n_neighbors=N_NEIGHBORS, weight=NEIGHBORS_WEIGH, temperature=1.0)
     said = neighbors_said(vectors, softmax(logits / alone.temperature), studies, smoothing)
@@ -317,7 +317,7 @@ def main() -> None:
         "n_fitted": len(nodes),
     }
     listed = sorted({x.strip() for text in rows["tissues"] for x in text.split(";")} - {"any", "solid"})
-    annotator.facts = {
+    annotator.facts |= {
         "ontology": "Cell Ontology (CC BY 4.0); the tree is curated",
         "ontology_ids": [ids[node] for node in tree.node_of_class],
         "types": types,
