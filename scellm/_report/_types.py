@@ -17,7 +17,7 @@ STEPS = (0.9, 0.7, 0.5)
 """Where confidence is counted."""
 FEW, RARE, FEWEST_RARE = 5, 0.001, 3
 """A type of fewer cells, or of a smaller share, is rare; so many rare types become one row."""
-MOST_RARE = 0.1
+MOST_RARE = 0.25
 """Rare types that are so large a share of the cells together are shown one by one, as in small data."""
 MANY_WRONG, GRAVELY_WRONG = 0.15, 0.35
 """Share of labels that are wrong by their own confidence, from which it is a doubt, or a grave one."""

@@ -51,13 +51,15 @@ def test_top_drugs_are_those_that_hit_more_than_they_hit_cell_lines(cells):
     both = scellm.get.drug_response(cells, groupby="cluster", n_drugs=5)
     assert both["drug"].tolist() == ["y", "x", "y", "x"]
     assert both["z"].tolist() == [-2, 2, -0.5, 5]
-    with pytest.raises(ValueError, match="n_drugs=0 must be at least 1"):
+    with pytest.raises(ValueError, match="n_drugs=0 must be a whole number of at least 1"):
         scellm.get.drug_response(cells, n_drugs=0)
 
 
-def test_predictions_without_means_have_no_z_and_keep_their_order(cells):
+def test_predictions_without_means_have_no_z_and_are_chosen_by_ic50(cells):
     del cells.uns["drug_response"]["mean"]
-    table = scellm.get.drug_response(cells, groupby="cluster", n_drugs=1)
+    assert scellm.get.drug_response(cells)["z"].isna().all()
+    with pytest.warns(UserWarning, match="by the lowest ln IC50. Run scellm.tl.drug_response"):
+        table = scellm.get.drug_response(cells, groupby="cluster", n_drugs=1)
     assert table["z"].isna().all()
     assert table["drug"].tolist() == ["x", "x"]
 

@@ -644,6 +644,9 @@ def test_rare_types_are_gathered(cells, tmp_path):
     cells.obs["scellm_cell_type"] = pd.Categorical(["B cell"] * 57 + ["a"] * 3)
     page = scellm.report(cells, tmp_path / "r.html").read_text(encoding="utf-8")
     assert "rare types" not in page  # one alone stays
+    cells.obs["scellm_cell_type"] = pd.Categorical(["B cell"] * 40 + ["a", "b", "c", "d", "e"] * 4)
+    page = scellm.report(cells, tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "rare types" not in page  # together they are a third of the cells
 
 
 # -- calls and methods --------------------------------------------------------------------------------------------
