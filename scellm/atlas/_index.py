@@ -27,8 +27,8 @@ SELF_CELLS, SELF_NEIGHBORS = 2_000, 15
 SELF_AT_ONCE = 100
 """Of these, how many are searched at once."""
 MOST_SAME = 20
-"""Neighbors that are looked at beyond k, where cells with the same mark are left out."""
-REMEDY = "Build the index again with scellm.tl.index."
+"""Cells with one mark beyond which it tells nothing: they are no copies of a cell (ours)."""
+REMEDY = "Build the index again with scellm.tl.index and overwrite=True."
 
 
 @dataclass
@@ -98,10 +98,33 @@ class AtlasIndex:
         distances = np.full((len(vectors), k), np.nan, np.float32)
         known = np.flatnonzero(np.isfinite(vectors).all(1))
         if len(known):
-            similarity, found = self.vectors.search(unit(vectors[known]), k)
+            similarity, found = self._found(unit(vectors[known]), k)
             rows[known] = found
             distances[known] = np.where(found < 0, np.nan, np.clip(1 - similarity, 0, 2))
         return rows, distances
+
+    def _found(self, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Similarities and rows (n, k); where the nearest regions hold fewer cells than k, all regions are searched."""
+        similarity, rows = self.vectors.search(vectors, k)
+        few = np.flatnonzero((rows >= 0).sum(axis=1) < min(k, self.vectors.ntotal))
+        if len(few) and self.manifest["searched"]:
+            everywhere = _faiss().SearchParametersIVF(nprobe=self.vectors.nlist)
+            similarity[few], rows[few] = self.vectors.search(vectors[few], k, params=everywhere)
+        return similarity, rows
+
+    def telling(self, marks: np.ndarray) -> np.ndarray:
+        """(n,) marks with 0 for those that more than 20 of these cells, or of the indexed ones, share: they tell no cell from others.
+
+        Parameters
+        ----------
+        marks
+            (n,) marks of all cells of a query.
+        """
+        values, place, counts = np.unique(marks, return_inverse=True, return_counts=True)
+        there = self.marks
+        common, n_there = np.unique(there[np.isin(there, values)], return_counts=True)
+        is_shared = (counts > MOST_SAME) | np.isin(values, common[n_there > MOST_SAME])
+        return np.where(is_shared[place.reshape(-1)], 0, marks).astype(np.uint64)
 
     def search_others(self, vectors: np.ndarray, marks: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """As `search`, leaving out of each cell's neighbors the cells with its own mark.
@@ -109,15 +132,13 @@ class AtlasIndex:
         Parameters
         ----------
         vectors, marks
-            (n, dim) embeddings and (n,) marks of the cells; a mark of 0 is like no other.
+            (n, dim) embeddings and (n,) marks of the cells; a mark of 0 is like no other, and one that `telling` leaves out neither.
         k
             How many.
         """
-        there = self.marks
-        n_same = int(
-            np.unique(there[np.isin(there, marks[marks != 0])], return_counts=True)[1].max(initial=0)
-        )
-        wanted = min(k + min(n_same, MOST_SAME), self.n_cells)
+        marks, there = self.telling(marks), self.marks
+        n_same = np.unique(there[np.isin(there, marks[marks != 0])], return_counts=True)[1].max(initial=0)
+        wanted = min(k + int(n_same), self.n_cells)
         rows, distances = self.search(vectors, wanted)
         is_same = (there[rows] == marks[:, None]) & (marks[:, None] != 0) & (rows >= 0)
         order = np.argsort(is_same, axis=1, kind="stable")
@@ -156,9 +177,12 @@ class AtlasIndex:
         Parameters
         ----------
         distances
-            (n, k) as from `search`; with another k than 15 its last one stands for the 15th.
+            (n, k) as from `search`; where there is no 15th, the last one stands for it.
         """
-        last = distances[:, min(SELF_NEIGHBORS, distances.shape[1]) - 1]
+        first = distances[:, :SELF_NEIGHBORS]
+        is_there = np.isfinite(first)
+        last = np.where(is_there, first, -np.inf).max(axis=1, initial=-np.inf)
+        last = np.where(is_there.any(axis=1), last, np.nan)
         share = np.searchsorted(np.asarray(self.manifest["usual"]), last) / 100
         return np.where(np.isnan(last), np.nan, np.minimum(share, 1)).astype(np.float32)
 
@@ -252,7 +276,7 @@ def open_index(folder: Path, *, check: bool = True) -> AtlasIndex:
         A damaged index, or one of a newer format.
     """
     if not (folder / MANIFEST).is_file():
-        msg = f"There is no index in {folder}: {MANIFEST} is missing. {REMEDY}"
+        msg = f"There is no index in {folder}: {MANIFEST} is missing. Build one with scellm.tl.index."
         raise FileNotFoundError(msg)
     manifest = read_json(folder / MANIFEST, REMEDY)
     problem = _problem(folder, manifest, check=check)
@@ -268,6 +292,8 @@ def open_index(folder: Path, *, check: bool = True) -> AtlasIndex:
 
 def _problem(folder: Path, manifest: Mapping[str, Any], *, check: bool) -> str:
     """What is wrong with an index, before anything but its manifest is read; "" if nothing."""
+    if isinstance(manifest.get("format"), int) and manifest["format"] != FORMAT:
+        return f"it has format {manifest['format']}, this version of scellm reads {FORMAT}"
     needed = {
         "format": int,
         "n_cells": int,
@@ -281,8 +307,6 @@ def _problem(folder: Path, manifest: Mapping[str, Any], *, check: bool) -> str:
     for name, kind in needed.items():
         if not isinstance(manifest.get(name), kind):
             return f"{MANIFEST} has no {name!r}, or another kind of value there"
-    if manifest["format"] != FORMAT:
-        return f"it has format {manifest['format']}, this version of scellm reads {FORMAT}"
     names = {VECTORS, MARKS, *(f"column-{i}.npy" for i in range(len(manifest["columns"])))}
     if set(manifest["files"]) != names:
         return f"{MANIFEST} names other files than {sorted(names)}"

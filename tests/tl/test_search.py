@@ -91,6 +91,65 @@ def test_all_copies_of_a_cell_are_left_out(tmp_path):
     assert np.isnan(distances[0, 5:]).all()
 
 
+@pytest.mark.filterwarnings("ignore:.*Hardly a value is 0", "ignore:.*are unlike all of them")
+@pytest.mark.parametrize("n_query", [30, 5])
+def test_cells_that_express_all_genes_keep_their_neighbors(cells, tmp_path, n_query):
+    dense = cells.copy()
+    noise = np.random.default_rng(0).uniform(0.01, 0.5, size=dense.shape)  # as after imputation
+    dense.X = (dense.X.toarray() + noise).astype(np.float32)
+    folder = scellm.tl.index(dense[:60].copy(), tmp_path / "i", columns="cell_type", show_progress=False)
+    assert (np.asarray(open_index(folder).marks) == 0).all()
+    query = dense[60 : 60 + n_query].copy()
+    scellm.tl.search(query, folder, k=5, show_progress=False)
+    assert (query.obsm["scellm_search_neighbors"] >= 0).all()
+    assert not query.obs["scellm_search_in_index"].any()
+    assert query.obs["scellm_search_unusual"].notna().all()
+
+
+@pytest.mark.parametrize(("n_there", "n_asked"), [(25, 1), (1, 25)])
+def test_a_mark_of_many_cells_tells_nothing(tmp_path, n_there, n_asked):
+    vectors = np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32)
+    marks = np.arange(1, 41, dtype=np.uint64)
+    marks[:n_there] = 1
+    index = build_index([vectors], {}, tmp_path / "i", about={"model": "m", "sha256": "s"}, marks=marks)
+    asked = np.array([1] * n_asked + [39], np.uint64)
+    assert index.telling(asked).tolist() == [0] * n_asked + [39]
+    rows, _ = index.search_others(np.concatenate([vectors[:n_asked], vectors[38:39]]), asked, 10)
+    assert rows[0, 0] == 0
+    assert (rows >= 0).all()
+    assert 38 not in rows[-1]
+
+
+def test_twenty_copies_are_left_out_and_none_is_missing(tmp_path):
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(40, 8)).astype(np.float32)
+    vectors[:20] = vectors[0]
+    marks = np.arange(1, 41, dtype=np.uint64)
+    marks[:20] = 1
+    index = build_index([vectors], {}, tmp_path / "i", about={"model": "m", "sha256": "s"}, marks=marks)
+    rows, _ = index.search_others(vectors[:1], marks[:1], 20)
+    assert sorted(rows[0].tolist()) == list(range(20, 40))
+
+
+def test_all_regions_are_searched_where_the_nearest_hold_too_few(tmp_path):
+    vectors = np.random.default_rng(0).normal(size=(21_000, 8)).astype(np.float32)
+    index = build_index([vectors], {}, tmp_path / "i", about={"model": "m", "sha256": "s"})
+    index.vectors.nprobe = 1
+    rows, distances = index.search(vectors[:3], 2_000)
+    assert (rows >= 0).all()
+    assert all(len(set(one)) == 2_000 for one in rows.tolist())
+    assert (np.diff(distances, axis=1) >= -1e-6).all()
+
+
+def test_unusual_by_the_last_neighbor_that_is_there(cells, atlas):
+    index = open_index(atlas)
+    distances = np.full((3, 15), np.nan, np.float32)
+    distances[0, :3], distances[1] = (0.1, 0.2, 1.9), 0.0
+    found = index.unusual(distances)
+    assert found[:2].tolist() == [1, 0]
+    assert np.isnan(found[2])
+
+
 def test_a_large_index_is_written_as_faiss_would(tmp_path):
     from scellm.atlas import _regions
 
@@ -220,6 +279,11 @@ def _damaged(atlas, tmp_path, name, change):
         ("column-0.npy", lambda x: x + b" ", "its hash differs"),
         ("manifest.json", lambda x: x[:50], "not readable JSON"),
         ("manifest.json", lambda x: json.dumps(json.loads(x) | {"format": 9}).encode(), "has format 9"),
+        (
+            "manifest.json",
+            lambda x: json.dumps({"format": 1, "n_cells": 60}).encode(),
+            "has format 1, this version of scellm reads 2. .*overwrite=True",
+        ),
         ("manifest.json", lambda x: json.dumps(json.loads(x) | {"dim": "x"}).encode(), "no 'dim'"),
     ],
 )
@@ -227,6 +291,8 @@ def test_damaged_indices_are_refused(cells, atlas, tmp_path, name, change, messa
     folder = _damaged(atlas, tmp_path, name, change)
     with pytest.raises(ValueError, match=message):
         scellm.tl.search(cells[:5].copy(), folder)
+    scellm.tl.index(cells[:30].copy(), folder, columns="cell_type", overwrite=True, show_progress=False)
+    assert open_index(folder).n_cells == 30
 
 
 def test_refused(cells, atlas, tmp_path):
