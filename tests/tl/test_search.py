@@ -351,6 +351,46 @@ def test_cells_are_added_to_an_index(cells, tmp_path):
         scellm.tl.index({"b": b}, tmp_path / "none")
 
 
+def test_names_of_datasets_stay_apart(cells, tmp_path):
+    a, b, c = cells[:20].copy(), cells[20:40].copy(), cells[40:60].copy()
+    folder = scellm.tl.index([a], tmp_path / "i", columns="cell_type", show_progress=False)
+    for part, name in ((b, "0-2"), (c, "0-3")):
+        with pytest.warns(
+            UserWarning, match=f"The index has a dataset '0' already; this one is named '{name}'"
+        ):
+            scellm.tl.index([part], folder, append=True, show_progress=False)
+    index = open_index(folder)
+    assert index.column("dataset").tolist() == ["0"] * 20 + ["0-2"] * 20 + ["0-3"] * 20
+    assert [one["name"] for one in index.manifest["sources"]] == ["0", "0-2", "0-3"]
+    folder = scellm.tl.index({1: a, "1": b}, tmp_path / "j", columns="cell_type", show_progress=False)
+    assert open_index(folder).column("dataset").tolist() == ["0-1"] * 20 + ["1-1"] * 20
+
+
+def test_a_column_of_the_user_that_is_called_dataset(cells, atlas, tmp_path):
+    adata = cells[:20].copy()
+    adata.obs["dataset"] = pd.Categorical(["x", "y"] * 10)
+    for more in ({"append": True}, {}):
+        with pytest.raises(ValueError, match="columns has 'dataset', which the index fills") as told:
+            scellm.tl.index(
+                adata, atlas if more else tmp_path / "i", columns=["cell_type", "dataset"], **more
+            )
+    code = str(told.value).split("first: ")[1].split(", and pass ")[0]
+    exec(code, {"adata": adata})
+    scellm.tl.index(adata, tmp_path / "i", columns=["cell_type", "my_dataset"], show_progress=False)
+    index = open_index(tmp_path / "i")
+    assert index.column("my_dataset").tolist() == ["x", "y"] * 10
+    assert index.column("dataset").tolist() == ["0"] * 20
+
+
+def test_cells_are_added_to_an_index_without_names_of_data(cells, tmp_path):
+    model = scellm.models.load("scellm-small")
+    vectors = np.random.default_rng(0).normal(size=(5, model.config.dim)).astype(np.float32)
+    about = {"model": model.name, "sha256": model.sha256}
+    build_index([vectors], {"cell_type": ["x"] * 5}, tmp_path / "i", about=about)
+    scellm.tl.index({"new": cells[:10].copy()}, tmp_path / "i", append=True, show_progress=False)
+    assert open_index(tmp_path / "i").column("dataset").astype(object).tolist()[5:] == ["new"] * 10
+
+
 def test_stored_vectors_of_many_cells_and_of_empty_ones(tmp_path):
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(21_000, 8)).astype(np.float32)
