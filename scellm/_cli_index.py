@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,8 @@ def run(options: argparse.Namespace) -> int:
     tool = read_tool("index")
     given = {x.name: getattr(options, x.name) for x in tool.options if hasattr(options, x.name)}
     sources = list(dict.fromkeys(found(options.inputs)))
-    done = _done_before(options.to, sources, given) if options.skip_done else set()
+    with _in_words(options):
+        done = _done_before(options.to, sources, given) if options.skip_done else set()
     outcomes: dict[Path, Outcome] = {source: Outcome(is_skipped=True) for source in sorted(done)}
     for source in outcomes:
         if not options.quiet:
@@ -71,7 +73,8 @@ def run(options: argparse.Namespace) -> int:
     before = _state(options.to)
     try:
         if todo:
-            failed = _index(options, given, todo, outcomes)
+            with _in_words(options):
+                failed = _index(options, given, todo, outcomes)
     except BaseException as error:
         if _state(options.to) == before:
             _all_failed(todo, outcomes, error)
@@ -85,6 +88,23 @@ def run(options: argparse.Namespace) -> int:
         names = ", ".join(map(str, failed))
         print(f"scellm: {len(failed)} of {len(todo)} files failed: {names}.", file=sys.stderr)
     return 1 if failed else 0
+
+
+@contextmanager
+def _in_words(options: argparse.Namespace) -> Iterator[None]:
+    """Advice to overwrite in the words of this command, whose options otherwise ask to add to the index."""
+    try:
+        yield
+    except (ValueError, FileExistsError) as error:
+        text = str(error)
+        if "overwrite=True" not in text:
+            raise
+        asked_for = (
+            "--skip-done" if options.skip_done else "--append" if getattr(options, "append", False) else ""
+        )
+        how = f"--overwrite instead of {asked_for}" if asked_for else "--overwrite"
+        text = text.replace("scellm.tl.index and overwrite=True", f"scellm index and {how}")
+        raise type(error)(text.replace("overwrite=True", how)) from error
 
 
 def _state(target: Path) -> tuple[int, int] | None:

@@ -415,14 +415,18 @@ def test_columns_of_an_index_may_be_typed_or_not(folder, capsys):
     assert "made otherwise; what differs: --columns" in capsys.readouterr().err
 
 
-def test_old_index_advice_works_in_the_shell(folder, capsys):
+@pytest.mark.parametrize("option", ["--append", "--skip-done"])
+def test_the_advice_for_an_index_of_another_format_works(folder, capsys, option):
     pytest.importorskip("faiss", reason="needs faiss (extra search)")
     words = ["index", str(folder / "one.h5ad"), "-o", str(folder / "index"), "--columns", "cell_type"]
     assert main(words) == 0
-    manifest = folder / "index" / "manifest.json"
-    manifest.write_text(json.dumps({"format": 1}))
-    assert main([*words, "--append"]) == 1
-    print(capsys.readouterr().err)
+    assert main(words) == 1
+    assert "Pass --append to add to it, or --overwrite to replace it." in capsys.readouterr().err
+    (folder / "index" / "manifest.json").write_text(json.dumps({"format": 1}))
+    assert main([*words, option]) == 1
+    told = capsys.readouterr().err
+    assert "has format 1" in told
+    assert f"Build the index again with scellm index and --overwrite instead of {option}." in told
     assert main([*words, "--overwrite"]) == 0
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +27,8 @@ SELF_CELLS, SELF_NEIGHBORS = 2_000, 15
 """Cells of the index whose own distances say what is usual, and to which neighbor."""
 SELF_AT_ONCE = 100
 """Of these, how many are searched at once."""
-MOST_SAME = 20
-"""Cells with one mark beyond which it tells nothing: they are no copies of a cell (ours)."""
+MOST_SAME, FEW_CELLS = 20, 4
+"""Cells with one mark beyond which it tells nothing, as they are no copies of a cell; fewer cells than so many may all be copies (ours)."""
 REMEDY = "Build the index again with scellm.tl.index and overwrite=True."
 
 
@@ -105,26 +106,43 @@ class AtlasIndex:
 
     def _found(self, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Similarities and rows (n, k); where the nearest regions hold fewer cells than k, all regions are searched."""
-        similarity, rows = self.vectors.search(vectors, k)
-        few = np.flatnonzero((rows >= 0).sum(axis=1) < min(k, self.vectors.ntotal))
+        index: Any = self.vectors
+        similarity, rows = index.search(vectors, k)
+        few = np.flatnonzero((rows >= 0).sum(axis=1) < min(k, index.ntotal))
         if len(few) and self.manifest["searched"]:
-            everywhere = _faiss().SearchParametersIVF(nprobe=self.vectors.nlist)
-            similarity[few], rows[few] = self.vectors.search(vectors[few], k, params=everywhere)
+            everywhere = _faiss().SearchParametersIVF(nprobe=index.nlist)
+            similarity[few], rows[few] = index.search(vectors[few], k, params=everywhere)
         return similarity, rows
 
+    @cached_property
+    def _copies(self) -> tuple[np.ndarray, np.ndarray]:
+        """Marks that several indexed cells have, ascending, and how many have each."""
+        values, counts = np.unique(self.marks, return_counts=True)
+        several = (counts > 1) & (values != 0)
+        return values[several], counts[several]
+
+    def _n_copies(self, marks: np.ndarray) -> np.ndarray:
+        """(n,) how many indexed cells have each of these marks; 1 stands for none, too."""
+        values, counts = self._copies
+        if not len(values):
+            return np.ones(len(marks), np.int64)
+        place = np.minimum(np.searchsorted(values, marks), len(values) - 1)
+        return np.where(values[place] == marks, counts[place], 1)
+
     def telling(self, marks: np.ndarray) -> np.ndarray:
-        """(n,) marks with 0 for those that more than 20 of these cells, or of the indexed ones, share: they tell no cell from others.
+        """(n,) marks with 0 for those that tell no cell from others.
+
+        Such marks are those of more than 20 of these cells or of the indexed ones, or, of four cells and more, of over half.
 
         Parameters
         ----------
         marks
             (n,) marks of all cells of a query.
         """
-        values, place, counts = np.unique(marks, return_inverse=True, return_counts=True)
-        there = self.marks
-        common, n_there = np.unique(there[np.isin(there, values)], return_counts=True)
-        is_shared = (counts > MOST_SAME) | np.isin(values, common[n_there > MOST_SAME])
-        return np.where(is_shared[place.reshape(-1)], 0, marks).astype(np.uint64)
+        _, place, counts = np.unique(marks, return_inverse=True, return_counts=True)
+        is_shared = _is_shared(counts[place.reshape(-1)], len(marks))
+        is_shared |= _is_shared(self._n_copies(marks), self.n_cells)
+        return np.where(is_shared, 0, marks).astype(np.uint64)
 
     def search_others(self, vectors: np.ndarray, marks: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """As `search`, leaving out of each cell's neighbors the cells with its own mark.
@@ -132,13 +150,13 @@ class AtlasIndex:
         Parameters
         ----------
         vectors, marks
-            (n, dim) embeddings and (n,) marks of the cells; a mark of 0 is like no other, and one that `telling` leaves out neither.
+            (n, dim) embeddings and (n,) marks of the cells as from `telling`; a mark of 0 is like no other.
         k
             How many.
         """
-        marks, there = self.telling(marks), self.marks
-        n_same = np.unique(there[np.isin(there, marks[marks != 0])], return_counts=True)[1].max(initial=0)
-        wanted = min(k + int(n_same), self.n_cells)
+        there, n_same = self.marks, self._n_copies(marks)
+        marks = np.where(_is_shared(n_same, self.n_cells), 0, marks)
+        wanted = min(k + int(n_same[marks != 0].max(initial=0)), self.n_cells)
         rows, distances = self.search(vectors, wanted)
         is_same = (there[rows] == marks[:, None]) & (marks[:, None] != 0) & (rows >= 0)
         order = np.argsort(is_same, axis=1, kind="stable")
@@ -317,6 +335,11 @@ def _problem(folder: Path, manifest: Mapping[str, Any], *, check: bool) -> str:
         if check and _sha256(path) != manifest["files"][name]:
             return f"{name} is not what was written (its hash differs)"
     return ""
+
+
+def _is_shared(counts: np.ndarray, n: int) -> np.ndarray:
+    """Whether marks that so many of n cells have tell nothing."""
+    return (counts > MOST_SAME) | ((n >= FEW_CELLS) & (2 * counts > n))
 
 
 def _tuned(path: Path, parts: Sequence[np.ndarray], rng: int) -> dict[str, Any]:

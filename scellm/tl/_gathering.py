@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 DATASET = "dataset"
 """Column with the names of the data."""
+_OF_AN_INDEX = re.compile(r"manifest\.json|vectors\.faiss|marks\.npy|column-\d+\.npy")
 MOST_CATEGORIES = 10_000
 """Different values of a column beyond which it is no label."""
 
@@ -191,6 +193,9 @@ def _check_target(target: Path, *, overwrite: bool) -> None:
     if not target.exists():
         return
     is_index = (target / "manifest.json").is_file() and (target / "vectors.faiss").is_file()
+    if not is_index and target.is_dir():  # one that lacks a file
+        names = {path.name for path in target.iterdir()}
+        is_index = bool({"vectors.faiss", "marks.npy"} & names) and all(map(_OF_AN_INDEX.fullmatch, names))
     if not is_index:
         msg = f"{target} is there already and is not an index. Choose another name."
         raise FileExistsError(msg)

@@ -91,14 +91,15 @@ def test_all_copies_of_a_cell_are_left_out(tmp_path):
     assert np.isnan(distances[0, 5:]).all()
 
 
-@pytest.mark.filterwarnings("ignore:.*Hardly a value is 0", "ignore:.*are unlike all of them")
-@pytest.mark.parametrize("n_query", [30, 5])
-def test_cells_that_express_all_genes_keep_their_neighbors(cells, tmp_path, n_query):
+@pytest.mark.filterwarnings("ignore:.*no common sum", "ignore:.*are unlike all of them")
+@pytest.mark.parametrize(("n_indexed", "n_query"), [(60, 30), (60, 5), (15, 5), (15, 1)])
+def test_cells_that_express_all_genes_keep_their_neighbors(cells, tmp_path, n_indexed, n_query):
     dense = cells.copy()
     noise = np.random.default_rng(0).uniform(0.01, 0.5, size=dense.shape)  # as after imputation
     dense.X = (dense.X.toarray() + noise).astype(np.float32)
-    folder = scellm.tl.index(dense[:60].copy(), tmp_path / "i", columns="cell_type", show_progress=False)
-    assert (np.asarray(open_index(folder).marks) == 0).all()
+    known = dense[:n_indexed].copy()
+    folder = scellm.tl.index(known, tmp_path / "i", columns="cell_type", show_progress=False)
+    assert (np.asarray(open_index(folder).marks) == 0).all() == (n_indexed >= 20)
     query = dense[60 : 60 + n_query].copy()
     scellm.tl.search(query, folder, k=5, show_progress=False)
     assert (query.obsm["scellm_search_neighbors"] >= 0).all()
@@ -114,7 +115,8 @@ def test_a_mark_of_many_cells_tells_nothing(tmp_path, n_there, n_asked):
     index = build_index([vectors], {}, tmp_path / "i", about={"model": "m", "sha256": "s"}, marks=marks)
     asked = np.array([1] * n_asked + [39], np.uint64)
     assert index.telling(asked).tolist() == [0] * n_asked + [39]
-    rows, _ = index.search_others(np.concatenate([vectors[:n_asked], vectors[38:39]]), asked, 10)
+    some = np.concatenate([vectors[:n_asked], vectors[38:39]])
+    rows, _ = index.search_others(some, index.telling(asked), 10)
     assert rows[0, 0] == 0
     assert (rows >= 0).all()
     assert 38 not in rows[-1]
@@ -260,6 +262,9 @@ def test_an_index_is_not_replaced_unasked(cells, atlas, tmp_path):
     with pytest.raises(FileExistsError, match="is not an index"):
         scellm.tl.index(cells, tmp_path / "mine", columns="cell_type", overwrite=True)
     assert (tmp_path / "mine" / "notes.txt").read_text() == "keep"
+    (tmp_path / "mine" / "notes.txt").rename(tmp_path / "mine" / "manifest.json")
+    with pytest.raises(FileExistsError, match="is not an index"):
+        scellm.tl.index(cells, tmp_path / "mine", columns="cell_type", overwrite=True)
 
 
 def _damaged(atlas, tmp_path, name, change):
@@ -291,6 +296,18 @@ def test_damaged_indices_are_refused(cells, atlas, tmp_path, name, change, messa
     folder = _damaged(atlas, tmp_path, name, change)
     with pytest.raises(ValueError, match=message):
         scellm.tl.search(cells[:5].copy(), folder)
+    scellm.tl.index(cells[:30].copy(), folder, columns="cell_type", overwrite=True, show_progress=False)
+    assert open_index(folder).n_cells == 30
+
+
+@pytest.mark.parametrize("name", ["vectors.faiss", "manifest.json"])
+def test_an_index_that_lacks_a_file_can_be_replaced(cells, atlas, tmp_path, name):
+    folder = _damaged(atlas, tmp_path, name, lambda x: x)
+    (folder / name).unlink()
+    with pytest.raises((FileNotFoundError, ValueError), match="missing"):
+        scellm.tl.search(cells[:5].copy(), folder)
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        scellm.tl.index(cells[:30].copy(), folder, columns="cell_type", show_progress=False)
     scellm.tl.index(cells[:30].copy(), folder, columns="cell_type", overwrite=True, show_progress=False)
     assert open_index(folder).n_cells == 30
 
