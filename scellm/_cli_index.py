@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ._cli_log import Outcome, add_option, check_place, log_line, watched, write_log
+from ._calls import note, noting
+from ._cli_log import Outcome, add_option, check_place, explain, log_line, watched, write_log
 from ._cli_notes import asked, differences
 from ._cli_options import as_path, found
 from ._cli_signature import add_options, in_words_of_the_shell, read_tool
@@ -59,27 +62,70 @@ def run(options: argparse.Namespace) -> int:
     tool = read_tool("index")
     given = {x.name: getattr(options, x.name) for x in tool.options if hasattr(options, x.name)}
     sources = list(dict.fromkeys(found(options.inputs)))
-    done = _done_before(options.to, sources, given) if options.skip_done else set()
-    log: list[dict[str, Any]] = []
-    for source in sorted(done):
-        log.append(log_line(source, "index", given, Outcome(is_skipped=True), options.to))
+    with _in_words(options):
+        done = _done_before(options.to, sources, given) if options.skip_done else set()
+    outcomes: dict[Path, Outcome] = {source: Outcome(is_skipped=True) for source in sorted(done)}
+    for source in outcomes:
         if not options.quiet:
             print(f"{source}: skipped, it is in {options.to}, made with the same options.", flush=True)
     failed: list[Path] = []
     todo = [source for source in sources if source not in done]
+    before = _state(options.to)
     try:
         if todo:
-            failed = _index(options, given, todo, log)
+            with _in_words(options):
+                failed = _index(options, given, todo, outcomes)
+    except BaseException as error:
+        if _state(options.to) == before:
+            _all_failed(todo, outcomes, error)
+        raise
     finally:
-        write_log(options.log, log, goes_on=options.skip_done)
+        lines = [
+            log_line(source, "index", given, outcome, options.to) for source, outcome in outcomes.items()
+        ]
+        write_log(options.log, lines, goes_on=options.skip_done)
     if failed and len(todo) > 1:
         names = ", ".join(map(str, failed))
         print(f"scellm: {len(failed)} of {len(todo)} files failed: {names}.", file=sys.stderr)
     return 1 if failed else 0
 
 
+@contextmanager
+def _in_words(options: argparse.Namespace) -> Iterator[None]:
+    """Advice to overwrite in the words of this command, whose options otherwise ask to add to the index."""
+    try:
+        yield
+    except (ValueError, FileExistsError) as error:
+        text = str(error)
+        if "overwrite=True" not in text:
+            raise
+        asked_for = (
+            "--skip-done" if options.skip_done else "--append" if getattr(options, "append", False) else ""
+        )
+        how = f"--overwrite instead of {asked_for}" if asked_for else "--overwrite"
+        text = text.replace("scellm.tl.index and overwrite=True", f"scellm index and {how}")
+        raise type(error)(text.replace("overwrite=True", how)) from error
+
+
+def _state(target: Path) -> tuple[int, int] | None:
+    """What tells a folder from one that replaces it."""
+    if not target.exists():
+        return None
+    status = target.stat()
+    return status.st_ino, status.st_mtime_ns
+
+
+def _all_failed(todo: list[Path], outcomes: dict[Path, Outcome], error: BaseException) -> None:
+    """Say of all files that they are not in the index, which was not written."""
+    why = explain(error) if isinstance(error, Exception) else "interrupted"
+    why = f"The index was not written: {in_words_of_the_shell(why, read_tool('index'))}"
+    for source in todo:
+        outcome = outcomes.setdefault(source, Outcome())
+        outcome.text, outcome.error = "", outcome.error or why
+
+
 def _index(
-    options: argparse.Namespace, given: dict[str, Any], todo: list[Path], log: list[dict[str, Any]]
+    options: argparse.Namespace, given: dict[str, Any], todo: list[Path], outcomes: dict[Path, Outcome]
 ) -> list[Path]:
     """Make the index, or add to it. Returns the files that failed; if all did, nothing is written."""
     from tqdm.auto import tqdm
@@ -94,9 +140,11 @@ def _index(
     append = bool(given.get("append")) or (options.skip_done and options.to.exists())
     reading = ReadOptions(**{name: values[name] for name in ("layer", "use_raw", "gene_key", "min_overlap")})
     failed: list[Path] = []
+    with noting() as of_model:
+        model = load(values["model"])
     with Gathering(
         options.to,
-        load(values["model"]),
+        model,
         given.get("columns"),
         reading,
         device=values["device"],
@@ -105,9 +153,10 @@ def _index(
     ) as work:
         for name, source in tqdm(by_name(todo).items(), desc="index", unit="file", disable=options.quiet):
             with watched(lambda text: in_words_of_the_shell(text, read_tool("index"))) as outcome:
-                n_cells = work.add(name, source, asked=asked("index", source, _lasting(given)))
-                outcome.text = f"{source}: {n_cells:,} cells"
-            log.append(log_line(source, "index", given, outcome, options.to))
+                outcomes[source] = outcome
+                note(**of_model)
+                made_of = asked("index", source, _lasting(given, work.columns))
+                outcome.text = f"{source}: {work.add(name, source, asked=made_of):,} cells"
             if outcome.error:
                 failed.append(source)
                 tqdm.write(f"scellm: {source}: {outcome.error}", file=sys.stderr)
@@ -130,14 +179,16 @@ def _done_before(target: Path, sources: list[Path], given: dict[str, Any]) -> se
         return set()
     from .atlas import open_index
 
-    notes = [one.get("asked", {}) for one in open_index(target, check=False).manifest.get("sources", [])]
-    known = {note.get("input"): note for note in notes}
+    index = open_index(target, check=False)
+    columns = [name for name in index.columns if name != "dataset"]
+    notes = [one.get("asked", {}) for one in index.manifest.get("sources", [])]
+    known = {note.get("input"): note | {"--columns": sorted(columns)} for note in notes}
     done = set()
     for source in sources:
         made = known.get(str(source.resolve()))
         if made is None or not source.exists():
             continue
-        differs = differences(made, asked("index", source, _lasting(given)))
+        differs = differences(made, asked("index", source, _lasting(given, given.get("columns") or columns)))
         if differs:
             msg = (
                 f"{source} is in {target}, but made otherwise; what differs: {differs}. Pass --overwrite instead of --skip-done "
@@ -148,6 +199,7 @@ def _done_before(target: Path, sources: list[Path], given: dict[str, Any]) -> se
     return done
 
 
-def _lasting(given: dict[str, Any]) -> dict[str, Any]:
-    """Options on which what is stored of a file depends."""
-    return {name: value for name, value in given.items() if name not in ("append", "rng", "device")}
+def _lasting(given: dict[str, Any], columns: Iterable[str]) -> dict[str, Any]:
+    """Options on which what is stored of a file depends, with the columns that are kept."""
+    found = {name: value for name, value in given.items() if name not in ("append", "rng", "device")}
+    return found | {"columns": sorted(set(columns))}

@@ -287,7 +287,9 @@ def test_an_index_and_a_search(folder, capsys):
     assert main(["index", str(folder / "one.h5ad"), "-o", index, "--columns", "cell_type"]) == 1
 
 
-@pytest.mark.filterwarnings("ignore:Writing zarr v2 data", "always:'one' holds the same values")
+@pytest.mark.filterwarnings(
+    "ignore:Writing zarr v2 data", "always:'one-2' holds the same values", "always:The index has a dataset"
+)
 def test_an_index_of_files_of_which_one_is_damaged(folder, capsys):
     pytest.importorskip("faiss", reason="needs faiss (extra search)")
     from scellm.atlas import open_index
@@ -321,7 +323,111 @@ def test_an_index_of_files_of_which_one_is_damaged(folder, capsys):
     assert main(["index", inputs[1], "-o", str(folder / "none"), "--columns", "cell_type"]) == 1
     assert not (folder / "none").exists()
     assert main(["index", inputs[0], "-o", str(folder / "index"), "--append", "--quiet"]) == 0
-    assert "holds the same values as 'one'" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "'one-2' holds the same values as 'one'" in told
+    assert "The index has a dataset 'one' already; this one is named 'one-2' in it." in told
+    names = open_index(folder / "index").column("dataset")
+    assert names.value_counts().to_dict() == {"one": 40, "one-2": 40, "three": 20, "two": 30}
+
+
+def _index_log(folder, *words):
+    """The exit code and the lines of the log of `scellm index` on two files."""
+    log = folder / "log.jsonl"
+    inputs = [str(folder / name) for name in ("one.h5ad", "three")]
+    code = main(["index", *inputs, "-o", str(folder / "index"), "--log", str(log), "--quiet", *words])
+    return code, [json.loads(line) for line in log.read_text().splitlines()]
+
+
+def test_the_log_of_an_index_names_the_model(folder):
+    pytest.importorskip("faiss", reason="needs faiss (extra search)")
+    model = scellm.models.load("scellm-small")
+    code, lines = _index_log(folder, "--columns", "cell_type")
+    assert (code, [line["outcome"] for line in lines]) == (0, ["done", "done"])
+    assert {(line["model"], line["model_sha256"]) for line in lines} == {(model.name, model.sha256)}
+    code, lines = _index_log(folder, "--columns", "cell_type", "--model", str(folder / "no-model"))
+    assert (code, [line["outcome"] for line in lines]) == (1, ["failed", "failed"])
+    assert all("no-model" in line["error"] for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (OSError("no room"), 1, "The index was not written: no room"),
+        (KeyboardInterrupt(), 130, "The index was not written: interrupted"),
+    ],
+)
+@pytest.mark.parametrize("place", ["write", "add"])
+def test_the_log_says_when_the_index_was_not_written(folder, monkeypatch, place, error, code, message):
+    pytest.importorskip("faiss", reason="needs faiss (extra search)")
+    from scellm.tl._gathering import Gathering
+
+    add = Gathering.add
+
+    def fails(self, *args, **kwargs):
+        if place == "write" or args[0] == "three":
+            raise error
+        return add(self, *args, **kwargs)
+
+    monkeypatch.setattr(Gathering, place, fails)
+    found, lines = _index_log(folder, "--columns", "cell_type")
+    if place == "add" and code == 1:  # one file that fails does not stop the others
+        assert [line["outcome"] for line in lines] == ["done", "failed"]
+        assert lines[1]["error"] == "no room"
+        assert (folder / "index").exists()
+        return
+    assert found == code
+    assert [(line["outcome"], line["error"]) for line in lines] == [("failed", message)] * 2
+    assert lines[0]["cells"] == 40
+    assert lines[0]["model"] == "scellm-small"
+    assert not any("summary" in line for line in lines)
+    assert not (folder / "index").exists()
+
+
+def test_the_log_of_an_index_that_was_written_before_the_interruption(folder, monkeypatch):
+    pytest.importorskip("faiss", reason="needs faiss (extra search)")
+    from scellm.tl._gathering import Gathering
+
+    write = Gathering.write
+
+    def interrupted(self, rng):
+        write(self, rng)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Gathering, "write", interrupted)
+    code, lines = _index_log(folder, "--columns", "cell_type")
+    assert code == 130
+    assert [line["outcome"] for line in lines] == ["done", "done"]
+    assert (folder / "index").exists()
+
+
+@pytest.mark.filterwarnings("ignore:Writing zarr v2 data")
+def test_columns_of_an_index_may_be_typed_or_not(folder, capsys):
+    pytest.importorskip("faiss", reason="needs faiss (extra search)")
+    one, two, index = (str(folder / name) for name in ("one.h5ad", "two.zarr", "index"))
+    words = ["-o", index, "--quiet"]
+    assert main(["index", one, *words, "--columns", "mine", "--columns", "cell_type"]) == 0
+    assert main(["index", two, *words, "--append"]) == 0
+    same = ["--skip-done", "--columns", "cell_type", "--columns", "mine"]
+    assert main(["index", one, two, *words, *same]) == 0
+    assert main(["index", one, two, *words, "--skip-done"]) == 0
+    capsys.readouterr()
+    assert main(["index", one, two, *words, "--skip-done", "--columns", "mine"]) == 1
+    assert "made otherwise; what differs: --columns" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--append", "--skip-done"])
+def test_the_advice_for_an_index_of_another_format_works(folder, capsys, option):
+    pytest.importorskip("faiss", reason="needs faiss (extra search)")
+    words = ["index", str(folder / "one.h5ad"), "-o", str(folder / "index"), "--columns", "cell_type"]
+    assert main(words) == 0
+    assert main(words) == 1
+    assert "Pass --append to add to it, or --overwrite to replace it." in capsys.readouterr().err
+    (folder / "index" / "manifest.json").write_text(json.dumps({"format": 1}))
+    assert main([*words, option]) == 1
+    told = capsys.readouterr().err
+    assert "has format 1" in told
+    assert f"Build the index again with scellm index and --overwrite instead of {option}." in told
+    assert main([*words, "--overwrite"]) == 0
 
 
 @pytest.mark.filterwarnings("ignore:Writing zarr v2 data")

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +27,9 @@ SELF_CELLS, SELF_NEIGHBORS = 2_000, 15
 """Cells of the index whose own distances say what is usual, and to which neighbor."""
 SELF_AT_ONCE = 100
 """Of these, how many are searched at once."""
-MOST_SAME = 20
-"""Neighbors that are looked at beyond k, where cells with the same mark are left out."""
-REMEDY = "Build the index again with scellm.tl.index."
+MOST_SAME, FEW_CELLS = 20, 4
+"""Cells with one mark beyond which it tells nothing, as they are no copies of a cell; fewer cells than so many may all be copies (ours)."""
+REMEDY = "Build the index again with scellm.tl.index and overwrite=True."
 
 
 @dataclass
@@ -98,10 +99,50 @@ class AtlasIndex:
         distances = np.full((len(vectors), k), np.nan, np.float32)
         known = np.flatnonzero(np.isfinite(vectors).all(1))
         if len(known):
-            similarity, found = self.vectors.search(unit(vectors[known]), k)
+            similarity, found = self._found(unit(vectors[known]), k)
             rows[known] = found
             distances[known] = np.where(found < 0, np.nan, np.clip(1 - similarity, 0, 2))
         return rows, distances
+
+    def _found(self, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Similarities and rows (n, k); where the nearest regions hold fewer cells than k, all regions are searched."""
+        index: Any = self.vectors
+        similarity, rows = index.search(vectors, k)
+        few = np.flatnonzero((rows >= 0).sum(axis=1) < min(k, index.ntotal))
+        if len(few) and self.manifest["searched"]:
+            everywhere = _faiss().SearchParametersIVF(nprobe=index.nlist)
+            similarity[few], rows[few] = index.search(vectors[few], k, params=everywhere)
+        return similarity, rows
+
+    @cached_property
+    def _copies(self) -> tuple[np.ndarray, np.ndarray]:
+        """Marks that several indexed cells have, ascending, and how many have each."""
+        values, counts = np.unique(self.marks, return_counts=True)
+        several = (counts > 1) & (values != 0)
+        return values[several], counts[several]
+
+    def _n_copies(self, marks: np.ndarray) -> np.ndarray:
+        """(n,) how many indexed cells have each of these marks; 1 stands for none, too."""
+        values, counts = self._copies
+        if not len(values):
+            return np.ones(len(marks), np.int64)
+        place = np.minimum(np.searchsorted(values, marks), len(values) - 1)
+        return np.where(values[place] == marks, counts[place], 1)
+
+    def telling(self, marks: np.ndarray) -> np.ndarray:
+        """(n,) marks with 0 for those that tell no cell from others.
+
+        Such marks are those of more than 20 of these cells or of the indexed ones, or, of four cells and more, of over half.
+
+        Parameters
+        ----------
+        marks
+            (n,) marks of all cells of a query.
+        """
+        _, place, counts = np.unique(marks, return_inverse=True, return_counts=True)
+        is_shared = _is_shared(counts[place.reshape(-1)], len(marks))
+        is_shared |= _is_shared(self._n_copies(marks), self.n_cells)
+        return np.where(is_shared, 0, marks).astype(np.uint64)
 
     def search_others(self, vectors: np.ndarray, marks: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """As `search`, leaving out of each cell's neighbors the cells with its own mark.
@@ -109,15 +150,13 @@ class AtlasIndex:
         Parameters
         ----------
         vectors, marks
-            (n, dim) embeddings and (n,) marks of the cells; a mark of 0 is like no other.
+            (n, dim) embeddings and (n,) marks of the cells as from `telling`; a mark of 0 is like no other.
         k
             How many.
         """
-        there = self.marks
-        n_same = int(
-            np.unique(there[np.isin(there, marks[marks != 0])], return_counts=True)[1].max(initial=0)
-        )
-        wanted = min(k + min(n_same, MOST_SAME), self.n_cells)
+        there, n_same = self.marks, self._n_copies(marks)
+        marks = np.where(_is_shared(n_same, self.n_cells), 0, marks)
+        wanted = min(k + int(n_same[marks != 0].max(initial=0)), self.n_cells)
         rows, distances = self.search(vectors, wanted)
         is_same = (there[rows] == marks[:, None]) & (marks[:, None] != 0) & (rows >= 0)
         order = np.argsort(is_same, axis=1, kind="stable")
@@ -156,9 +195,12 @@ class AtlasIndex:
         Parameters
         ----------
         distances
-            (n, k) as from `search`; with another k than 15 its last one stands for the 15th.
+            (n, k) as from `search`; where there is no 15th, the last one stands for it.
         """
-        last = distances[:, min(SELF_NEIGHBORS, distances.shape[1]) - 1]
+        first = distances[:, :SELF_NEIGHBORS]
+        is_there = np.isfinite(first)
+        last = np.where(is_there, first, -np.inf).max(axis=1, initial=-np.inf)
+        last = np.where(is_there.any(axis=1), last, np.nan)
         share = np.searchsorted(np.asarray(self.manifest["usual"]), last) / 100
         return np.where(np.isnan(last), np.nan, np.minimum(share, 1)).astype(np.float32)
 
@@ -252,7 +294,7 @@ def open_index(folder: Path, *, check: bool = True) -> AtlasIndex:
         A damaged index, or one of a newer format.
     """
     if not (folder / MANIFEST).is_file():
-        msg = f"There is no index in {folder}: {MANIFEST} is missing. {REMEDY}"
+        msg = f"There is no index in {folder}: {MANIFEST} is missing. Build one with scellm.tl.index."
         raise FileNotFoundError(msg)
     manifest = read_json(folder / MANIFEST, REMEDY)
     problem = _problem(folder, manifest, check=check)
@@ -268,6 +310,8 @@ def open_index(folder: Path, *, check: bool = True) -> AtlasIndex:
 
 def _problem(folder: Path, manifest: Mapping[str, Any], *, check: bool) -> str:
     """What is wrong with an index, before anything but its manifest is read; "" if nothing."""
+    if isinstance(manifest.get("format"), int) and manifest["format"] != FORMAT:
+        return f"it has format {manifest['format']}, this version of scellm reads {FORMAT}"
     needed = {
         "format": int,
         "n_cells": int,
@@ -281,8 +325,6 @@ def _problem(folder: Path, manifest: Mapping[str, Any], *, check: bool) -> str:
     for name, kind in needed.items():
         if not isinstance(manifest.get(name), kind):
             return f"{MANIFEST} has no {name!r}, or another kind of value there"
-    if manifest["format"] != FORMAT:
-        return f"it has format {manifest['format']}, this version of scellm reads {FORMAT}"
     names = {VECTORS, MARKS, *(f"column-{i}.npy" for i in range(len(manifest["columns"])))}
     if set(manifest["files"]) != names:
         return f"{MANIFEST} names other files than {sorted(names)}"
@@ -293,6 +335,11 @@ def _problem(folder: Path, manifest: Mapping[str, Any], *, check: bool) -> str:
         if check and _sha256(path) != manifest["files"][name]:
             return f"{name} is not what was written (its hash differs)"
     return ""
+
+
+def _is_shared(counts: np.ndarray, n: int) -> np.ndarray:
+    """Whether marks that so many of n cells have tell nothing."""
+    return (counts > MOST_SAME) | ((n >= FEW_CELLS) & (2 * counts > n))
 
 
 def _tuned(path: Path, parts: Sequence[np.ndarray], rng: int) -> dict[str, Any]:

@@ -16,6 +16,8 @@ FEWEST = 6
 """Expressed genes in a part below which a mark says nothing: two cells may share it by chance (ours)."""
 FEWEST_OF_A_SET = 20
 """Expressed genes below which a cell has no mark of its set of genes (ours)."""
+NEARLY_ALL, CELLS_TO_JUDGE = 0.95, 20
+"""Share of the genes from which on a cell has no mark; the fewest cells that tell which genes are measured (ours)."""
 SHARED = 0.5
 """Share of its marks that a cell must have in common with one set of cells to count as one of them (ours)."""
 
@@ -54,15 +56,16 @@ def cell_hashes(X: sp.csr_array, genes: Sequence[str]) -> np.ndarray:
 
 
 def gene_set_marks(X: sp.csr_array) -> np.ndarray:
-    """(n,) uint64, a mark of which genes a cell expresses; 0 for a cell with fewer than 20.
+    """(n,) uint64, a mark of which genes a cell expresses; 0 for a cell with fewer than 20, or with nearly all.
 
     The same for counts and log values of a cell, and on any machine; another one if a gene is missing. Two cells express exactly the same
-    genes by chance only where next to none are measured.
+    genes by chance only where next to none are measured. In imputed or denoised data all cells express all genes: then a mark would say nothing.
 
     Parameters
     ----------
     X
-        (n, n_genes) expression over the genes of a vocabulary, without stored zeros.
+        (n, n_genes) expression over the genes of a vocabulary, without stored zeros. Genes that none of 20 or more cells expresses count
+        as not measured.
     """
     words = np.frombuffer(shake_128(b"scellm cells").digest(8 * X.shape[1]), dtype="<u8")
     found = np.zeros(X.shape[0], np.uint64)
@@ -70,7 +73,10 @@ def gene_set_marks(X: sp.csr_array) -> np.ndarray:
     filled = np.flatnonzero(n_genes)
     if len(filled):
         found[filled] = np.add.reduceat(words[X.indices], X.indptr[filled])  # modulo 2 ** 64
-    found[n_genes < FEWEST_OF_A_SET] = 0
+    n_measured = X.shape[1]
+    if X.shape[0] >= CELLS_TO_JUDGE:
+        n_measured = int(np.bincount(X.indices, minlength=X.shape[1]).astype(bool).sum())
+    found[(n_genes < FEWEST_OF_A_SET) | (n_genes >= NEARLY_ALL * n_measured)] = 0
     return found
 
 

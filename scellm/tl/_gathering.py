@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 DATASET = "dataset"
 """Column with the names of the data."""
+_OF_AN_INDEX = re.compile(r"manifest\.json|vectors\.faiss|marks\.npy|column-\d+\.npy")
 MOST_CATEGORIES = 10_000
 """Different values of a column beyond which it is no label."""
 
@@ -66,7 +68,8 @@ class Gathering:
         self._old = _old(target, model, columns) if append else None
         if self._old is None:
             _check_target(target, overwrite=overwrite)
-        self._names = _names(columns, self._old)
+        self.columns = _names(columns, self._old)
+        """Columns that are kept, without that of the datasets."""
         self._source, self._encoding = source, EncodeOptions(device=device, show_progress=False)
         self._tables: list[dict[str, pd.Categorical]] = []
         self._marks: list[np.ndarray] = []
@@ -80,7 +83,10 @@ class Gathering:
             self.sources += self._old.manifest.get("sources", [])
             self._append(self._old.stored())
             self._marks.append(np.asarray(self._old.marks))
-            self._tables.append({name: self._old.column(name) for name in self._old.columns})
+            unnamed = {
+                DATASET: pd.Categorical([None] * self._old.n_cells)
+            }  # an index that was made otherwise
+            self._tables.append(unnamed | {name: self._old.column(name) for name in self._old.columns})
         return self
 
     def __exit__(
@@ -89,15 +95,18 @@ class Gathering:
         self._file.close()
 
     def add(self, name: str, part: Any, **note: Any) -> int:
-        """Embed the cells of one AnnData or file. Returns their number."""
+        """Embed the cells of one AnnData or file, under another name if there are data of this one. Returns their number."""
         part = cells_of(part)
+        given, name = name, self._free(name)
         with nullcontext(part) if isinstance(part, AnnData) else opened(part) as adata:
-            table = _table(adata, self._names, name)
+            table = _table(adata, self.columns, name)
             vectors, marks, record = vectors_and_marks(adata, self.model, self._source, self._encoding)
             self._known = sorted(map(str, adata.obs.columns))
         same = [one["name"] for one in self.sources if one["fingerprint"] == record["fingerprint"]]
         if same:
             warn(f"{name!r} holds the same values as {same[0]!r}: its cells are in the index twice.")
+        if name != given:
+            warn(f"The index has a dataset {given!r} already; this one is named {name!r} in it.")
         self._append(vectors)
         self._marks.append(marks)
         self._tables.append(table)
@@ -108,7 +117,9 @@ class Gathering:
 
     def write(self, rng: int) -> AtlasIndex:
         """Write the index of all that was added."""
-        columns = {name: _joined([table[name] for table in self._tables]) for name in (*self._names, DATASET)}
+        columns = {
+            name: _joined([table[name] for table in self._tables]) for name in (*self.columns, DATASET)
+        }
         for name, values in columns.items():
             if (values.codes < 0).all():
                 msg = f"None of the data has values in obs[{name!r}]. Its columns: {self._known}."
@@ -124,6 +135,16 @@ class Gathering:
             [vectors.reshape(-1, dim)], columns, self.target, about=about, marks=marks, rng=rng
         )
 
+    def _free(self, name: str) -> str:
+        """The name, with a number behind it where there are data of that name."""
+        taken = {str(one["name"]) for one in self.sources}
+        if self._old is not None and DATASET in self._old.columns:
+            taken |= set(self._old.column(DATASET).categories)
+        found, i = name, 2
+        while found in taken:
+            found, i = f"{name}-{i}", i + 1
+        return found
+
     def _append(self, vectors: np.ndarray) -> None:
         """Append rows to the file; all, or none."""
         end = self._file.seek(0, 2)
@@ -137,6 +158,12 @@ class Gathering:
 
 def _names(columns: str | Sequence[str] | None, old: AtlasIndex | None) -> list[str]:
     """Columns to keep, without that of the datasets."""
+    if DATASET in ([columns] if isinstance(columns, str) else columns or ()):
+        msg = (
+            f"columns has {DATASET!r}, which the index fills with the names of the data. Leave it out of columns; to keep a column "
+            f"of yours, rename it first: adata.obs['my_dataset'] = adata.obs.pop('{DATASET}'), and pass 'my_dataset'."
+        )
+        raise ValueError(msg)
     if old is not None:
         return [name for name in old.columns if name != DATASET]
     if columns is None or not len(columns):
@@ -166,6 +193,9 @@ def _check_target(target: Path, *, overwrite: bool) -> None:
     if not target.exists():
         return
     is_index = (target / "manifest.json").is_file() and (target / "vectors.faiss").is_file()
+    if not is_index and target.is_dir():  # one that lacks a file
+        names = {path.name for path in target.iterdir()}
+        is_index = bool({"vectors.faiss", "marks.npy"} & names) and all(map(_OF_AN_INDEX.fullmatch, names))
     if not is_index:
         msg = f"{target} is there already and is not an index. Choose another name."
         raise FileExistsError(msg)

@@ -46,12 +46,13 @@ def index(
     ----------
     data
         Cells: an AnnData, a file or output of Cell Ranger, several of them in a list, or by name in a mapping. Names
-        become the column `"dataset"`; without names it is the name of the file, or a number.
+        become the column `"dataset"`; without names it is the name of the file, or a number. A name that is in the index already
+        gets a number behind it, and a warning says so.
     output
         Folder to write.
     columns
         Columns of `obs` to keep, such as cell type, tissue, disease or study. Where one of `data` has no such column, its cells
-        have a missing value. With `append` those of the index.
+        have a missing value. With `append` those of the index. Not `"dataset"`, which holds the names of `data`.
     model
         Model for the embedding, as in `tl.embed`; a search must use the same.
     layer, use_raw, gene_key, min_overlap, device
@@ -83,7 +84,7 @@ def index(
         A column of numbers; no columns.
     ValueError
         Genes or values that `tl.embed` would refuse; a model that was never saved, or another one than that of the index; other columns
-        than those of the index.
+        than those of the index, or `"dataset"` among them.
 
     Examples
     --------
@@ -107,13 +108,14 @@ def index(
 
 
 def by_name(data: Any) -> dict[str, Any]:
-    """The data by name."""
+    """The data by name; equal names get a number in front."""
     if isinstance(data, Mapping):
-        return {str(name): part for name, part in data.items()}
-    many = data if isinstance(data, Sequence) and not isinstance(data, str) else [data]
-    names = [
-        str(i) if isinstance(part, AnnData) else sample_name(expand(part)) for i, part in enumerate(many)
-    ]
+        names, many = [str(name) for name in data], list(data.values())
+    else:
+        many = data if isinstance(data, Sequence) and not isinstance(data, str) else [data]
+        names = [
+            str(i) if isinstance(part, AnnData) else sample_name(expand(part)) for i, part in enumerate(many)
+        ]
     if len(set(names)) < len(names):
         names = [f"{i}-{name}" for i, name in enumerate(names)]
     return dict(zip(names, many, strict=True))

@@ -73,8 +73,9 @@ def search(
         As in `tl.embed`.
     exclude_self
         Do not count a cell of the index as a neighbor of itself. It is the same cell if it expresses exactly the same genes of the
-        model's vocabulary, whatever the scale of the values and the names; cells with fewer than 20 of them, and cells of which
-        genes have been removed, are not recognized. How many cells are in the index is said in a warning.
+        model's vocabulary, whatever the scale of the values and the names. Cells with fewer than 20 of them or with nearly all (imputed
+        and denoised data), cells that express the same genes as more than 20 others, and cells of which genes have been removed are not
+        recognized. How many cells are in the index is said in a warning.
     key_added
         Key of the results.
     copy
@@ -134,6 +135,7 @@ def search(
     source = ReadOptions(layer=layer, use_raw=use_raw, gene_key=gene_key, min_overlap=min_overlap)
     encoding = EncodeOptions(device=device, show_progress=show_progress)
     vectors, marks, _ = vectors_and_marks(adata, model, source, encoding)
+    marks = opened.telling(marks)
     is_there = (marks != 0) & np.isin(marks, opened.marks)
     show = len(marks) >= PROGRESS_FROM if show_progress is None else show_progress
     rows, distances = _neighbors(opened, vectors, marks if exclude_self else None, int(k), show=show)

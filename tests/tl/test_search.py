@@ -91,6 +91,67 @@ def test_all_copies_of_a_cell_are_left_out(tmp_path):
     assert np.isnan(distances[0, 5:]).all()
 
 
+@pytest.mark.filterwarnings("ignore:.*no common sum", "ignore:.*are unlike all of them")
+@pytest.mark.parametrize(("n_indexed", "n_query"), [(60, 30), (60, 5), (15, 5), (15, 1)])
+def test_cells_that_express_all_genes_keep_their_neighbors(cells, tmp_path, n_indexed, n_query):
+    dense = cells.copy()
+    noise = np.random.default_rng(0).uniform(0.01, 0.5, size=dense.shape)  # as after imputation
+    dense.X = (dense.X.toarray() + noise).astype(np.float32)
+    known = dense[:n_indexed].copy()
+    folder = scellm.tl.index(known, tmp_path / "i", columns="cell_type", show_progress=False)
+    assert (np.asarray(open_index(folder).marks) == 0).all() == (n_indexed >= 20)
+    query = dense[60 : 60 + n_query].copy()
+    scellm.tl.search(query, folder, k=5, show_progress=False)
+    assert (query.obsm["scellm_search_neighbors"] >= 0).all()
+    assert not query.obs["scellm_search_in_index"].any()
+    assert query.obs["scellm_search_unusual"].notna().all()
+
+
+@pytest.mark.parametrize(("n_there", "n_asked"), [(25, 1), (1, 25)])
+def test_a_mark_of_many_cells_tells_nothing(tmp_path, n_there, n_asked):
+    vectors = np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32)
+    marks = np.arange(1, 41, dtype=np.uint64)
+    marks[:n_there] = 1
+    index = build_index([vectors], {}, tmp_path / "i", about={"model": "m", "sha256": "s"}, marks=marks)
+    asked = np.array([1] * n_asked + [39], np.uint64)
+    assert index.telling(asked).tolist() == [0] * n_asked + [39]
+    some = np.concatenate([vectors[:n_asked], vectors[38:39]])
+    rows, _ = index.search_others(some, index.telling(asked), 10)
+    assert rows[0, 0] == 0
+    assert (rows >= 0).all()
+    assert 38 not in rows[-1]
+
+
+def test_twenty_copies_are_left_out_and_none_is_missing(tmp_path):
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(40, 8)).astype(np.float32)
+    vectors[:20] = vectors[0]
+    marks = np.arange(1, 41, dtype=np.uint64)
+    marks[:20] = 1
+    index = build_index([vectors], {}, tmp_path / "i", about={"model": "m", "sha256": "s"}, marks=marks)
+    rows, _ = index.search_others(vectors[:1], marks[:1], 20)
+    assert sorted(rows[0].tolist()) == list(range(20, 40))
+
+
+def test_all_regions_are_searched_where_the_nearest_hold_too_few(tmp_path):
+    vectors = np.random.default_rng(0).normal(size=(21_000, 8)).astype(np.float32)
+    index = build_index([vectors], {}, tmp_path / "i", about={"model": "m", "sha256": "s"})
+    index.vectors.nprobe = 1
+    rows, distances = index.search(vectors[:3], 2_000)
+    assert (rows >= 0).all()
+    assert all(len(set(one)) == 2_000 for one in rows.tolist())
+    assert (np.diff(distances, axis=1) >= -1e-6).all()
+
+
+def test_unusual_by_the_last_neighbor_that_is_there(cells, atlas):
+    index = open_index(atlas)
+    distances = np.full((3, 15), np.nan, np.float32)
+    distances[0, :3], distances[1] = (0.1, 0.2, 1.9), 0.0
+    found = index.unusual(distances)
+    assert found[:2].tolist() == [1, 0]
+    assert np.isnan(found[2])
+
+
 def test_a_large_index_is_written_as_faiss_would(tmp_path):
     from scellm.atlas import _regions
 
@@ -201,6 +262,9 @@ def test_an_index_is_not_replaced_unasked(cells, atlas, tmp_path):
     with pytest.raises(FileExistsError, match="is not an index"):
         scellm.tl.index(cells, tmp_path / "mine", columns="cell_type", overwrite=True)
     assert (tmp_path / "mine" / "notes.txt").read_text() == "keep"
+    (tmp_path / "mine" / "notes.txt").rename(tmp_path / "mine" / "manifest.json")
+    with pytest.raises(FileExistsError, match="is not an index"):
+        scellm.tl.index(cells, tmp_path / "mine", columns="cell_type", overwrite=True)
 
 
 def _damaged(atlas, tmp_path, name, change):
@@ -220,6 +284,11 @@ def _damaged(atlas, tmp_path, name, change):
         ("column-0.npy", lambda x: x + b" ", "its hash differs"),
         ("manifest.json", lambda x: x[:50], "not readable JSON"),
         ("manifest.json", lambda x: json.dumps(json.loads(x) | {"format": 9}).encode(), "has format 9"),
+        (
+            "manifest.json",
+            lambda x: json.dumps({"format": 1, "n_cells": 60}).encode(),
+            "has format 1, this version of scellm reads 2. .*overwrite=True",
+        ),
         ("manifest.json", lambda x: json.dumps(json.loads(x) | {"dim": "x"}).encode(), "no 'dim'"),
     ],
 )
@@ -227,6 +296,20 @@ def test_damaged_indices_are_refused(cells, atlas, tmp_path, name, change, messa
     folder = _damaged(atlas, tmp_path, name, change)
     with pytest.raises(ValueError, match=message):
         scellm.tl.search(cells[:5].copy(), folder)
+    scellm.tl.index(cells[:30].copy(), folder, columns="cell_type", overwrite=True, show_progress=False)
+    assert open_index(folder).n_cells == 30
+
+
+@pytest.mark.parametrize("name", ["vectors.faiss", "manifest.json"])
+def test_an_index_that_lacks_a_file_can_be_replaced(cells, atlas, tmp_path, name):
+    folder = _damaged(atlas, tmp_path, name, lambda x: x)
+    (folder / name).unlink()
+    with pytest.raises((FileNotFoundError, ValueError), match="missing"):
+        scellm.tl.search(cells[:5].copy(), folder)
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        scellm.tl.index(cells[:30].copy(), folder, columns="cell_type", show_progress=False)
+    scellm.tl.index(cells[:30].copy(), folder, columns="cell_type", overwrite=True, show_progress=False)
+    assert open_index(folder).n_cells == 30
 
 
 def test_refused(cells, atlas, tmp_path):
@@ -283,6 +366,46 @@ def test_cells_are_added_to_an_index(cells, tmp_path):
         scellm.tl.index({"b": b}, tmp_path / "none", append=True)
     with pytest.raises(TypeError, match="columns= is needed"):
         scellm.tl.index({"b": b}, tmp_path / "none")
+
+
+def test_names_of_datasets_stay_apart(cells, tmp_path):
+    a, b, c = cells[:20].copy(), cells[20:40].copy(), cells[40:60].copy()
+    folder = scellm.tl.index([a], tmp_path / "i", columns="cell_type", show_progress=False)
+    for part, name in ((b, "0-2"), (c, "0-3")):
+        with pytest.warns(
+            UserWarning, match=f"The index has a dataset '0' already; this one is named '{name}'"
+        ):
+            scellm.tl.index([part], folder, append=True, show_progress=False)
+    index = open_index(folder)
+    assert index.column("dataset").tolist() == ["0"] * 20 + ["0-2"] * 20 + ["0-3"] * 20
+    assert [one["name"] for one in index.manifest["sources"]] == ["0", "0-2", "0-3"]
+    folder = scellm.tl.index({1: a, "1": b}, tmp_path / "j", columns="cell_type", show_progress=False)
+    assert open_index(folder).column("dataset").tolist() == ["0-1"] * 20 + ["1-1"] * 20
+
+
+def test_a_column_of_the_user_that_is_called_dataset(cells, atlas, tmp_path):
+    adata = cells[:20].copy()
+    adata.obs["dataset"] = pd.Categorical(["x", "y"] * 10)
+    for more in ({"append": True}, {}):
+        with pytest.raises(ValueError, match="columns has 'dataset', which the index fills") as told:
+            scellm.tl.index(
+                adata, atlas if more else tmp_path / "i", columns=["cell_type", "dataset"], **more
+            )
+    code = str(told.value).split("first: ")[1].split(", and pass ")[0]
+    exec(code, {"adata": adata})
+    scellm.tl.index(adata, tmp_path / "i", columns=["cell_type", "my_dataset"], show_progress=False)
+    index = open_index(tmp_path / "i")
+    assert index.column("my_dataset").tolist() == ["x", "y"] * 10
+    assert index.column("dataset").tolist() == ["0"] * 20
+
+
+def test_cells_are_added_to_an_index_without_names_of_data(cells, tmp_path):
+    model = scellm.models.load("scellm-small")
+    vectors = np.random.default_rng(0).normal(size=(5, model.config.dim)).astype(np.float32)
+    about = {"model": model.name, "sha256": model.sha256}
+    build_index([vectors], {"cell_type": ["x"] * 5}, tmp_path / "i", about=about)
+    scellm.tl.index({"new": cells[:10].copy()}, tmp_path / "i", append=True, show_progress=False)
+    assert open_index(tmp_path / "i").column("dataset").astype(object).tolist()[5:] == ["new"] * 10
 
 
 def test_stored_vectors_of_many_cells_and_of_empty_ones(tmp_path):

@@ -21,6 +21,9 @@ ROWS, ENTRIES = 2_000, 2_000_000
 """Cells that are written, and entries of a text that are read, at once."""
 LOOM_CELLS, LOOM_GENES = ("CellID", "obs_names"), ("Gene", "var_names")
 """Attributes of loom files with the names of cells and of genes."""
+ENTRY = ("gene", "cell", "value", "more")
+"""Columns of a line of a matrix; a fourth value is one too many."""
+REMEDY = "It needs lines of gene, cell and count, with blanks or tabs between. Copy it again from where it was made."
 Rows = Callable[[], Iterator[sp.csr_matrix]]
 """Gives consecutive rows of a matrix."""
 
@@ -136,7 +139,7 @@ def _convert_mtx(place_: Path, target: Path, folder: Path) -> None:
     matrix, prefix = names_of_10x(place_)
     with _open_text(matrix) as text:
         lines = []
-        while (line := text.readline()).startswith("%"):
+        while (line := text.readline()) and (line.startswith("%") or not line.strip()):
             lines.append(line)
         n_columns, n_obs, n_entries = (int(x) for x in line.split())
         clone = folder / "tables"
@@ -148,7 +151,7 @@ def _convert_mtx(place_: Path, target: Path, folder: Path) -> None:
         with opening(clone / matrix.name, "wt") as empty:
             empty.writelines([*lines, f"{n_columns} {n_obs} 0\n"])
         tables = read_cells(clone)
-        read = _Entries(text, n_obs, n_entries, folder)
+        read = _Entries(text, (n_columns, n_obs), n_entries, folder)
     rows = read.by_cell((n_obs, n_columns), folder)
     features = [
         file for file in clone.iterdir() if file.name.startswith((f"{prefix}features", f"{prefix}genes"))
@@ -163,6 +166,54 @@ def _convert_mtx(place_: Path, target: Path, folder: Path) -> None:
     )
 
 
+def _tables(text: IO[str]) -> Iterator[pd.DataFrame]:
+    """Lines of a text as numbers, block by block; what a line has too few or too many of is NaN or refused."""
+    kinds = dict(zip(ENTRY, (np.int64, np.int64, np.float32, np.float32), strict=True))
+    tables = pd.read_csv(
+        text,
+        sep=r"\s+",
+        header=None,
+        names=list(ENTRY),
+        dtype=kinds,
+        index_col=False,
+        chunksize=ENTRIES,
+        comment="%",
+    )
+    n_read = 0
+    while True:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            try:
+                table = next(tables, None)
+            except (ValueError, pd.errors.ParserWarning) as error:
+                msg = f"the matrix cannot be read after entry {n_read:,}: {error}. {REMEDY}"
+                raise ValueError(msg) from error
+        if table is None or not len(table):
+            return
+        n_read += len(table)
+        yield table
+
+
+def _blocks(text: IO[str], shape: tuple[int, int]) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Gene, cell (both from 0) and value of each entry of a text, block by block; other lines are refused."""
+    n_read = 0
+    for table in _tables(text):
+        gene, cell, value, more = (table[name].to_numpy() for name in ENTRY)
+        is_wrong = ~(np.isfinite(value) & np.isnan(more))
+        for number, size in ((gene, shape[0]), (cell, shape[1])):
+            is_wrong |= (number < 1) | (number > size)
+        if is_wrong.any():
+            first = int(np.argmax(is_wrong))
+            found = " ".join(f"{x:.12g}" for x in table.iloc[first] if not np.isnan(x))
+            msg = (
+                f"entry {n_read + first + 1:,} of the matrix is {found!r}, which is none of {shape[0]:,} genes and "
+                f"{shape[1]:,} cells. {REMEDY}"
+            )
+            raise ValueError(msg)
+        n_read += len(table)
+        yield (gene - 1).astype(np.int32), (cell - 1).astype(np.int32), value
+
+
 class _Entries:
     """Entries of a text in files: gene, cell, and value of each, and how many a cell has.
 
@@ -170,33 +221,28 @@ class _Entries:
     ----------
     text
         At the first entry.
-    n_obs, n_entries
-        What the text says of itself.
+    shape, n_entries
+        What the text says of itself: numbers of genes and of cells, and of entries.
     folder
         For the files.
     """
 
-    def __init__(self, text: IO[str], n_obs: int, n_entries: int, folder: Path) -> None:
-        self.lengths, self.n, self.is_by_cell = np.zeros(n_obs, np.int64), 0, True
+    def __init__(self, text: IO[str], shape: tuple[int, int], n_entries: int, folder: Path) -> None:
+        self.lengths, self.n, self.is_by_cell = np.zeros(shape[1], np.int64), 0, True
         self._folder, last = folder, 0
-        kinds = {"gene": np.int64, "cell": np.int64, "value": np.float32}
         with (
             (folder / "genes").open("wb") as genes,
             (folder / "cells").open("wb") as cells,
             (folder / "values").open("wb") as values,
         ):
-            blocks = pd.read_csv(
-                text, sep=" ", header=None, names=list(kinds), dtype=kinds, chunksize=ENTRIES, comment="%"
-            )
-            for block in blocks if n_entries else ():
-                cell = block["cell"].to_numpy() - 1
+            for gene, cell, value in _blocks(text, shape) if n_entries else ():
                 self.is_by_cell &= bool(cell[0] >= last and (np.diff(cell) >= 0).all())
                 last = cell[-1]
-                self.lengths += np.bincount(cell, minlength=n_obs)
+                self.lengths += np.bincount(cell, minlength=shape[1])
                 self.n += len(cell)
-                genes.write((block["gene"].to_numpy() - 1).astype(np.int32).tobytes())
-                cells.write(cell.astype(np.int32).tobytes())
-                values.write(block["value"].to_numpy().tobytes())
+                genes.write(gene.tobytes())
+                cells.write(cell.tobytes())
+                values.write(value.tobytes())
         if self.n != n_entries:
             msg = f"the text of the matrix ends after {self.n:,} of {n_entries:,} entries. Copy it again from where it was made."
             raise ValueError(msg)

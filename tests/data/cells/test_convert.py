@@ -106,11 +106,48 @@ def test_folder_of_cell_ranger(counts, tmp_path, by_gene, prefix, zipped):
     assert (found.X.toarray() == counts.toarray()[:, :n_genes]).all()
 
 
-def test_a_text_that_ends_too_early_is_refused(counts, tmp_path):
+@pytest.mark.parametrize("spelling", ["{}\t{}\t{}", "{} {} {} ", "{}  {}   {}", " {} {}\t{}.0"])
+def test_spellings_of_a_matrix(counts, tmp_path, spelling):
     _write_mtx(tmp_path / "cells", counts, zipped=False)
     path = tmp_path / "cells" / "matrix.mtx"
-    path.write_text("\n".join(path.read_text().split("\n")[:40]) + "\n")
-    with pytest.raises(ValueError, match=r"ends after 37 of \d+ entries"):
+    head, note, *lines = path.read_text().splitlines()
+    lines[1:] = [spelling.format(*line.split()) for line in lines[1:]]
+    path.write_text("\n".join([head, note, *lines]) + "\n")
+    found = _check_same(tmp_path / "cells", tmp_path)
+    assert (found.X.toarray() == counts.toarray()).all()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("1 2", "entry 21 of the matrix is '1 2'"),
+        ("1 2 3 4", "entry 21 of the matrix is '1 2 3 4'"),
+        ("1 2 3 4 5", "matrix cannot be read after entry 17"),
+        ("35 1 1", "'35 1 1', which is none of 34 genes and 23 cells"),
+        ("1 24 1", "'1 24 1', which is none of"),
+        ("0 1 1", "'0 1 1', which is none of"),
+        ("1 1 nan", "'1 1', which is none of"),
+        ("1.5 1 1", "cannot be read after entry 17"),
+        ("1", "cannot be read after entry 17"),
+        ("one 1 1", "cannot be read after entry 17.*'one'"),
+    ],
+)
+def test_lines_that_are_no_entries_are_refused(counts, tmp_path, line, message):
+    _write_mtx(tmp_path / "cells", counts, zipped=False)
+    path = tmp_path / "cells" / "matrix.mtx"
+    lines = path.read_text().splitlines()
+    lines[3 + 20] = line
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(ValueError, match=message):
+        _convert.convert(tmp_path / "cells", tmp_path / "out.h5ad")
+
+
+@pytest.mark.parametrize("n_entries", [0, 37])
+def test_a_text_that_ends_too_early_is_refused(counts, tmp_path, n_entries):
+    _write_mtx(tmp_path / "cells", counts, zipped=False)
+    path = tmp_path / "cells" / "matrix.mtx"
+    path.write_text("\n".join(path.read_text().split("\n")[: 3 + n_entries]) + "\n")
+    with pytest.raises(ValueError, match=rf"ends after {n_entries} of \d+ entries"):
         _convert.convert(tmp_path / "cells", tmp_path / "out.h5ad")
 
 
