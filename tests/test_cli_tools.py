@@ -434,6 +434,9 @@ def test_the_advice_for_an_index_of_another_format_works(folder, capsys, option)
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_the_log_says_what_was_done_with_each_file(folder, capsys, jobs):
     model = scellm.models.load("scellm-small")
+    strange = ad.read_h5ad(folder / "one.h5ad")
+    strange.var_names = strange.var_names[np.random.default_rng(0).permutation(strange.n_vars)]
+    strange.write_h5ad(folder / "one.h5ad")
     log = folder / "log.jsonl"
     inputs = [str(folder / name) for name in ("one.h5ad", "two.zarr", "bad.h5ad")]
     words = [*inputs, "-o", str(folder / "out"), "--log", str(log), "--min-overlap", "0.05", "--jobs", jobs]
@@ -459,7 +462,7 @@ def test_the_log_says_what_was_done_with_each_file(folder, capsys, jobs):
     assert one["seconds"] > 0
     assert 0.1 < one["peak_memory_gib"] < 100
     told = capsys.readouterr().err
-    assert one["warnings"]  # toy cells are of no tissue
+    assert one["warnings"]  # of cells that do not fit
     assert all(f"scellm: warning: {text}" in told for text in (*one["warnings"], *two["warnings"]))
     assert bad["error"]
     assert f"scellm: {inputs[2]}: {bad['error']}" in told
