@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,15 +15,14 @@ from .._checks import is_on_disk
 from .._warn import warn
 from ..annotation._annotator import Annotator
 from ..annotation._gene_head import GeneHead, GeneScores
-from ..data import Expression, ReadOptions, log_normalize
+from ..data import Expression, log_normalize
+from ..data.cells._expression import CP10K
 from ..metrics._cell_hashes import cell_hashes, match_hashes
 from ..models import CellLM
-from ._embed import join
-from ._vectors import both_options, log_expression, made_beside, open_cells, vectors_of
+from ._vectors import both_options, log_expression, vectors_of
 
 FEW_GENES, MANY_GENES = 0.5, 0.9
 """Share of the genes of a head on genes below which it is refused, and below which that is worth a word (ours)."""
-CP10K = 1e4
 CELLS_LOOKED_AT = 200
 """Cells that are compared with those of the shipped reference."""
 logger = logging.getLogger("scellm.tl._annotate")
@@ -147,19 +144,6 @@ def of_genes(adata: AnnData, annotator: Annotator, model: CellLM, query: dict[st
     vectors[:, ~is_there] = annotator.head.centre[~is_there]
     vectors[is_empty] = np.nan
     return vectors
-
-
-def gene_scores(
-    adata: AnnData, annotator: Annotator, model: CellLM, query: Mapping[str, Any] | ReadOptions
-) -> GeneScores | None:
-    """What genes say beside the embedding, of all cells; `None` for an annotator that does not ask them."""
-    if annotator.gene_head is None:
-        return None
-    beside = GeneReader(annotator.gene_head, _ids_of(annotator.gene_head.genes, model))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what is to be said of these values was said when they were embedded
-        with open_cells(adata, model, query) as cells:
-            return beside.scores(cells, join(cells.map(made_beside, beside)))
 
 
 def _ids_of(genes: list[str], model: CellLM) -> np.ndarray:

@@ -156,12 +156,12 @@ def embed(
         check_target(source, target, shutil.disk_usage)
     model = model if isinstance(model, CellLM) else load(model)
     with Expression.open(source if is_path else adata, model.vocabulary, options) as cells:
-        embedding, record = embedding_of(cells, model, encoding)
+        found, record = embed_cells(cells, model, encoding)
     if is_path:
-        write_results(source, target, {"obsm": {key_added: embedding}, "uns": {key_added: record}})
+        write_results(source, target, {"obsm": {key_added: found.embedding}, "uns": {key_added: record}})
         return None
     adata = adata.copy() if copy else adata
-    adata.obsm[key_added] = embedding
+    adata.obsm[key_added] = found.embedding
     adata.uns[key_added] = record
     return adata if copy else None
 
@@ -185,14 +185,6 @@ class EncodeOptions:
         if size != "auto" and not (is_count and size > 0):
             msg = f"batch_size={size!r} must be 'auto' or a positive whole number of cells."
             raise ValueError(msg)
-
-
-def embedding_of(
-    cells: Expression, model: CellLM, encoding: EncodeOptions
-) -> tuple[np.ndarray, dict[str, Any]]:
-    """The (n_obs, dim) embedding of open cells and its record for `uns`; see `embed`."""
-    found, record = embed_cells(cells, model, encoding)
-    return found.embedding, record
 
 
 class Beside(Protocol):

@@ -194,7 +194,7 @@ def shipped_calibration(model: CellLM, pythons: Pythons = NONE, before: Sequence
     from scellm.annotation._annotator import Annotator
     from scellm.annotation._fit_tree import calibration_error, confidence_at
     from scellm.annotation._neighbors import Neighborhood
-    from scellm.tl._annotate_sources import gene_scores
+    from scellm.tl._annotate_sources import read_cells
 
     annotator, rng = Annotator.from_part(model.parts["reference"]), np.random.default_rng(0)
     tree = annotator.tree
@@ -205,7 +205,7 @@ def shipped_calibration(model: CellLM, pythons: Pythons = NONE, before: Sequence
         labels = adata.obs["cell_type"].astype(str).to_numpy()[is_full]
         nodes = np.array([tree.names.index(data.ONTOLOGY[label][0]) for label in labels])
         ones = np.ones(len(nodes))
-        genes = gene_scores(adata, annotator, model, {"min_overlap": 0.02})
+        genes = read_cells(adata, annotator, model, {"min_overlap": 0.02}).genes
         own = annotator.probabilities(vectors[is_full], None if genes is None else genes[is_full])
         logits, temperature = np.log(own + 1e-9), 1.0
         if (smoothing := annotator.smoothing) is not None:

@@ -14,7 +14,7 @@ from scellm.annotation._restrict import class_mask, guess_tissue
 from scellm.metrics._calibration import softmax
 from scellm.models import load
 from scellm.tl import annotate, fit_reference
-from scellm.tl._annotate_sources import gene_scores
+from scellm.tl._annotate_sources import read_cells
 from scellm.tl._vectors import log_expression
 
 KEY = "scellm_cell_type"
@@ -302,6 +302,7 @@ def test_genes_have_their_say(adata, reference, bag_model, rng):
     expected = softmax(logits / annotator.calibration.temperature)
     np.testing.assert_allclose(found[full], expected, atol=1e-5)
     few = adata[:, ~np.isin(adata.var_names, head.genes)].copy()
-    scores = gene_scores(few, annotator, fitted, {})
+    with pytest.warns(UserWarning, match="express no vocabulary gene"):
+        scores = read_cells(few, annotator, fitted, {}).genes
     assert scores.kept == 1
     assert not scores.values.any()
