@@ -57,6 +57,8 @@ SYNONYMS = {
     "OPC": "oligodendrocyte progenitor",
     "regulatory T cell": "Treg",
     "NK cell": "natural killer",
+    "cDC1": "DC1",
+    "cDC2": "DC2",
 }
 
 
@@ -65,6 +67,7 @@ def ontology(rows: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     from cellxgene_ontology_guide.ontology_parser import OntologyParser
 
     parser = OntologyParser()
+    taken = {synonym: name for name, synonym in SYNONYMS.items()}  # no synonym of another type
     ids, synonyms = [], []
     for name, term in zip(rows["type"], rows["term"], strict=True):
         found = (parser.get_term_id_by_label(term, "CL") or "") if term else ""
@@ -74,6 +77,7 @@ def ontology(rows: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
         ids.append(found)
         more = [term, *(parser.get_term_synonyms(found) if found else [])]
         more += [SYNONYMS[name]] if name in SYNONYMS else []
+        more = [x for x in more if taken.get(x, name) == name]
         synonyms.append(sorted({x for x in more if x and x.lower() != name.lower()})[:12])
     return ids, synonyms
 
