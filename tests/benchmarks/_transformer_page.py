@@ -217,14 +217,18 @@ def trials(found: Results) -> str:
     scores = found.shares.set_index("share").mean(1)
     best, shipped = scores.iloc[: len(SHARES)].idxmax(), scores[scores.index.str.contains("shipped")].iloc[0]
     words = [
-        "The shipped weights are the mean of those at the start and at the end of the training of the block (`keep_start`), chosen over the end alone, on the datasets left "
-        f"out. Of the shares in the table {best.split(',')[0]} is best there by {scores[best] - shipped:.4f} over the shipped one, the bag alone has {scores.iloc[-1]:.4f}: "
+        "The shipped weights are the mean of those at the start and at the end of the training of the block (`keep_start`), chosen over the end alone, *not_mixed*, on the datasets left "
+        f"out. Of the shares in the table {best.split(',')[0]} is best there"
         + (
-            "the nearer to the bag, the better."
-            if scores.is_monotonic_increasing
-            else "the choice of a share is within the spread between seeds."
-            if abs(scores[best] - shipped) < 2 * BETWEEN_SEEDS
-            else "that share is to be tried next."
+            ", the shipped one"
+            if "shipped" in best
+            else f" ({scores[best] - shipped:+.4f} beside the shipped one)"
+        )
+        + f"; the bag alone has {scores.iloc[-1]:.4f}. "
+        + (
+            "All shares are within the spread between seeds of each other."
+            if scores.max() - scores.min() < 2 * BETWEEN_SEEDS
+            else "They differ by more than the spread between seeds."
         ),
         "*all_trained* is the same block with gene embeddings trained along, on 128 genes a view and for 90 steps.",
     ]
