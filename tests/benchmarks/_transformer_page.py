@@ -47,6 +47,7 @@ class Results:
     few: dict[str, list[Found]]
     others: dict[str, Found]
     wide: dict[str, Found]
+    variants: pd.DataFrame
     read: pd.DataFrame
     shares: pd.DataFrame
 
@@ -62,7 +63,9 @@ class Results:
         )
 
 
-def measure(runs: list[Run], store: Store, others: list[Path], wide: list[Path]) -> Results:
+def measure(
+    runs: list[Run], variants: list[Run], store: Store, others: list[Path], wide: list[Path]
+) -> Results:
     """All scores; those in the store are not measured again."""
     first, small = runs[0], scellm.models.load("scellm-small")
     models, bags = [run.model for run in runs], [run.bag for run in runs]
@@ -105,9 +108,57 @@ def measure(runs: list[Run], store: Store, others: list[Path], wide: list[Path])
         },
         {path.name: scored[path.name] for path in others},
         {path.name: scored[path.name] for path in wide},
+        variants_table([runs[0], *variants], store),
         pd.DataFrame(read),
         pd.DataFrame(shares),
     )
+
+
+def variants_table(runs: list[Run], store: Store) -> pd.DataFrame:
+    """Other learning rates and numbers of steps, each beside its own bag."""
+    rows = []
+    for i, run in enumerate(runs):
+        ours, end, bag = (store.left_out(one) for one in (run.model, run.with_start(0.0), run.bag))
+        differences = np.subtract(list(ours["macro_f1"].values()), list(bag["macro_f1"].values()))
+        first, last = run.log.iloc[:10].mean(), run.log.iloc[-10:].mean()
+        rows.append(
+            {
+                "highest rate": f"{run.log['learning_rate'].max():.1e}" + ("" if i else ", shipped"),
+                "steps": str(run.steps),
+                OURS: mean(ours),
+                "end alone": mean(end),
+                BAG: mean(bag),
+                "difference": float(differences.mean()),
+                "worst dataset": float(differences.min()),
+                "contrastive, first ten steps": first["contrastive"],
+                "last ten": last["contrastive"],
+                "highest anisotropy": run.log["anisotropy"].max(),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def trained(found: Results) -> str:
+    """What the losses did."""
+    log = found.runs[0].log
+    first, last = log.iloc[:10].mean(), log.iloc[-10:].mean()
+    names = ("contrastive", "supervised", "masked_gene", "normal_cancer")
+    falls = [name for name in names if last[name] < 0.98 * first[name]]
+    said = ", ".join(f"{name.replace('_', ' ')} {first[name]:.2f} to {last[name]:.2f}" for name in names)
+    text = (
+        f"Losses, mean of the first and of the last ten steps: {said}: {'all' if len(falls) == len(names) else f'{len(falls)} of {len(names)}'} fall. Cells stay apart (anisotropy "
+        f"{found.ours[0]['anisotropy']:.2f}, of the bag {found.bags[0]['anisotropy']:.2f}; highest of a batch in training {log['anisotropy'].max():.2f}). The highest learning rate is "
+        f"{log['learning_rate'].max():.0e}, as the rate of a recipe is for 256 cells and grows with the root of the batch."
+    )
+    if len(found.variants) > 1:
+        rows = found.variants.iloc[1:]
+        best = rows.loc[rows["difference"].idxmax()]
+        gap = best[OURS] - found.variants.iloc[0][OURS]
+        text += (
+            f" **Other rates and lengths**: with {best['highest rate']} and {best['steps']} steps it has {best[OURS]:.4f}, its bag {best[BAG]:.4f} ({best['difference']:+.4f}; "
+            f"{gap:+.4f} beside the shipped weights, {'more' if abs(gap) > 2 * BETWEEN_SEEDS else 'less'} than twice the spread between seeds)."
+        )
+    return text
 
 
 def methods_table(found: Results) -> pd.DataFrame:
@@ -217,7 +268,7 @@ def trials(found: Results) -> str:
     scores = found.shares.set_index("share").mean(1)
     best, shipped = scores.iloc[: len(SHARES)].idxmax(), scores[scores.index.str.contains("shipped")].iloc[0]
     words = [
-        "The shipped weights are the mean of those at the start and at the end of the training of the block (`keep_start`), chosen over the end alone, *not_mixed*, on the datasets left "
+        "The shipped weights are the mean of those at the start and at the end of the training of the block (`keep_start`), chosen over the end alone (share 0) on the datasets left "
         f"out. Of the shares in the table {best.split(',')[0]} is best there"
         + (
             ", the shipped one"
@@ -256,7 +307,6 @@ def page_text(found: Results, speeds: dict[str, float]) -> str:
     word, verdict = verdict_of(found)
     methods = methods_table(found).set_index("method")
     few = methods[f"macro-F1 from {SHOTS} labels"]
-    spread = [one["anisotropy"] for one in (found.ours[0], found.bags[0])]
     return "\n\n".join(
         [
             "Does a block of attention, trained with the three published objectives and labels in batches of 4,096 cells by divide and conquer, tell "
@@ -267,7 +317,7 @@ def page_text(found: Results, speeds: dict[str, float]) -> str:
             f"{few[BAG]:.3f} on its bag, {few['scellm-small']:.3f} on scellm-small.",
             f"The model ships as `scellm-transformer`; the default stays `scellm-small`, which embeds {speeds['scellm-small']:,.0f} cells a second where "
             f"this one does {speeds['transformer']:,.0f} (cells of 1,000 genes, two cores).",
-            f"It was trained: losses fall, and cells stay apart (anisotropy {spread[0]:.2f}, of the bag {spread[1]:.2f}).",
+            trained(found),
             f"![Training curves]({NAME}.png)",
             trials(found),
         ]
@@ -287,6 +337,8 @@ def tables_of(found: Results, speeds: dict[str, float]) -> dict[str, pd.DataFram
         f"Macro-F1 on datasets left out of training{over}": left,
         "The shipped weights and other options, on datasets left out": beside(shipped),
     }
+    if len(found.variants) > 1:
+        tables["Other rates and lengths, macro-F1 on datasets left out"] = found.variants
     if found.wide:
         tables["Blocks of 256 dimensions beside their bag, on datasets left out"] = beside(found.wide)
     return tables | {
@@ -295,7 +347,5 @@ def tables_of(found: Results, speeds: dict[str, float]) -> dict[str, pd.DataFram
         "Benchmark sets: means": methods_table(found),
         f"Benchmark sets: macro-F1{over}": beside({k: averaged(v) for k, v in found.final.items()}),
         "Cells a second": pd.DataFrame([{"model": key, "cells/s": value} for key, value in speeds.items()]),
-        "Log of the training of the shipped block": log_of(
-            pd.read_csv(found.runs[0].folder / "blocks" / "log.csv")
-        ),
+        "Log of the training of the shipped block": log_of(found.runs[0].log),
     }

@@ -41,8 +41,10 @@ class Run:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.model = scellm.models.load(folder / "scellm-transformer")
-        stage = self.model.provenance["stages"]["blocks"]["recipe"]
-        self.seed, self.share = int(stage["seed"]), float(stage["keep_start"])
+        stage = self.model.provenance["stages"]["blocks"]
+        self.seed, self.share = int(stage["recipe"]["seed"]), float(stage["recipe"]["keep_start"])
+        self.steps = int(stage["steps"])
+        self.log = pd.read_csv(folder / "blocks" / "log.csv")
 
     @property
     def bag(self) -> CellLM:

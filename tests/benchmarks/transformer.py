@@ -1,10 +1,10 @@
 """The transformer beside the bag it started from, by seeds.
 
-    python tests/benchmarks/transformer.py DATA RUN [RUN ...] [--others MODEL ...] [--wide BAG MODEL ...] [--ship]
+    python tests/benchmarks/transformer.py DATA RUN [RUN ...] [--variants RUN ...] [--others MODEL ...] [--wide BAG MODEL ...] [--ship]
 
 RUN is the folder of `scellm pretrain scellm-transformer CORPUS -o RUN`, the first that of the shipped weights, the others of other
 seeds (those that are not finished are left out); `training_corpus.py` packs the corpus without the datasets of `validation.py`.
-`--others` are models of recipes changed from it, `--wide` a bag of another width and blocks on it. What is measured is
+`--variants` are runs of the recipe with another learning rate or number of steps, `--others` models of recipes changed from it, `--wide` a bag of another width and blocks on it. What is measured is
 kept in `--cache`, by weights. Needs scib-metrics. Writes `docs/benchmarks/transformer.md` with its figure; `--ship` also writes the first
 model with its card into the package, `--speed` times anew (on an idle machine).
 """
@@ -83,7 +83,7 @@ def draw(runs: list[Run], path: Path) -> None:
     fig, axes = plt.subplots(1, 4, figsize=(12, 2.6), layout="constrained")
     names = ["contrastive", "masked_gene", "normal_cancer", "anisotropy"]
     for number, run in enumerate(runs):
-        log = pd.read_csv(run.folder / "blocks" / "log.csv")
+        log = run.log
         for ax, name in zip(axes, names, strict=True):
             ax.plot(log["step"], log[name], color=f"C{number}", lw=0.5, alpha=0.35)
             smooth = log[name].rolling(9, min_periods=1, center=True).mean()
@@ -155,6 +155,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("--variants", type=Path, nargs="*", default=[])
     parser.add_argument("--others", type=Path, nargs="*", default=[])
     parser.add_argument("--wide", type=Path, nargs="*", default=[])
     parser.add_argument("--cache", type=Path, default=Path("transformer-cache"))
@@ -162,7 +163,9 @@ def main() -> None:
     parser.add_argument("--speed", action="store_true", help="time anew")
     options = parser.parse_args()
     runs = [Run(folder) for folder in options.runs if finished(folder)]
-    found = measure(runs, Store(options.data, options.cache), options.others, options.wide)
+    variants = [Run(folder) for folder in options.variants if finished(folder)]
+    store = Store(options.data, options.cache)
+    found = measure(runs, variants, store, options.others, options.wide)
     stored = DOCS / f"{NAME}.json"
     speeds = json.loads(stored.read_text())["facts"]["speeds"] if stored.exists() else {}
     if options.speed or not speeds:
