@@ -123,7 +123,7 @@ def variants_table(runs: list[Run], store: Store) -> pd.DataFrame:
         first, last = run.log.iloc[:10].mean(), run.log.iloc[-10:].mean()
         rows.append(
             {
-                "highest rate": f"{run.log['learning_rate'].max():.1e}" + ("" if i else ", shipped"),
+                "highest rate": f"{run.log['learning_rate'].max():.2g}" + ("" if i else ", shipped"),
                 "steps": str(run.steps),
                 OURS: mean(ours),
                 "end alone": mean(end),
@@ -148,7 +148,7 @@ def trained(found: Results) -> str:
     text = (
         f"Losses, mean of the first and of the last ten steps: {said}: {'all' if len(falls) == len(names) else f'{len(falls)} of {len(names)}'} fall. Cells stay apart (anisotropy "
         f"{found.ours[0]['anisotropy']:.2f}, of the bag {found.bags[0]['anisotropy']:.2f}; highest of a batch in training {log['anisotropy'].max():.2f}). The highest learning rate is "
-        f"{log['learning_rate'].max():.0e}, as the rate of a recipe is for 256 cells and grows with the root of the batch."
+        f"{log['learning_rate'].max():.1g}, as the rate of a recipe is for 256 cells and grows with the root of the batch."
     )
     if len(found.variants) > 1:
         rows = found.variants.iloc[1:]
@@ -169,7 +169,7 @@ def methods_table(found: Results) -> pd.DataFrame:
         for key, title in (("macro_f1", "macro-F1"), ("nmi", "NMI"), ("ari", "ARI")):
             row[title] = float(np.mean([mean(one, key) for one in scores]))
         row[f"macro-F1 from {SHOTS} labels"] = (
-            float(np.mean([mean(one) for one in found.few[name]])) if name in found.few else np.nan
+            float(np.mean([mean(one) for one in found.few[name]])) if name in found.few else "not run"
         )
         rows.append(row)
     return pd.DataFrame(rows)
@@ -289,10 +289,11 @@ def trials(found: Results) -> str:
         best_block = max(mean(found.wide[name]) for name in blocks)
         adds = best_block - mean(found.wide[bag]) > 2 * BETWEEN_SEEDS
         attention = f"attention adds {'something' if adds else 'nothing that could be told from chance'} there{'' if adds else ' either'}"
+        width = mean(found.wide[bag]) - mean(found.bags[0])
         words.append(
             f"**Wider**: blocks of 256 dimensions (batches of 512 cells; gene embeddings trained along, and fixed) have {gains}, and the bag of 256 dimensions that they were put on "
-            f"{mean(found.wide[bag]):.4f}, all reading {CONTEXTS[1]:,} genes: {attention}. That bag is {mean(found.wide[bag]) - mean(found.bags[0]):+.4f} beside the one of 128: what gains is the width. "
-            "One training each."
+            f"{mean(found.wide[bag]):.4f}, all reading {CONTEXTS[1]:,} genes: {attention}. That bag is {width:+.4f} beside the one of 128, "
+            f"{'more' if abs(width) > 2 * BETWEEN_SEEDS else 'less'} than twice the spread between seeds ({2 * BETWEEN_SEEDS:.4f}): what there is of a gain is of the width. One training each."
         )
     read = found.read.set_index("genes")
     words.append(

@@ -178,6 +178,7 @@ def main() -> None:
         "sha256": runs[0].model.sha256,
         "seeds": [run.seed for run in runs],
         "speeds": speeds,
+        "verdict": verdict_of(found)[1],
     }
     print(write(NAME, "The transformer beside its bag", page_text(found, speeds), tables, facts))
     if options.ship:
