@@ -239,7 +239,7 @@ def verdict_of(found: Results) -> tuple[str, str]:
         if high < 0
         else "No difference is shown"
     )
-    trained = "one training" if n == 1 else f"{n} trainings with other seeds, each beside its own bag"
+    trained = "one training" if n == 1 else f"{n} trainings of different seeds, each beside its own bag"
     methods = methods_table(found).set_index("method")["macro-F1"]
     return word, (
         f"On eight datasets that were left out of training, macro-F1 of 15 neighbors is {np.mean([mean(x) for x in found.ours]):.4f}; the bag that the block "
