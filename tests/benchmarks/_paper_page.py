@@ -94,13 +94,13 @@ def claims(scores: Scores) -> pd.DataFrame:
     gains = d("three", "masked", "macro_f1")
     only = d("three", "contrastive", "macro_f1")
     larger = d("batch-4096", "batch-256", "macro_f1")
-    best = {b: _best_bag(scores, b) for b in BATCHES}
-    larger_bag = d(best[BATCHES[-1]], best[BATCHES[0]], "macro_f1") if all(best.values()) else None
+    most, least = (_best_bag(scores, b) for b in (BATCHES[-1], BATCHES[0]))
+    larger_bag = d(most, least, "macro_f1") if most and least else None
     tried = [len(_rates(scores, b)) for b in (BATCHES[-1], BATCHES[0])]
     rates = (
         "best rate of each"
         if min(tried) in (0, len(RATES))
-        else f"best of {tried[0]} and of {tried[1]} rates"
+        else f"best of {tried[0]} and {tried[1]} of {len(RATES)} rates"
     )
     cancer, normal = d("three", "no-cancer", "macro_f1", CANCER_SETS), d("three", "no-cancer", "macro_f1")
     few, many = d("three", "masked", "few_labels"), d("three", "masked", "many_labels")
@@ -144,7 +144,14 @@ def bags(scores: Scores) -> pd.DataFrame:
     rows = [
         {
             "batch": f"{batch:,}",
-            **{f"rate {rate:g}": scores.mean(f"bag-{batch}-{rate:g}", "macro_f1") for rate in RATES},
+            **{
+                f"rate {rate:g}": (
+                    f"{scores.mean(f'bag-{batch}-{rate:g}', 'macro_f1'):.3f}"
+                    if rate in _rates(scores, batch)
+                    else "not run"
+                )
+                for rate in RATES
+            },
         }
         for batch in BATCHES
         if _rates(scores, batch)
@@ -170,7 +177,8 @@ def length(scores: Scores) -> str:
 
 def arms(scores: Scores) -> pd.DataFrame:
     """Every arm, with its means."""
-    names = ["PCA", "genes", "start-blocks-0", *dict.fromkeys(name.rsplit("-", 1)[0] for name in RUNS)]
+    starts = [name for name in ("start-blocks-0", "start-bag-0") if name in scores.runs]
+    names = ["PCA", "genes", *starts, *dict.fromkeys(name.rsplit("-", 1)[0] for name in RUNS)]
     rows = []
     for arm in names:
         n = 1 if arm in scores.runs else len(scores.seeds(arm))
