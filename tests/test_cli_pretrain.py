@@ -219,3 +219,19 @@ def test_torchrun_starts_it(recipe, cells, tmp_path):
     model = scellm.models.load(tmp_path / "run" / "mine")
     assert "2 processes" in model.provenance["device"]
     assert result.stdout.count("the model. Use it with") == 1
+
+
+def test_what_a_later_stage_cannot_do_is_refused_before_the_first_is_trained(recipe, cells, tmp_path, capsys):
+    arguments = ["pretrain", str(recipe), str(cells), "-o", str(tmp_path / "run"), "--quiet"]
+    last = RECIPE.rindex("batch_size = 32")
+    recipe.write_text(RECIPE[:last] + RECIPE[last:].replace("batch_size = 32", "batch_size = 128"))
+    assert main(arguments) == 1
+    said = capsys.readouterr().err
+    assert "Stage 'blocks' has a batch_size of 128, but there are only 80 cells" in said
+    recipe.write_text(RECIPE + 'config = { cell_embedding = "cls", cell_depth = 2 }\n')
+    assert main(arguments) == 1
+    said = capsys.readouterr().err
+    assert "stage 'blocks' cannot go on from the one before (cell_embedding 'mean' -> 'cls')" in said
+    assert not (tmp_path / "run" / "bag").exists()
+    recipe.write_text(RECIPE)
+    assert main([*arguments, "--set", "batch_size=80", "--set", "max_steps=1"]) == 0  # the advice

@@ -18,6 +18,7 @@ from ..models import CellLM, choose_device
 from ..nn import CellLMConfig, Encoder
 from ..train import PretrainConfig, World, deepen, init_from_corpus, sample_corpus, sample_labels, train
 from ..train._recipe import GeneInit, check_gene_init
+from ..train._start import growth_problems
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -205,9 +206,11 @@ def _check_init(init: CellLM | None, corpus: Corpus, config: CellLMConfig) -> No
             "be the same. Build or pack the data with vocabulary=init.vocabulary."
         )
         raise ValueError(msg)
-    same = {"depth": config.depth, "cell_depth": config.cell_depth, "dropout": config.dropout}
-    if dataclasses.replace(init.config, **same) != config or init.config.depth > config.depth:
-        msg = f"init has the architecture {init.config}, which cannot become {config}: only depth may grow."
+    if problems := growth_problems(init.config, config):
+        msg = (
+            f"init has another architecture ({', '.join(problems)}): only depth may grow. Give config the same fields as "
+            "init.config, or train without init."
+        )
         raise ValueError(msg)
 
 

@@ -54,6 +54,13 @@ def run_recipe(
         msg = f"A time limit of {time_limit:g} seconds needs a stage that may be shortened: give one a max_time."
         raise ValueError(msg)
     corpus = Corpus.build(sources, layer=layer, gene_key=gene_key, min_overlap=recipe.min_overlap)
+    for stage in recipe.stages:
+        if stage.recipe.batch_size > corpus.n_cells:
+            msg = (
+                f"Stage {stage.name!r} has a batch_size of {stage.recipe.batch_size}, but there are only {corpus.n_cells} cells; "
+                f"make it smaller, as with --set batch_size={corpus.n_cells}, or give more data."
+            )
+            raise ValueError(msg)
     model: CellLM | None = None
     stages: dict[str, dict[str, Any]] = {}
     for number, stage in enumerate(recipe.stages):

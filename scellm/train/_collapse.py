@@ -13,6 +13,13 @@ ANISOTROPY = 0.95
 NEAR = 0.01
 """Share of the loss of guessing within which a loss has learned nothing."""
 
+REMEDIES = (
+    "Change one of these, in this order, and start anew in another checkpoint_dir: a lower learning_rate (a third, with "
+    "warmup=0.2); another pooling (of the encoder's config), as a sum over genes of unit length drowns in what all "
+    "cells share once there are blocks; easier views (a smaller drop_genes, a larger max_genes), from which a "
+    "cell can be recognized; a lower temperature."
+)
+
 
 class CollapseError(RuntimeError):
     """Training has collapsed and would only waste time."""
@@ -56,6 +63,20 @@ class CollapseWatch:
             return f"the contrastive loss is that of guessing ({loss:.3f}; log N is {guessing:.3f})"
         return None
 
+    def at_end(self) -> str | None:
+        """How a run looks collapsed that ended before `N_LINES` lines said so; `None` if it does not."""
+        for lines, said in (
+            (self._narrow, "all cells point the same way"),
+            (self._blind, "the contrastive loss is that of guessing"),
+        ):
+            if lines:
+                return (
+                    f"in the last {len(lines)} lines of the log {said}"
+                    if len(lines) > 1
+                    else f"in the last line of the log {said}"
+                )
+        return None
+
 
 def collapse(step: int, reason: str, since: int = N_LINES) -> CollapseError:
     """The error that says what to change.
@@ -70,11 +91,7 @@ def collapse(step: int, reason: str, since: int = N_LINES) -> CollapseError:
         Lines of the log it has been so.
     """
     return CollapseError(
-        f"Training has collapsed by step {step}: {reason}, for {since} lines of the log in a row. Change one of these, "
-        "in this order, and start anew in another checkpoint_dir: a lower learning_rate (a third, with "
-        "warmup=0.2); another pooling (of the encoder's config), as a sum over genes of unit length drowns in what all "
-        "cells share once there are blocks; easier views (a smaller drop_genes, a larger max_genes), from which a "
-        "cell can be recognized; a lower temperature."
+        f"Training has collapsed by step {step}: {reason}, for {since} lines of the log in a row. {REMEDIES}"
     )
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from .._fields import check_fields
 from ..nn import CellLMConfig
 from ._recipe import GeneInit, PretrainConfig, check_gene_init
+from ._start import growth_problems
 
 PACKAGED = files("scellm.train") / "recipes"
 """Recipes that come with the package."""
@@ -148,8 +149,16 @@ def _checked(content: dict[str, Any], where: str) -> RecipeFile:
     read = RecipeFile(
         config=config, stages=tuple(_stage(stage, i, where) for i, stage in enumerate(stages)), **content
     )
+    before = None
     for stage in read.stages:
-        read.architecture(stage, n_genes=1)  # unknown fields show now
+        config = read.architecture(stage, n_genes=1)  # unknown fields show now
+        if before is not None and (problems := growth_problems(before, config)):
+            msg = (
+                f"{where}: stage {stage.name!r} cannot go on from the one before ({', '.join(problems)}): only depth may "
+                "grow. Write what all stages share under the first config of the recipe."
+            )
+            raise ValueError(msg)
+        before = config
     if len({stage.name for stage in read.stages}) < len(read.stages):
         msg = f"{where}: two stages have one name; their checkpoints would be mixed up."
         raise ValueError(msg)

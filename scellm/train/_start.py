@@ -154,6 +154,25 @@ def init_from_corpus(
         expression.bias[-1] = OFFSET * (cells - mean)[:, :-1].norm(dim=1).median()
 
 
+def growth_problems(config: CellLMConfig, wanted: CellLMConfig) -> list[str]:
+    """Why an encoder cannot go on as another: fields that differ, but for those that may.
+
+    Parameters
+    ----------
+    config
+        The architecture it has.
+    wanted
+        That of the next run: more blocks, and other dropout, are possible.
+    """
+    free = ("cell_depth", "dropout") + (("depth",) if config.depth <= wanted.depth else ())
+    found, asked = config.to_dict(), wanted.to_dict()
+    return [
+        f"{name} {found[name]!r} -> {asked[name]!r}"
+        for name in found
+        if name not in free and found[name] != asked[name]
+    ]
+
+
 @torch.no_grad()
 def deepen(bag: Encoder, config: CellLMConfig) -> Encoder:
     """A deeper encoder that starts as the bag: what its new blocks add is zero until trained.

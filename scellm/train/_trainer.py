@@ -19,7 +19,7 @@ from ..data import Corpus
 from ..models import choose_precision
 from ..nn import CellLMConfig, Encoder
 from ._checkpoint import Checkpoint, differences, save_checkpoint
-from ._collapse import CollapseWatch, collapse
+from ._collapse import REMEDIES, CollapseWatch, collapse
 from ._corpus_batches import CorpusBatches, Prepared
 from ._distributed import World
 from ._divide_and_conquer import DivideAndConquer, StepReport
@@ -190,6 +190,8 @@ class Trainer:
                     self.seconds = time.monotonic() - start
                     self._save(folder)
             self._save(folder)  # where the clock ended the run
+        if self.world.rank == 0 and (reason := watch.at_end()):
+            warn(f"The run may have collapsed: {reason}, too few to be sure. {REMEDIES}")
 
     def _take(self, prepared: Prepared, rate: float, folder: Path | None) -> Row:
         """One optimizer step."""

@@ -55,8 +55,8 @@ class Scores:
 
     def difference(
         self, first: str, second: str, what: str, sets: tuple[str, ...] | None = None
-    ) -> tuple[float, float, float] | None:
-        """`first` less `second`, seed by seed; the second may be a run without seeds."""
+    ) -> tuple[float, float, float, int] | None:
+        """`first` less `second`, seed by seed, its interval and the number of seeds; the second may be a run without seeds."""
         paired = second not in self.runs
         seeds = self.seeds(first, second) if paired else self.seeds(first)
         if not seeds:
@@ -65,7 +65,7 @@ class Scores:
             self.of(f"{first}-{s}", what, sets) - self.of(f"{second}-{s}" if paired else second, what, sets)
             for s in seeds
         ]
-        return interval(np.stack(columns, 1))
+        return *interval(np.stack(columns, 1)), len(seeds)
 
     def mean(self, arm: str, what: str, sets: tuple[str, ...] | None = None) -> float:
         """Over datasets and seeds; of a run without seeds over datasets."""
@@ -73,14 +73,17 @@ class Scores:
         return float(np.mean([self.of(run, what, sets) for run in runs])) if runs else np.nan
 
 
-def _said(found: tuple[float, float, float] | None) -> str:
+Difference = tuple[float, float, float, int] | None
+
+
+def _said(found: Difference) -> str:
     return "not run" if found is None else f"{found[0]:+.3f} ({found[1]:+.3f} to {found[2]:+.3f})"
 
 
-def _judged(found: tuple[float, float, float] | None, *, below: bool = False) -> str:
+def _judged(found: Difference, *, below: bool = False) -> str:
     if found is None:
         return "not run"
-    low, high = (-found[2], -found[1]) if below else found[1:]
+    low, high = (-found[2], -found[1]) if below else found[1:3]
     return verdict(low, high)
 
 
@@ -91,8 +94,14 @@ def claims(scores: Scores) -> pd.DataFrame:
     gains = d("three", "masked", "macro_f1")
     only = d("three", "contrastive", "macro_f1")
     larger = d("batch-4096", "batch-256", "macro_f1")
-    best = {b: _best_bag(scores, b) for b in BATCHES}
-    bags = d(best[BATCHES[-1]], best[BATCHES[0]], "macro_f1") if all(best.values()) else None
+    most, least = (_best_bag(scores, b) for b in (BATCHES[-1], BATCHES[0]))
+    larger_bag = d(most, least, "macro_f1") if most and least else None
+    tried = [len(_rates(scores, b)) for b in (BATCHES[-1], BATCHES[0])]
+    rates = (
+        "best rate of each"
+        if min(tried) in (0, len(RATES))
+        else f"best of {tried[0]} and {tried[1]} of {len(RATES)} rates"
+    )
     cancer, normal = d("three", "no-cancer", "macro_f1", CANCER_SETS), d("three", "no-cancer", "macro_f1")
     few, many = d("three", "masked", "few_labels"), d("three", "masked", "many_labels")
     few_genes, many_genes = d("three", "genes", "few_labels"), d("three", "genes", "many_labels")
@@ -103,7 +112,7 @@ def claims(scores: Scores) -> pd.DataFrame:
         ("and the embedding is better for it", "macro-F1 of 15 neighbors", gains, pca, _judged(gains)),
         ("three objectives are better than contrast alone", "macro-F1 of 15 neighbors", only, pca, _judged(only)),
         ("larger contrastive batches are better: 4,096 over 256, one block", "macro-F1 of 15 neighbors", larger, pca, _judged(larger)),
-        ("the same of a bag: 16,384 over 256, best rate of each", "macro-F1 of 15 neighbors", bags, pca, _judged(bags)),
+        (f"the same of a bag: 16,384 over 256, {rates}", "macro-F1 of 15 neighbors", larger_bag, pca, _judged(larger_bag)),
         ("cancer cells in the corpus help on tumors and cancer lines", "macro-F1 of 15 neighbors, two sets", cancer, f"PCA {m('PCA', 'macro_f1', CANCER_SETS):.3f}", _judged(cancer)),
         ("and do no harm elsewhere (all sets)", "macro-F1 of 15 neighbors", normal, pca, _judged(normal)),
         ("annotates better than masked genes alone, 5 labels a type", "macro-F1, logistic regression on it", few, f"genes {m('genes', 'few_labels'):.3f}", _judged(few)),
@@ -112,20 +121,64 @@ def claims(scores: Scores) -> pd.DataFrame:
         ("the same with four fifths of the labels", "macro-F1, difference from genes", many_genes, f"genes {m('genes', 'many_labels'):.3f}", _judged(many_genes)),
     ]  # fmt: skip
     return pd.DataFrame(
-        [(claim, what, _said(found), beside, word) for claim, what, found, beside, word in rows],
-        columns=["claim", "measured as", "difference (95 %)", "beside", "verdict"],
+        [
+            (claim, what, _said(found), str(found[3]) if found else "0", beside, word)
+            for claim, what, found, beside, word in rows
+        ],
+        columns=["claim", "measured as", "difference (95 %)", "seeds", "beside", "verdict"],
     )
 
 
 def _best_bag(scores: Scores, batch: int) -> str:
     """The rate of a batch size with the best mean, among those finished with a seed; "" if there is none."""
-    arms = [f"bag-{batch}-{rate:g}" for rate in RATES if scores.seeds(f"bag-{batch}-{rate:g}")]
+    arms = [f"bag-{batch}-{rate:g}" for rate in _rates(scores, batch)]
     return max(arms, key=lambda arm: scores.mean(arm, "macro_f1"), default="")
+
+
+def _rates(scores: Scores, batch: int) -> list[float]:
+    return [rate for rate in RATES if scores.seeds(f"bag-{batch}-{rate:g}")]
+
+
+def bags(scores: Scores) -> pd.DataFrame:
+    """Macro-F1 of bags by batch and rate; empty if none is finished."""
+    rows = [
+        {
+            "batch": f"{batch:,}",
+            **{
+                f"rate {rate:g}": (
+                    f"{scores.mean(f'bag-{batch}-{rate:g}', 'macro_f1'):.3f}"
+                    if rate in _rates(scores, batch)
+                    else "not run"
+                )
+                for rate in RATES
+            },
+        }
+        for batch in BATCHES
+        if _rates(scores, batch)
+    ]
+    return pd.DataFrame(rows)
+
+
+def length(scores: Scores) -> str:
+    """What training did to the start."""
+    start, three = scores.mean("start-blocks-0", "macro_f1"), scores.mean("three", "macro_f1")
+    said = (
+        "At this length training takes away more than it gives, so what the arms say of each other is of models that are not good yet."
+        if three < start
+        else "Training gains over its start."
+    )
+    first = scores.mean("start-bag-0", "macro_f1") if "start-bag-0" in scores.runs else np.nan
+    best = [arm for b in BATCHES if (arm := _best_bag(scores, b))]
+    if best and np.isfinite(first):
+        arm = max(best, key=lambda name: scores.mean(name, "macro_f1"))
+        said += f" The bag has {first:.3f} before its first step and {scores.mean(arm, 'macro_f1'):.3f} after five passes with the best batch and rate."
+    return said
 
 
 def arms(scores: Scores) -> pd.DataFrame:
     """Every arm, with its means."""
-    names = ["PCA", "genes", "start-blocks-0", *dict.fromkeys(name.rsplit("-", 1)[0] for name in RUNS)]
+    starts = [name for name in ("start-blocks-0", "start-bag-0") if name in scores.runs]
+    names = ["PCA", "genes", *starts, *dict.fromkeys(name.rsplit("-", 1)[0] for name in RUNS)]
     rows = []
     for arm in names:
         n = 1 if arm in scores.runs else len(scores.seeds(arm))
@@ -193,6 +246,7 @@ def write_page(data: Path, runs: Path) -> Path:
     scores = Scores(all_scores(data, runs, done))
     table = claims(scores)
     figure(scores, runs)
+    by_rate = bags(scores)
     told = table["verdict"].value_counts()
     text = "\n\n".join(
         [
@@ -201,18 +255,20 @@ def write_page(data: Path, runs: Path) -> Path:
             f"that the models did not see. **{told.get('holds', 0)} of {len(table)} comparisons hold, {told.get('does not hold', 0)} do not, "
             f"{told.get('cannot be told', 0)} cannot be told, {told.get('not run', 0)} have not been run.** The paper trained 50 million "
             "parameters on 2 million cells; what is so here need not be so there.",
-            f"Seeds so far: {len(scores.seeds('three', 'masked'))}; with one, an interval is over datasets alone and says nothing of the spread "
-            "between trainings. The gene embeddings start from loadings of principal components: before any step macro-F1 of 15 neighbors is "
+            "Where the table has one seed, an interval is over datasets alone and says nothing of the spread between trainings. The gene embeddings start from loadings of principal components: before any step macro-F1 of 15 neighbors is "
             f"{scores.mean('start-blocks-0', 'macro_f1'):.3f}, after one pass with three objectives {scores.mean('three', 'macro_f1'):.3f}, with "
             f"masked genes alone {scores.mean('masked', 'macro_f1'):.3f}, and PCA of each dataset has {scores.mean('PCA', 'macro_f1'):.3f}. "
-            "At this length training takes away more than it gives, so what the arms say of each other is of models that are not good yet.",
+            + length(scores),
+            f"**Anisotropy**: contrast lowers it from {scores.mean('masked', 'anisotropy'):.3f} to {scores.mean('three', 'anisotropy'):.3f}"
+            + (", which is no cure: " if scores.mean("three", "anisotropy") > 0.5 else "; ")
+            + f"before training it is {scores.mean('start-blocks-0', 'anisotropy'):.3f}, that of PCA {scores.mean('PCA', 'anisotropy'):.3f}.",
             "![Anisotropy in training, and macro-F1 by arm](paper.png)",
             memory(),
             "**Few labels and drugs**: see {doc}`drug_response`. What `tl.few_shot` gains there comes from genes and unlabeled cells; the "
             "encoder adds nothing. That of cell lines has not been measured with a transformer.",
-            "Intervals are over datasets and seeds. *masked*, *contrastive*, *three*: the objectives; *no-cancer*: contrast and masked "
+            "Intervals are over datasets and seeds; one of two datasets is hardly more than their range. *masked*, *contrastive*, *three*: the objectives; *no-cancer*: contrast and masked "
             "genes on a corpus without cancer cells and cell lines; *batch*: three objectives with other batches over as many cells; "
-            "*bag*: contrast alone, no block, five passes, batch and learning rate. *few* and *many labels*: logistic regression on the "
+            "*bag*: contrast alone, no block, five passes, batch and learning rate (the best of each batch is chosen on the same datasets). *few* and *many labels*: logistic regression on the "
             "frozen embedding, which is not the fine-tuning of the paper.",
         ]
     )
@@ -220,6 +276,7 @@ def write_page(data: Path, runs: Path) -> Path:
         "paper",
         "The paper, claim by claim",
         text,
-        {"Claims": table, "All arms": arms(scores)},
+        {"Claims": table, "All arms": arms(scores)}
+        | ({"Bags by batch and rate, macro-F1": by_rate} if len(by_rate) else {}),
         {"runs": done},
     )

@@ -151,6 +151,9 @@ def test_the_model_can_be_saved_used_and_trained_on(pretrain, tmp_path, cells):
     assert np.isfinite(adata.obsm["X_scellm"]).all()
     again = pretrain(init=loaded, config=loaded.config, max_steps=1)
     assert not torch.equal(weights(again), weights(loaded))
+    for change, said in (({"cell_embedding": "cls"}, "'mean' -> 'cls'"), ({"depth": 0}, r"depth \d -> 0")):
+        with pytest.raises(ValueError, match=f"init has another architecture.*{said}.*only depth may grow"):
+            pretrain(init=loaded, config=dataclasses.replace(loaded.config, **change))
 
 
 def test_a_stopped_run_goes_on_as_if_it_had_not(pretrain, tmp_path):

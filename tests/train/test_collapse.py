@@ -97,3 +97,20 @@ def test_a_run_whose_cells_become_one_stops(run, monkeypatch):
 
 def test_control_a_run_that_learns_goes_on(run):
     assert run(learning_rate=5e-3).history["step"].iloc[-1] == 70
+
+
+@pytest.mark.parametrize("log_every", [20, 30])
+def test_a_run_of_too_few_lines_to_be_sure_says_so_at_its_end(run, log_every):
+    with pytest.warns(
+        UserWarning,
+        match="may have collapsed: in the last .*guessing, too few to be sure. Change one of these",
+    ):
+        run(temperature=1000.0, max_steps=60, log_every=log_every)
+
+
+def test_control_the_end_says_nothing_where_cells_were_apart_again():
+    watch = CollapseWatch()
+    reasons(lines(3, anisotropy=0.98), watch=watch)
+    assert watch.at_end() == "in the last 3 lines of the log all cells point the same way"
+    reasons(lines(1, first=101), watch=watch)
+    assert watch.at_end() is None
