@@ -14,6 +14,8 @@ MOST_CELLS = 10_000
 """Neighbors are looked for among no more cells, drawn at random from all."""
 MOST_AXES = 32
 """Principal components of the embedding in which neighbors are looked for, for speed (ours)."""
+AT_ONCE = 256
+"""Cells whose distances to all others stay in the cache."""
 LEAST_SHARE = 0.1
 """Neighbors are no more than this share of the cells, or few cells would all be each other's (ours)."""
 
@@ -30,7 +32,7 @@ class Neighborhood:
     axes: np.ndarray
     """(F, d)"""
     points: np.ndarray
-    """(m, d)"""
+    """(m, d + 1), the last column half of their squared length, below 0."""
     probabilities: np.ndarray
     """(m, K)"""
 
@@ -65,7 +67,9 @@ class Neighborhood:
         found = np.concatenate(
             [probabilities_of(rows[i : i + ROWS_AT_ONCE]) for i in range(0, len(rows), ROWS_AT_ONCE)]
         )
-        return cls(smoothing, rows, centre, axes, some @ axes, found)
+        points = some @ axes
+        points = np.column_stack([points, -0.5 * (points**2).sum(axis=1)])
+        return cls(smoothing, rows, centre, axes, points, found)
 
     @property
     def n_neighbors(self) -> int:
@@ -76,15 +80,15 @@ class Neighborhood:
         """(b, K) mean probability of the neighbors of (b, F) cells, which are the given (b,) rows of the data."""
         return np.concatenate(
             [
-                self._around(vectors[i : i + ROWS_AT_ONCE], rows[i : i + ROWS_AT_ONCE])
-                for i in range(0, len(rows), ROWS_AT_ONCE)
+                self._around(vectors[i : i + AT_ONCE], rows[i : i + AT_ONCE])
+                for i in range(0, len(rows), AT_ONCE)
             ]
             or [np.zeros((0, self.probabilities.shape[1]), np.float32)]
         )
 
     def _around(self, vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
         placed = (unit(vectors) - self.centre) @ self.axes
-        nearness = 2 * placed @ self.points.T - (self.points**2).sum(axis=1)
+        nearness = np.column_stack([placed, np.ones(len(placed), np.float32)]) @ self.points.T
         at = np.searchsorted(self.rows, rows)
         is_one = self.rows[np.minimum(at, len(self.rows) - 1)] == rows
         nearness[np.flatnonzero(is_one), at[is_one]] = -np.inf
