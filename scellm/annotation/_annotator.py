@@ -359,9 +359,7 @@ def nearest(
     return nearest_by(vectors @ exemplars.T, values, skip=skip)
 
 
-def nearest_by(
-    similarity: np.ndarray, values: np.ndarray, *, skip: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
+def nearest_by(similarity: np.ndarray, values: np.ndarray, *, skip: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """As `nearest`, from (n, N) similarities."""
     k = min(N_NEAREST + skip, len(values))
     skip = min(skip, k - 1)
@@ -392,6 +390,15 @@ def _largest(values: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     columns = torch.cat([*(top + i * size for i in range(GROUP)), rest], dim=1)
     found, index = torch.topk(values.gather(1, columns), k, dim=1)
     return found, columns.gather(1, index)
+
+
+def means_of(values: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """(n, K) mean of the rows of (m, K) values at (n, k) places; by torch, for speed."""
+    import torch
+
+    return torch.nn.functional.embedding_bag(
+        torch.from_numpy(places), torch.from_numpy(values), mode="mean"
+    ).numpy()
 
 
 def spread_of(exemplars: np.ndarray) -> np.ndarray:

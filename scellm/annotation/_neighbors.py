@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ._annotator import ROWS_AT_ONCE, largest, unit
+from ._annotator import ROWS_AT_ONCE, largest, means_of, unit
 from ._smoothing import Smoothing
 
 MOST_CELLS = 10_000
@@ -93,10 +93,7 @@ class Neighborhood:
         is_one = self.rows[np.minimum(at, len(self.rows) - 1)] == rows
         nearness[np.flatnonzero(is_one), at[is_one]] = -np.inf
         _, places = largest(nearness, self.n_neighbors)
-        mean = np.zeros((len(rows), self.probabilities.shape[1]), np.float32)
-        for column in places.T:
-            mean += self.probabilities[column]
-        return mean / self.n_neighbors
+        return means_of(self.probabilities, places)
 
     def smooth(self, own: np.ndarray, vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """(b, K) probabilities of cells from their own and those of their neighbors."""
