@@ -210,12 +210,12 @@ class Annotator:
         """
         found = []
         for block in _blocks(vectors):
-            found.append(self.outlier_score_by(self.place(block) @ self.exemplars.cells.T))
+            found.append(self.outlier_score_by(self.place(block) @ self.exemplars.cells.T, 1.0))
         return np.concatenate(found) if found else np.zeros(0, np.float32)
 
-    def outlier_score_by(self, similarity: np.ndarray) -> np.ndarray:
-        """(B,) as `outlier_score`, from (B, N) cosines to the exemplars."""
-        distance, spread = nearest_by(similarity, self.exemplars.spread)
+    def outlier_score_by(self, products: np.ndarray, lengths: np.ndarray | float) -> np.ndarray:
+        """(B,) as `outlier_score`, from (B, N) products of vectors of (B,) lengths with the exemplars."""
+        distance, spread = nearest_by(products, self.exemplars.spread, lengths)
         return distance / np.sqrt(np.maximum(spread, 1e-4))
 
     @property
@@ -356,15 +356,17 @@ def nearest(
 
     With `skip=1` the nearest of all is left out, which for an exemplar is itself.
     """
-    return nearest_by(vectors @ exemplars.T, values, skip=skip)
+    return nearest_by(vectors @ exemplars.T, values, 1.0, skip=skip)
 
 
-def nearest_by(similarity: np.ndarray, values: np.ndarray, *, skip: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """As `nearest`, from (n, N) similarities."""
+def nearest_by(
+    products: np.ndarray, values: np.ndarray, lengths: np.ndarray | float, *, skip: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `nearest`, from (n, N) products of vectors of (n,) lengths with the exemplars."""
     k = min(N_NEAREST + skip, len(values))
     skip = min(skip, k - 1)
-    close, index = largest(similarity, k)
-    distance = 1 - close[:, skip:].mean(axis=1)
+    close, index = largest(products, k)
+    distance = 1 - close[:, skip:].mean(axis=1) / np.where(lengths > 0, lengths, 1).astype(np.float32)
     return np.maximum(distance, 0), values[index[:, skip:]].mean(axis=1)
 
 

@@ -76,6 +76,12 @@ class Neighborhood:
         """How many of the cells are neighbors of one."""
         return min(self.smoothing.n_neighbors, int(len(self.rows) * LEAST_SHARE))
 
+    def own(self, rows: np.ndarray, probabilities_of: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """(b, K) probabilities of rows of the data, those known already where all are."""
+        at = np.searchsorted(self.rows, rows)
+        is_known = (self.rows[np.minimum(at, len(self.rows) - 1)] == rows).all()
+        return self.probabilities[at] if is_known else probabilities_of(rows)
+
     def around(self, vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """(b, K) mean probability of the neighbors of (b, F) cells, which are the given (b,) rows of the data."""
         return np.concatenate(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 from hashlib import blake2b, shake_128
 
 import numpy as np
@@ -35,7 +36,7 @@ def cell_hashes(X: sp.csr_array, genes: Sequence[str]) -> np.ndarray:
     genes
         (n_genes,) symbols.
     """
-    codes = np.array([zlib.crc32(str(gene).encode()) for gene in genes], dtype=np.int64)
+    codes = _codes_of(tuple(map(str, genes)))
     part = codes % N_PARTS
     kept = np.flatnonzero(part < N_USED)
     kept = kept[np.lexsort((codes[kept], part[kept]))]
@@ -56,6 +57,12 @@ def cell_hashes(X: sp.csr_array, genes: Sequence[str]) -> np.ndarray:
         text = codes[low:high].tobytes() + ranks[low:high].tobytes()
         found[i] = int.from_bytes(blake2b(text, digest_size=8).digest(), "big", signed=True)
     return found.reshape(X.shape[0], N_USED)
+
+
+@lru_cache(2)
+def _codes_of(genes: tuple[str, ...]) -> np.ndarray:
+    """(n_genes,) numbers of symbols, the same everywhere."""
+    return np.array([zlib.crc32(gene.encode()) for gene in genes], dtype=np.int64)
 
 
 def _dense_ranks(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
