@@ -34,7 +34,7 @@ from _genes_on_tree import (
     some_of_each,
     together,
 )
-from _neighbor_trials import N_DRAWS, own_references, small_samples
+from _neighbor_trials import N_DRAWS, conclusion, own_references, small_samples
 from _report import write
 
 import scellm
@@ -269,10 +269,9 @@ def main() -> None:
         if name not in results
     ]
     tables = {"Means over studies": means, "Other weights, and fewer genes": pd.DataFrame(briefly)}
-    tables |= {
-        "Small samples": small_samples(logits[BOTH], cells["vectors"][tested], nodes[tested], tree, studies),
-        "Neighbors beside a reference of one's own": own_references(cells),
-    }
+    small = small_samples(logits[BOTH], cells["vectors"][tested], nodes[tested], tree, studies)
+    own = own_references(cells)
+    tables |= {"Small samples": small, "Neighbors beside a reference of one's own": own}
     tables |= {f"Studies, {name}": results[name][1] for name in METHODS}
     by_name = means.set_index("method")
     ours, rival, alone = by_name.loc[SCELLM], by_name.loc[RIVAL], by_name.loc[ALONE]
@@ -302,6 +301,7 @@ def main() -> None:
         n_draws=N_DRAWS,
         tried=f" (right on the first {N_TRIED} studies: {others})" if options.penalties else "",
     )
+    text += "\n" + conclusion(small, own)
     for table in tables.values():
         print(table.to_string())
     facts = {"model": model.name, "sha256": model.sha256}
