@@ -597,6 +597,15 @@ def speed(model: CellLM, pythons: Pythons = NONE, before: Sequence[Row] = ()) ->
         "tl.annotate, shipped reference, sets": lambda: scellm.tl.annotate(
             big, model=model, copy=True, target_error=0.05
         ),
+        "tl.annotate, neighbors not asked (groupby=None)": lambda: scellm.tl.annotate(
+            big, model=model, copy=True, groupby=None
+        ),
+        "tl.annotate, and no shift sought (align=False)": lambda: scellm.tl.annotate(
+            big, model=model, copy=True, groupby=None, align=False
+        ),
+        "tl.annotate, and nothing novel (novelty_error=None)": lambda: scellm.tl.annotate(
+            big, model=model, copy=True, groupby=None, align=False, novelty_error=None
+        ),
         "own reference, 12,000 cells, 60 types, three methods in five folds": lambda: fit_annotator(
             vectors, codes, [f"type {i}" for i in range(60)]
         ),
@@ -609,7 +618,7 @@ def speed(model: CellLM, pythons: Pythons = NONE, before: Sequence[Row] = ()) ->
             start, wall = time.process_time(), time.perf_counter()
             run()
             spent.append((time.process_time() - start, time.perf_counter() - wall))
-        seconds, clock = np.min(spent, axis=0)
+        seconds, clock = (float(x) for x in np.min(spent, axis=0))
         base = base or seconds
         yield {
             "what": name,
