@@ -233,6 +233,32 @@ def shipped_calibration(model: CellLM, pythons: Pythons = NONE, before: Sequence
         yield row | {f"ECE at {factor} T": error for factor, error in errors.items() if factor != 1.0}
 
 
+MARKERS = {
+    "neuron": "SNAP25 SYT1 STMN2",
+    "astrocyte": "AQP4 GJA1 SLC1A2",
+    "OPC": "PDGFRA OLIG1 OLIG2",
+    "oligodendrocyte": "MBP MOBP PLP1",
+    "microglia": "CSF1R C1QA C1QB CD74 AIF1",
+    "endothelial": "PECAM1 CLDN5 FLT1 VWF",
+    "mural": "RGS5 PDGFRB ACTA2 TAGLN NOTCH3",
+    "fibroblast": "DCN COL1A2 COL3A1",
+}
+"""Genes of textbooks, not those the reference has learnt."""
+
+
+def lineage_errors(model: CellLM, pythons: Pythons = NONE, before: Sequence[Row] = ()) -> Iterator[Row]:
+    """Brain cells by the authors' type and the lineage that is named: mean log expression of genes of each kind of cell."""
+    adata = data.read_for_ontology("darmanis_brain")
+    scellm.tl.annotate(adata, model=model, target_error=0.05, min_overlap=0.02)
+    values = pd.DataFrame(logged(adata).toarray(), columns=adata.var_names)
+    panels = {kind: [gene for gene in genes.split() if gene in values] for kind, genes in MARKERS.items()}
+    authors = adata.obs["cell_type"].astype(str).to_numpy()
+    lineages = adata.obs["scellm_cell_type_coarse"].astype(str).to_numpy()
+    for (author, lineage), rows in pd.DataFrame({"a": authors, "l": lineages}).groupby(["a", "l"]):
+        means = {kind: float(values.loc[rows.index, genes].mean(axis=None)) for kind, genes in panels.items()}
+        yield {"authors": author, "lineage named": lineage, "cells": len(rows), **means}
+
+
 # -- the same cells on both sides? --------------------------------------------------------------------------------
 
 
@@ -686,6 +712,7 @@ def own_peak() -> float:
 PARTS: dict[str, Callable[..., Iterator[Row]]] = {
     "zero_shot": zero_shot,
     "shipped_calibration": shipped_calibration,
+    "lineage_errors": lineage_errors,
     "leakage": leakage,
     "cross_study": cross_study,
     "few_shot": few_shot,
