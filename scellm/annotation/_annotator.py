@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -16,21 +16,15 @@ from ..metrics._calibration import softmax
 from ..metrics._conformal import LEVELS, conformal_threshold, prediction_sets, score_quantiles
 from ..models._parts import Part
 from ._gene_head import GeneHead, GeneScores
+from ._nearest import largest, nearest, nearest_by
 from ._smoothing import Smoothing
 from ._tree import Tree
-
-if TYPE_CHECKING:
-    import torch
 
 Kind = Literal["linear", "prototype", "knn"]
 KINDS = get_args(Kind)
 ROWS_AT_ONCE = 2048
-N_NEAREST = 5
-"""Exemplars a distance is averaged over."""
 SHARPNESS = 30.0
 """Scores of prototypes are this times the cosine; the temperature, fitted later, has the last word."""
-GROUP = 4
-"""Columns of which the largest is looked at first."""
 N_VOTES = 15
 """Exemplars that vote for `"knn"`."""
 
@@ -347,60 +341,6 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     vectors = np.asarray(vectors, dtype=np.float32)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors / np.where(lengths > 0, lengths, 1)
-
-
-def nearest(
-    vectors: np.ndarray, exemplars: np.ndarray, values: np.ndarray, *, skip: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mean cosine distance of unit vectors to their nearest exemplars, and the mean of those exemplars' values.
-
-    With `skip=1` the nearest of all is left out, which for an exemplar is itself.
-    """
-    return nearest_by(vectors @ exemplars.T, values, 1.0, skip=skip)
-
-
-def nearest_by(
-    products: np.ndarray, values: np.ndarray, lengths: np.ndarray | float, *, skip: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
-    """As `nearest`, from (n, N) products of vectors of (n,) lengths with the exemplars."""
-    k = min(N_NEAREST + skip, len(values))
-    skip = min(skip, k - 1)
-    close, index = largest(products, k)
-    distance = 1 - close[:, skip:].mean(axis=1) / np.where(lengths > 0, lengths, 1).astype(np.float32)
-    return np.maximum(distance, 0), values[index[:, skip:]].mean(axis=1)
-
-
-def largest(values: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """(n, k) largest values of each row, falling, and their columns; by torch, which is many times faster than numpy."""
-    import torch
-
-    found, index = _largest(torch.from_numpy(np.ascontiguousarray(values)), k)
-    return found.numpy(), index.numpy()
-
-
-def _largest(values: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same. The k largest are in the k groups of columns that have the largest maxima: sought first, for speed."""
-    import torch
-
-    size = values.shape[1] // GROUP
-    if size < 8 * k:
-        found, index = torch.topk(values, k, dim=1)
-        return found, index
-    grouped = values[:, : GROUP * size].unflatten(1, (GROUP, size))
-    top = _largest(grouped.amax(dim=1), k)[1]
-    rest = torch.arange(GROUP * size, values.shape[1]).expand(len(values), -1)
-    columns = torch.cat([*(top + i * size for i in range(GROUP)), rest], dim=1)
-    found, index = torch.topk(values.gather(1, columns), k, dim=1)
-    return found, columns.gather(1, index)
-
-
-def means_of(values: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """(n, K) mean of the rows of (m, K) values at (n, k) places; by torch, for speed."""
-    import torch
-
-    return torch.nn.functional.embedding_bag(
-        torch.from_numpy(places), torch.from_numpy(values), mode="mean"
-    ).numpy()
 
 
 def spread_of(exemplars: np.ndarray) -> np.ndarray:

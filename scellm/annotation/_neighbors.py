@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ._annotator import ROWS_AT_ONCE, largest, means_of, unit
+from ._annotator import ROWS_AT_ONCE, unit
+from ._nearest import largest, means_of
 from ._smoothing import Smoothing
 
 MOST_CELLS = 10_000

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from scellm.annotation._annotator import Annotator, largest
+from scellm.annotation._annotator import Annotator
 from scellm.annotation._fit import (
     METHODS,
     draw_evenly,
@@ -149,20 +149,3 @@ def test_distances_are_those_of_a_loop():
         near = np.argsort(distance)[:5]
         expected = distance[near].mean() / np.sqrt(np.mean([spread[i] for i in near]))
         assert found == pytest.approx(expected, rel=1e-4)
-
-
-@pytest.mark.parametrize(("n_columns", "k"), [(3, 3), (40, 5), (161, 5), (1_003, 5), (4_001, 15)])
-def test_largest_values_are_those_of_sorting(n_columns, k):
-    values = np.random.default_rng(n_columns).normal(size=(9, n_columns)).astype(np.float32)
-    found, columns = largest(values, k)
-    expected = np.argsort(-values, axis=1)[:, :k]
-    np.testing.assert_array_equal(columns, expected)
-    np.testing.assert_array_equal(found, np.take_along_axis(values, expected, axis=1))
-
-
-def test_equal_values_are_each_taken_once():
-    values = np.zeros((2, 2_000), np.float32)
-    values[:, 1_990:] = 1
-    found, columns = largest(values, 15)
-    assert found.sum(axis=1).tolist() == [10, 10]
-    assert all(len(set(row)) == 15 for row in columns.tolist())

@@ -210,7 +210,13 @@ def targets(frames: dict[str, pd.DataFrame]) -> pd.DataFrame:
         shipped = table[table["what"].str.contains("shipped")]
         if len(shipped):
             most = shipped["times embedding"].max()
-            rows.append(("shipped reference: within 1.3 times embedding", f"{most:.2f} times", most <= 1.3))
+            rows.append(
+                (
+                    "shipped reference, 20,000 cells: within 1.3 times embedding",
+                    f"{most:.2f} times",
+                    most <= 1.3,
+                )
+            )
         own = table[table["what"].str.startswith("own reference")]
         if len(own):
             seconds = own["processor seconds"].iloc[0]

@@ -51,7 +51,7 @@ SHOTS = (5, 10, 50)
 MOST_TESTED = 1500
 """Cells of a set that few-shot predictions are made for."""
 FALSE_ALARM = 0.05
-N_TIMED, N_RUNS = 8_000, 3
+N_TIMED, N_RUNS = 20_000, 3
 """Cells that are timed, and how often."""
 
 
@@ -613,7 +613,7 @@ def speed(model: CellLM, pythons: Pythons = NONE, before: Sequence[Row] = ()) ->
     import anndata as ad
 
     adata = data.read("pbmc3k")
-    big = ad.concat([adata] * 3, index_unique="-")[:N_TIMED].copy()
+    big = ad.concat([adata] * 8, index_unique="-")[:N_TIMED].copy()
     rng = np.random.default_rng(0)
     centres, codes = rng.normal(0, 1, (60, 256)), rng.integers(0, 60, 12_000)
     vectors = (centres[codes] + rng.normal(0, 1.5, (12_000, 256))).astype(np.float32)
