@@ -16,14 +16,13 @@ from ..metrics._calibration import softmax
 from ..metrics._conformal import LEVELS, conformal_threshold, prediction_sets, score_quantiles
 from ..models._parts import Part
 from ._gene_head import GeneHead, GeneScores
+from ._nearest import largest, nearest, nearest_by
 from ._smoothing import Smoothing
 from ._tree import Tree
 
 Kind = Literal["linear", "prototype", "knn"]
 KINDS = get_args(Kind)
 ROWS_AT_ONCE = 2048
-N_NEAREST = 5
-"""Exemplars a distance is averaged over."""
 SHARPNESS = 30.0
 """Scores of prototypes are this times the cosine; the temperature, fitted later, has the last word."""
 N_VOTES = 15
@@ -205,9 +204,13 @@ class Annotator:
         """
         found = []
         for block in _blocks(vectors):
-            distance, spread = nearest(self.place(block), self.exemplars.cells, self.exemplars.spread)
-            found.append(distance / np.sqrt(np.maximum(spread, 1e-4)))
+            found.append(self.outlier_score_by(self.place(block) @ self.exemplars.cells.T, 1.0))
         return np.concatenate(found) if found else np.zeros(0, np.float32)
+
+    def outlier_score_by(self, products: np.ndarray, lengths: np.ndarray | float) -> np.ndarray:
+        """(B,) as `outlier_score`, from (B, N) products of vectors of (B,) lengths with the exemplars."""
+        distance, spread = nearest_by(products, self.exemplars.spread, lengths)
+        return distance / np.sqrt(np.maximum(spread, 1e-4))
 
     @property
     def usual_distance(self) -> float:
@@ -338,29 +341,6 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     vectors = np.asarray(vectors, dtype=np.float32)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors / np.where(lengths > 0, lengths, 1)
-
-
-def nearest(
-    vectors: np.ndarray, exemplars: np.ndarray, values: np.ndarray, *, skip: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mean cosine distance of unit vectors to their nearest exemplars, and the mean of those exemplars' values.
-
-    With `skip=1` the nearest of all is left out, which for an exemplar is itself.
-    """
-    k = min(N_NEAREST + skip, len(exemplars))
-    skip = min(skip, k - 1)
-    similarity = vectors @ exemplars.T
-    close, index = largest(similarity, k)
-    distance = 1 - close[:, skip:].mean(axis=1)
-    return np.maximum(distance, 0), values[index[:, skip:]].mean(axis=1)
-
-
-def largest(values: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """(n, k) largest values of each row, falling, and their columns; by torch, which is many times faster than numpy."""
-    import torch
-
-    found, index = torch.topk(torch.from_numpy(np.ascontiguousarray(values)), k, dim=1)
-    return found.numpy(), index.numpy()
 
 
 def spread_of(exemplars: np.ndarray) -> np.ndarray:

@@ -145,7 +145,7 @@ def decide(
         said_of = () if genes is None else (genes.values,)
         for rows in row_slices(n, vectors, found.probabilities, *said_of):
             full = rows.start + np.flatnonzero(~found.is_empty[rows])
-            alone = own(full)
+            alone = own(full) if around is None else around.own(full, own)
             said = alone if around is None else around.smooth(alone, vectors[full], full)
             restricted = _restricted(said, allowed)
             _choose_rows(found, annotator, rows, restricted, limits, is_smooth=around is not None)

@@ -22,7 +22,7 @@ import scipy.sparse as sp
 from ..metrics._calibration import softmax
 from ..metrics._conformal import balance, score_quantiles
 from ..metrics._logistic import logistic_regression
-from ._annotator import ROWS_AT_ONCE, Annotator, Exemplars, Head, nearest
+from ._annotator import ROWS_AT_ONCE, Annotator, Exemplars, Head
 from ._fit import (
     MAX_EXEMPLARS,
     calibrate,
@@ -30,6 +30,7 @@ from ._fit import (
     folds,
     keep_exemplars,
 )
+from ._nearest import nearest
 
 BASELINES = ("logistic", "embedding")
 """Logistic regression on the log expression of all genes, and on the frozen embedding, both on labeled cells alone."""

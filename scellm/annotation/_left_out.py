@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -49,8 +50,9 @@ def doubtful_names(
         Of each node, NaN if unknown.
     """
     found = []
+    number = Counter(names.tolist())
     for node, parent, right in zip(nodes, parents, precision, strict=True):
-        share = float((names == node).mean())
+        share = number[node] / max(len(names), 1)
         if right < OFTEN_WRONG and share >= MANY_CELLS:
             instead = f", so read {parent!r}" if parent else ""
             found.append(

@@ -7,13 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ._annotator import ROWS_AT_ONCE, largest, unit
+from ._annotator import ROWS_AT_ONCE, unit
+from ._nearest import largest, means_of
 from ._smoothing import Smoothing
 
 MOST_CELLS = 10_000
 """Neighbors are looked for among no more cells, drawn at random from all."""
 MOST_AXES = 32
 """Principal components of the embedding in which neighbors are looked for, for speed (ours)."""
+AT_ONCE = 256
+"""Cells whose distances to all others stay in the cache."""
 LEAST_SHARE = 0.1
 """Neighbors are no more than this share of the cells, or few cells would all be each other's (ours)."""
 
@@ -30,7 +33,7 @@ class Neighborhood:
     axes: np.ndarray
     """(F, d)"""
     points: np.ndarray
-    """(m, d)"""
+    """(m, d + 1), the last column half of their squared length, below 0."""
     probabilities: np.ndarray
     """(m, K)"""
 
@@ -65,34 +68,39 @@ class Neighborhood:
         found = np.concatenate(
             [probabilities_of(rows[i : i + ROWS_AT_ONCE]) for i in range(0, len(rows), ROWS_AT_ONCE)]
         )
-        return cls(smoothing, rows, centre, axes, some @ axes, found)
+        points = some @ axes
+        points = np.column_stack([points, -0.5 * (points**2).sum(axis=1)])
+        return cls(smoothing, rows, centre, axes, points, found)
 
     @property
     def n_neighbors(self) -> int:
         """How many of the cells are neighbors of one."""
         return min(self.smoothing.n_neighbors, int(len(self.rows) * LEAST_SHARE))
 
+    def own(self, rows: np.ndarray, probabilities_of: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """(b, K) probabilities of rows of the data, those known already where all are."""
+        at = np.searchsorted(self.rows, rows)
+        is_known = (self.rows[np.minimum(at, len(self.rows) - 1)] == rows).all()
+        return self.probabilities[at] if is_known else probabilities_of(rows)
+
     def around(self, vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """(b, K) mean probability of the neighbors of (b, F) cells, which are the given (b,) rows of the data."""
         return np.concatenate(
             [
-                self._around(vectors[i : i + ROWS_AT_ONCE], rows[i : i + ROWS_AT_ONCE])
-                for i in range(0, len(rows), ROWS_AT_ONCE)
+                self._around(vectors[i : i + AT_ONCE], rows[i : i + AT_ONCE])
+                for i in range(0, len(rows), AT_ONCE)
             ]
             or [np.zeros((0, self.probabilities.shape[1]), np.float32)]
         )
 
     def _around(self, vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
         placed = (unit(vectors) - self.centre) @ self.axes
-        nearness = 2 * placed @ self.points.T - (self.points**2).sum(axis=1)
+        nearness = np.column_stack([placed, np.ones(len(placed), np.float32)]) @ self.points.T
         at = np.searchsorted(self.rows, rows)
         is_one = self.rows[np.minimum(at, len(self.rows) - 1)] == rows
         nearness[np.flatnonzero(is_one), at[is_one]] = -np.inf
         _, places = largest(nearness, self.n_neighbors)
-        mean = np.zeros((len(rows), self.probabilities.shape[1]), np.float32)
-        for column in places.T:
-            mean += self.probabilities[column]
-        return mean / self.n_neighbors
+        return means_of(self.probabilities, places)
 
     def smooth(self, own: np.ndarray, vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """(b, K) probabilities of cells from their own and those of their neighbors."""

@@ -4,7 +4,7 @@ from .cells._expression import Expression, ReadOptions
 from .cells._results_file import check_target, write_results
 from .cells._rows import check_finite, open_cells, open_matrix, open_store, row_blocks
 from .cells._structure import check_structure
-from .cells._tokens import TokenConfig, Tokens, gene_counts, log_normalize, tokenize
+from .cells._tokens import TokenConfig, Tokens, as_tokens, gene_counts, log_normalize, tokenize
 from .cells._values import ValueReport, describe_values
 from .corpus._batches import Batch, Sampler, shard
 from .corpus._corpus import Corpus
@@ -26,6 +26,7 @@ __all__ = [
     "TokenConfig",
     "Tokens",
     "ValueReport",
+    "as_tokens",
     "check_finite",
     "check_structure",
     "check_target",

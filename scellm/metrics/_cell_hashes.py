@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import zlib
+from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 from hashlib import blake2b, shake_128
 
 import numpy as np
@@ -35,24 +36,44 @@ def cell_hashes(X: sp.csr_array, genes: Sequence[str]) -> np.ndarray:
     genes
         (n_genes,) symbols.
     """
-    codes = np.array([zlib.crc32(str(gene).encode()) for gene in genes], dtype=np.int64)
+    codes = _codes_of(tuple(map(str, genes)))
     part = codes % N_PARTS
     kept = np.flatnonzero(part < N_USED)
     kept = kept[np.lexsort((codes[kept], part[kept]))]
     taken = sp.csr_array(X.tocsc()[:, kept])
     taken.sort_indices()
     codes, part = codes[kept], part[kept]
-    found = np.zeros((X.shape[0], N_USED), dtype=np.int64)
-    for row, (start, end) in enumerate(zip(taken.indptr[:-1], taken.indptr[1:], strict=True)):
-        columns, values = taken.indices[start:end], taken.data[start:end].astype(np.float32)
-        columns, values = columns[values > 0], values[values > 0]
-        edges = np.searchsorted(part[columns], np.arange(N_USED + 1))
-        for i, (low, high) in enumerate(itertools.pairwise(edges)):
-            if high - low >= FEWEST:
-                _, ranks = np.unique(values[low:high], return_inverse=True)
-                text = codes[columns[low:high]].tobytes() + ranks.astype(np.int16).tobytes()
-                found[row, i] = int.from_bytes(blake2b(text, digest_size=8).digest(), "big", signed=True)
-    return found
+    values = taken.data.astype(np.float32)
+    is_there = values > 0
+    values, columns = values[is_there], taken.indices[is_there]
+    rows = np.repeat(np.arange(X.shape[0]), np.diff(taken.indptr))[is_there]
+    place = rows * N_USED + part[columns]  # rising, as columns are sorted by part
+    ranks = _dense_ranks(values, place)
+    codes = codes[columns]
+    edges = np.searchsorted(place, np.arange(X.shape[0] * N_USED + 1))
+    found = np.zeros(X.shape[0] * N_USED, dtype=np.int64)
+    for i in np.flatnonzero(np.diff(edges) >= FEWEST):
+        low, high = edges[i], edges[i + 1]
+        text = codes[low:high].tobytes() + ranks[low:high].tobytes()
+        found[i] = int.from_bytes(blake2b(text, digest_size=8).digest(), "big", signed=True)
+    return found.reshape(X.shape[0], N_USED)
+
+
+@lru_cache(2)
+def _codes_of(genes: tuple[str, ...]) -> np.ndarray:
+    """(n_genes,) numbers of symbols, the same everywhere."""
+    return np.array([zlib.crc32(gene.encode()) for gene in genes], dtype=np.int64)
+
+
+def _dense_ranks(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """(n,) int16, how many other values of its group are smaller; equal ones count once. Groups rise."""
+    order = np.lexsort((values, groups))
+    is_first = np.diff(groups[order], prepend=-1) > 0
+    is_new = is_first | (np.diff(values[order], prepend=-np.inf) > 0)
+    number = np.cumsum(is_new)
+    ranks = np.empty(len(values), np.int16)
+    ranks[order] = number - number[is_first][np.cumsum(is_first) - 1]
+    return ranks
 
 
 def gene_set_marks(X: sp.csr_array) -> np.ndarray:
@@ -82,17 +103,18 @@ def gene_set_marks(X: sp.csr_array) -> np.ndarray:
 
 def match_hashes(query: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """(n,) row of the reference that is the same measurement as each cell of the query, -1 for none."""
-    votes: list[dict[int, int]] = [{} for _ in range(len(query))]
+    found, hits = np.full(len(query), -1), np.full(query.shape, -1)
+    if not len(reference):
+        return found
     for i in range(query.shape[1]):
-        place = {int(mark): row for row, mark in enumerate(reference[:, i]) if mark}
-        for row, mark in enumerate(query[:, i]):
-            if mark and (other := place.get(int(mark))) is not None:
-                votes[row][other] = votes[row].get(other, 0) + 1
+        order = np.argsort(reference[:, i], kind="stable")
+        at = order[np.searchsorted(reference[order, i], query[:, i], side="right") - 1]
+        is_same = (query[:, i] != 0) & (reference[at, i] == query[:, i])
+        hits[is_same, i] = at[is_same]
     n_marks = (query != 0).sum(axis=1)
-    found = np.full(len(query), -1)
-    for row, of_row in enumerate(votes):
-        if of_row and n_marks[row] >= 2:
-            best = max(of_row, key=lambda other: of_row[other])
-            if of_row[best] >= max(2, SHARED * min(n_marks[row], (reference[best] != 0).sum())):
-                found[row] = best
+    for row in np.flatnonzero(((hits >= 0).sum(axis=1) >= 2) & (n_marks >= 2)):
+        number = Counter(hits[row, hits[row] >= 0].tolist())
+        best, n = number.most_common(1)[0]
+        if n >= max(2, SHARED * min(n_marks[row], (reference[best] != 0).sum())):
+            found[row] = best
     return found

@@ -73,9 +73,9 @@ class GeneReader:
         """K, the number of classes."""
         return len(self.head.bias)
 
-    def of(self, cells: Expression, block: sp.csr_array) -> np.ndarray:
+    def of(self, cells: Expression, logged: sp.csr_array) -> np.ndarray:
         """(B, K) scores."""
-        return self.head.scores(cells.log1p_of(block)[:, self.ids], cells.has_gene[self.ids]).values
+        return self.head.scores(logged[:, self.ids], cells.has_gene[self.ids]).values
 
     def scores(self, cells: Expression, values: np.ndarray) -> GeneScores:
         """What was made of all rows, (n_obs, K), with what the genes that are there weigh."""

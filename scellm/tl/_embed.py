@@ -22,7 +22,8 @@ from .._keys import X_SCELLM
 from .._room import let_go, make_room
 from .._version import __version__
 from .._warn import warn
-from ..data import Expression, ReadOptions, TokenConfig, check_target, write_results
+from ..data import Expression, ReadOptions, TokenConfig, as_tokens, check_target, write_results
+from ..data.cells._expression import CP10K
 from ..data.cells._fingerprint import fingerprint_of
 from ..models import CellLM, load
 from ..models._encode import BatchSize, choose_device, choose_precision, encode
@@ -194,8 +195,8 @@ class Beside(Protocol):
     def n_columns(self) -> int:
         """How many numbers a cell has."""
 
-    def of(self, cells: Expression, block: sp.csr_array) -> np.ndarray:
-        """(B, n_columns) of rows as `cells.blocks` gives them."""
+    def of(self, cells: Expression, logged: sp.csr_array) -> np.ndarray:
+        """(B, n_columns) of rows as `cells.log1p` gives them."""
 
 
 def embed_cells(
@@ -278,9 +279,12 @@ def _embed_rows(cells: Expression, model: CellLM, encoding: EncodeOptions, besid
     show = bool(encoding.show_progress) and not cells.is_part
     with tqdm(total=cells.n_obs, desc="embed", unit="cell", disable=not show) as progress:
         for start, block in cells.blocks():
-            tokens = cells.tokens_in(block, model.tokens)
+            logged = cells.log1p_of(block, model.tokens.target_sum)
+            tokens = as_tokens(logged, model.tokens)
             if beside is not None and more is not None:
-                more[start : start + len(tokens)] = beside.of(cells, block)
+                if model.tokens.target_sum != CP10K:
+                    logged = cells.log1p_of(block)
+                more[start : start + len(tokens)] = beside.of(cells, logged)
                 let_go(more)
             n_truncated += tokens.n_truncated
             result[start : start + len(tokens)] = encode(

@@ -68,8 +68,8 @@ def vectors_of(
 def made_beside(cells: Expression, beside: Beside) -> np.ndarray:
     """What is made beside an embedding, of a part, block by block."""
     found = make_room((cells.n_obs, beside.n_columns), np.float32, on_disk=cells.is_on_disk)
-    for start, block in cells.blocks():
-        found[start : start + block.shape[0]] = beside.of(cells, block)
+    for start, logged in cells.log1p():
+        found[start : start + logged.shape[0]] = beside.of(cells, logged)
         let_go(found)
     return found
 

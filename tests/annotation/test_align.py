@@ -1,8 +1,10 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
 import scellm
-from scellm.annotation._align import align_cells, batch_shift
+from scellm.annotation._align import _Strangeness, align_cells, batch_shift
 from scellm.annotation._annotator import unit
 from scellm.annotation._fit import fit_annotator
 
@@ -115,3 +117,15 @@ def test_annotate_takes_the_option():
     assert adata.uns["scellm_cell_type"]["batch_shift"] == 0
     with pytest.raises(ValueError, match="align='yes' is unknown; choose 'auto', True or False"):
         scellm.tl.annotate(adata, **options, align="yes")
+
+
+@pytest.mark.parametrize("method", ["linear", "knn"])
+def test_distances_less_a_shift_are_those_of_moved_cells(world, method):
+    annotator, centres, move, rng = world
+    annotator.head = dataclasses.replace(annotator.head, kind=method)
+    vectors = unit(draw(rng, centres, [60] * 6)[0])
+    less = _Strangeness(annotator, vectors)
+    for shift in (np.zeros(D, np.float32), 0.1 * move, 0.6 * vectors[5]):
+        np.testing.assert_allclose(
+            less(shift), annotator.outlier_score(vectors - shift), rtol=1e-4, atol=1e-5
+        )

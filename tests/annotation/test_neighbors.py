@@ -144,3 +144,16 @@ def test_damaged_parts_are_refused(annotator, changed, problem):
 def test_impossible_numbers_are_refused():
     with pytest.raises(ValueError, match="weigh 0 to 1"):
         Smoothing(n_neighbors=5, weight=1.5, temperature=1.0)
+
+
+def test_own_probabilities_that_are_known_are_not_made_again(vectors, own, smoothing):
+    found, asked = neighborhood(vectors[:50], own[:50], smoothing), []
+
+    def again(rows):
+        asked.append(rows.tolist())
+        return own[rows]
+
+    np.testing.assert_array_equal(found.own(np.array([3, 7]), again), own[[3, 7]])
+    assert asked == []
+    np.testing.assert_array_equal(found.own(np.array([3, 55]), again), own[[3, 55]])
+    assert asked == [[3, 55]]

@@ -58,9 +58,17 @@ the linear head. *Heads, frozen or trained:* the columns of the tables below. *C
 study can promise it; the references of three studies, calibrated with whole studies held out, come nearest to it. *Types left out:* low confidence
 alone, in the table, does worse. *No labels:* the errors are among types of one tissue (T cells, islets and ducts), which is why `tissue=`
 changes little; cells given 12 draws per mean profile are most of what the reference has of fine types, and measured cells of more
-studies would be needed. On studies of the corpus left out the calibration error is below 0.05 and rises to what the table shows on these
-sets, as the encoder has seen the former. A weaker penalty and studies weighed alike within a type helped a little on studies
+studies would be needed. On studies of the corpus left out, all cells together, the calibration error is near 0.06; within single ones of them, drawn to the size of
+these sets, it is above 0.1 with and without neighbors ({doc}`left_out`, small samples): studies differ in how far confidence is too high or too
+low, and neither lineage nor distance from the reference told which, so that no rule could be chosen there. A weaker penalty and studies weighed alike within a type helped a little on studies
 left out. That neighbors have a say was chosen there, too; here it helps sets of many cells and harms the small ones of close subtypes (zheng68k, 165 cells).
+*Named and lineage:* no lineage of the keratinocytes and few of the fibroblasts of `pollen` are likely enough to be named, and a warning says that
+this set does not fit; no rule that goes up the tree can name them at that error. Of `darmanis`, the authors' "Vascular" counts as
+endothelial here: those named stromal express genes of mural cells and fibroblasts and none of endothelium, and the "OPC" named myeloid those of
+microglia (the table of lineages in the brain). The truth of the benchmark is left as the authors have it.
+In samples of 100 or 165 cells of studies left out, fewer neighbors or a smaller weight were no better, so that there is one rule. *Time:* what is
+left beside embedding is in the table of times, step by step: products of each cell with the reference's cells, with the others and with the
+weights of 1,000 genes, none of which can be left out without other results.
 The sorted "regulatory" cells of the corpus teach "CD4 T cell" only, as their study has no other T cells: before, 17 % of pbmc3k were called regulatory. With so few cells a perfect confidence would be measured with an error, too (`ECE of a perfect one`); confidence is too
 high on some sets and too low on others, so that no other temperature lowers the mean. `right of the named` counts an ancestor of the true type as right; the promise of 5 % is over all cells, named or not.
 Logistic regression without labels of the set is on 1,000 genes with the tree, partial labels and weights of the reference, from at
@@ -70,6 +78,7 @@ cells that are known only broadly: neither is the same comparison.
 HEADINGS = {
     "zero_shot": "Without any labels of the set: the shipped reference",
     "shipped_calibration": "Confidence of the shipped reference",
+    "lineage_errors": "Lineages in the brain, and markers",
     "leakage": "Cells that are on both sides",
     "cross_study": "Across studies",
     "few_shot": "From few labeled cells",
@@ -201,7 +210,13 @@ def targets(frames: dict[str, pd.DataFrame]) -> pd.DataFrame:
         shipped = table[table["what"].str.contains("shipped")]
         if len(shipped):
             most = shipped["times embedding"].max()
-            rows.append(("shipped reference: within 1.3 times embedding", f"{most:.2f} times", most <= 1.3))
+            rows.append(
+                (
+                    "shipped reference, 20,000 cells: within 1.3 times embedding",
+                    f"{most:.2f} times",
+                    most <= 1.3,
+                )
+            )
         own = table[table["what"].str.startswith("own reference")]
         if len(own):
             seconds = own["processor seconds"].iloc[0]

@@ -1,10 +1,13 @@
-"""Marks of sets of genes: the same for a cell wherever it is read, none where all genes are expressed."""
+"""Marks of cells and of sets of genes: the same for a cell wherever it is read, none where they would say nothing."""
+
+import zlib
+from hashlib import blake2b
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from scellm.metrics._cell_hashes import gene_set_marks
+from scellm.metrics._cell_hashes import FEWEST, N_PARTS, N_USED, cell_hashes, gene_set_marks, match_hashes
 
 
 @pytest.fixture
@@ -45,3 +48,32 @@ def test_cells_with_few_genes_have_no_mark():
     assert gene_set_marks(sp.csr_array(values)).tolist() == [0]
     values[0, 19] = 1
     assert gene_set_marks(sp.csr_array(values))[0] != 0
+
+
+def test_marks_of_a_cell_are_of_the_order_of_its_values_in_each_part(counts):
+    genes = [f"gene{i}" for i in range(1_000)]
+    codes = np.array([zlib.crc32(gene.encode()) for gene in genes], dtype=np.int64)
+    found, values = cell_hashes(counts, genes), counts.toarray()
+    n_marks = 0
+    for row in range(5):
+        for part in range(N_USED):
+            inside = np.flatnonzero((codes % N_PARTS == part) & (values[row] > 0))
+            inside = inside[np.argsort(codes[inside])]
+            ranks = np.unique(values[row, inside], return_inverse=True)[1].astype(np.int16)
+            text = codes[inside].tobytes() + ranks.tobytes()
+            mark = int.from_bytes(blake2b(text, digest_size=8).digest(), "big", signed=True)
+            assert found[row, part] == (mark if len(inside) >= FEWEST else 0)
+            n_marks += len(inside) >= FEWEST
+    assert n_marks > 10
+
+
+def test_a_cell_is_matched_by_half_of_its_marks_and_by_two_at_least():
+    reference = np.arange(1, 4 * N_USED + 1).reshape(4, N_USED)
+    query = np.zeros((5, N_USED), dtype=int)
+    query[0] = reference[2]
+    query[1, :2] = reference[3, :2]
+    query[2, 0] = reference[1, 0]
+    query[3] = [*reference[0, :6], *(-reference[0, 6:])]
+    query[4] = [*reference[0, :5], *(-reference[0, 5:])]
+    assert match_hashes(query, reference).tolist() == [2, 3, -1, 0, -1]
+    assert match_hashes(query, reference[:0]).tolist() == [-1] * 5

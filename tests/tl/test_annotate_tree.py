@@ -11,6 +11,7 @@ from scellm.annotation._annotator import Annotator
 from scellm.annotation._gene_head import GeneHead
 from scellm.annotation._looks import Looks
 from scellm.annotation._restrict import class_mask, guess_tissue
+from scellm.data import Expression
 from scellm.metrics._calibration import softmax
 from scellm.models import load
 from scellm.tl import annotate, fit_reference
@@ -313,3 +314,30 @@ def test_genes_have_their_say(adata, reference, bag_model, rng):
         scores = read_cells(few, annotator, fitted, {}).genes
     assert scores.kept == 1
     assert not scores.values.any()
+
+
+def test_rows_are_scaled_once_for_the_embedding_and_for_genes(adata, reference, bag_model, rng, monkeypatch):
+    fitted = fit_reference(reference, "cell_type", model=bag_model)
+    annotator = Annotator.from_part(fitted.parts["cell_type"])
+    ids = np.flatnonzero(np.isin(fitted.vocabulary.symbols, adata.var_names))[:20]
+    annotator.gene_head = GeneHead(
+        genes=[str(x) for x in fitted.vocabulary.symbols[ids]],
+        centre=np.zeros(20, np.float32),
+        scale=np.ones(20, np.float32),
+        weight=rng.normal(size=(len(annotator.classes), 20)).astype(np.float32),
+        bias=np.zeros(len(annotator.classes), np.float32),
+        kept=0.5,
+    )
+    scaled, linear = [], Expression.linear
+
+    def counted(self, block):
+        scaled.append(block.shape[0])
+        return linear(self, block)
+
+    monkeypatch.setattr(Expression, "linear", counted)
+    found = read_cells(adata, annotator, fitted, {})
+    assert sum(scaled) == adata.n_obs
+    logged, has = log_expression(adata, fitted, {}, ids)
+    np.testing.assert_allclose(
+        found.genes.values, annotator.gene_head.scores(logged, has[ids]).values, rtol=1e-4, atol=1e-5
+    )

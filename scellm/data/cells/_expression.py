@@ -27,7 +27,7 @@ from ._cell_checks import SpeciesCheck
 from ._fingerprint import Fingerprint
 from ._rows import check_finite, open_matrix, row_blocks, to_csr
 from ._structure import check_structure
-from ._tokens import TokenConfig, Tokens, gene_counts, log_normalize, tokenize
+from ._tokens import TokenConfig, Tokens, as_tokens, gene_counts, log_normalize
 from ._values import ValueReport, describe_values
 
 if TYPE_CHECKING:
@@ -384,9 +384,7 @@ class Expression:
 
     def tokens_in(self, block: sp.csr_array, config: TokenConfig) -> Tokens:
         """Rows as `blocks` gives them -> tokens."""
-        return tokenize(
-            block, self.match.ids, self.match.n_vocabulary, config, linearize=self.values.linearize
-        )
+        return as_tokens(self.log1p_of(block, config.target_sum), config)
 
     def _facts(self) -> Iterator[str]:
         """What makes the same rows mean something else."""

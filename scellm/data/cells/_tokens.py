@@ -214,7 +214,11 @@ def tokenize(
     The cells' tokens in the order of `rows`, genes in vocabulary order.
     """
     counts = gene_counts(rows, gene_ids, n_genes, linearize)
-    values = log_normalize(counts, config.target_sum if normalize else None)
+    return as_tokens(log_normalize(counts, config.target_sum if normalize else None), config)
+
+
+def as_tokens(values: sp.csr_array, config: TokenConfig) -> Tokens:
+    """Tokens of (B, n_genes) log values at the scale of a checkpoint, sorted, without stored zeros."""
     kept, indptr, n_truncated = _truncate(values, config)
     return Tokens(
         gene_ids=values.indices[kept].astype(np.int32),
