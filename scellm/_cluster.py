@@ -18,8 +18,8 @@ TRIM = "MALLOC_TRIM_THRESHOLD_"
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Their numbers in the C library."""
 M_TOP_PAD = -2
-KEPT, LARGE = 2**30, 2**25
-"""Bytes that stay with a worker between tasks, and size of arrays that do not."""
+KEPT, LARGE, HEAP = 2**30, 2**25, 2**26
+"""Bytes that stay with a worker between tasks, size of arrays that do not, and what threads ask of the system at once."""
 
 
 @dataclass(frozen=True)
@@ -215,7 +215,7 @@ def _keep_memory() -> None:
 
     Asking for the same pages over and over takes a third of the time of a worker of dask.
     """
-    _set_allocator(KEPT, LARGE, LARGE)
+    _set_allocator(KEPT, LARGE, HEAP)
 
 
 def _give_back() -> None:
