@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from . import _cli_completion, _cli_fit, _cli_index, _cli_log, _cli_pretrain, _cli_tools
+from ._cli_notes import FOLDER
 from ._cli_options import add_pack_options
 from ._cli_signature import in_words_of_the_shell, read_tool
-from ._cli_notes import FOLDER
 from ._files import recording, restore
 from ._version import __version__
 

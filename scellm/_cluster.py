@@ -134,8 +134,8 @@ def map_rows(
     futures = client.compute([part for _, part in parts])
     starts = {future.key: a for future, (a, _) in zip(futures, parts, strict=True)}
     try:
-        for future, result in as_completed(futures, with_results=True):
-            yield starts[future.key], result
+        for future in as_completed(futures):
+            yield starts[future.key], client.gather(future, direct=_has_scheduler(client) or None)
             future.release()
     except KilledWorker as error:
         msg = (
@@ -156,6 +156,13 @@ def _edges(chunks: tuple[int, ...], multiple: int) -> Iterator[tuple[int, int]]:
     rounded = np.minimum(-(-ends // multiple) * multiple, ends[-1])
     edges = np.unique([0, *rounded])
     yield from zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
+
+
+def _has_scheduler(client: Any) -> bool:
+    """Whether the scheduler is in this process, so that what it would fetch from workers can be fetched without it."""
+    from distributed import Scheduler
+
+    return isinstance(getattr(client.cluster, "scheduler", None), Scheduler)
 
 
 class _Unread:

@@ -159,12 +159,11 @@ def two_searches(path: Path) -> dict[str, float]:
         subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)
     ]
     for one in both:
-        assert one.stdout is not None and one.stdout.readline().strip() == READY
+        while next(iter(one.stdout or ())).strip() != READY:
+            pass
     clock = time.perf_counter()
     for one in both:
-        assert one.stdin is not None
-        one.stdin.write("\n")
-        one.stdin.flush()
+        print(file=one.stdin, flush=True)
     results = [json.loads(one.communicate()[0].strip().splitlines()[-1]) for one in both]
     return {
         "processor": sum(found["processor"] for found in results),
