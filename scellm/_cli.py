@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _without_reader()
     except KeyboardInterrupt:
         print(f"scellm: interrupted; {_changed(written, options)}.", file=sys.stderr)
-        return _cli_index.INTERRUPTED
+        return _cli_log.INTERRUPTED
     except _cli_log.EXPECTED as error:
         print(f"scellm: {_in_words(_cli_log.explain(error), options)}", file=sys.stderr)
         return REFUSED

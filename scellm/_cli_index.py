@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ._calls import note, noting
-from ._cli_log import Outcome, add_option, check_place, explain, log_line, watched, write_log
+from ._cli_log import INTERRUPTED, Outcome, add_option, check_place, explain, log_line, watched, write_log
 from ._cli_notes import asked, differences
 from ._cli_options import as_path, found
 from ._cli_signature import add_options, in_words_of_the_shell, read_tool
@@ -29,8 +29,6 @@ exit codes: 0 all done, 1 some file failed (reasons on stderr), 2 wrong usage, 1
 STOPPING = (
     "scellm: interrupted; the index of the files that are through is written. Ctrl-C again leaves it out."
 )
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it."""
 
 
 def add_command(commands: Any, style: type[argparse.HelpFormatter]) -> None:

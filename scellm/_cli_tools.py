@@ -9,8 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ._cli_index import INTERRUPTED
-from ._cli_log import Outcome, add_option, check_place, log_line, print_warning, write_log
+from ._cli_log import INTERRUPTED, Outcome, add_option, check_place, log_line, print_warning, write_log
 from ._cli_notes import difference, write_note
 from ._cli_options import as_path, found
 from ._cli_signature import add_options, read_tool
