@@ -12,15 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from . import _cli_completion, _cli_fit, _cli_index, _cli_log, _cli_pretrain, _cli_tools
+from ._cli_notes import FOLDER
 from ._cli_options import add_pack_options
 from ._cli_signature import in_words_of_the_shell, read_tool
-from ._files import restore
+from ._files import recording, restore
 from ._version import __version__
 
 REFUSED = 1
 """Exit code: the input was refused, or could not be read or written. argparse exits with 2 on wrong usage."""
 BROKEN_PIPE = 141
 """Exit code where nobody reads the output any more, as shells have it."""
+MOST_NAMED = 5
+"""Files that are named after an interruption."""
 
 _EXAMPLES = """\
 examples:
@@ -56,19 +59,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     The exit code: 0 done, 1 refused, 130 interrupted. Wrong usage exits with 2.
     """
     options = _parser().parse_args(arguments)
+    written: list[Path] = []
     try:
-        with _warnings_in_one_line(options):
+        with recording() as written, _warnings_in_one_line(options):
             code = options.run(options)
             sys.stdout.flush()  # here, where a reader that has gone away can still be dealt with
             return code
     except BrokenPipeError:
         return _without_reader()
     except KeyboardInterrupt:
-        print("scellm: interrupted; no file was changed.", file=sys.stderr)
-        return _cli_tools.INTERRUPTED
+        print(f"scellm: interrupted; {_changed(written, options)}.", file=sys.stderr)
+        return _cli_log.INTERRUPTED
     except _cli_log.EXPECTED as error:
         print(f"scellm: {_in_words(_cli_log.explain(error), options)}", file=sys.stderr)
         return REFUSED
+
+
+def _changed(written: Sequence[Path], options: argparse.Namespace) -> str:
+    """What was written before an interruption, without logs and notes."""
+    found = [
+        str(path)
+        for path in dict.fromkeys(written)
+        if path.parent.name != FOLDER and path != getattr(options, "log", None)
+    ]
+    if not found:
+        return "no file was changed"
+    more = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
+    return f"written before: {', '.join(found[-MOST_NAMED:])}{more}"
 
 
 def _in_words(text: str, options: argparse.Namespace) -> str:

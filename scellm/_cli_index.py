@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ._calls import note, noting
-from ._cli_log import Outcome, add_option, check_place, explain, log_line, watched, write_log
+from ._cli_log import INTERRUPTED, Outcome, add_option, check_place, explain, log_line, watched, write_log
 from ._cli_notes import asked, differences
 from ._cli_options import as_path, found
 from ._cli_signature import add_options, in_words_of_the_shell, read_tool
@@ -21,11 +21,14 @@ examples:
   scellm index 'more/*.h5ad' -o atlas-index --append
   scellm index 'atlas/*.h5ad' -o atlas-index --columns cell_type --columns tissue --skip-done
 
-A file that fails does not stop the others; it is named at the end. The index is written when all files are through: where that
-takes long, run scellm embed with --skip-done first, whose embeddings are taken.
+A file that fails does not stop the others; it is named at the end. The index is written when all files are through, or after
+Ctrl-C with those that are: go on with --skip-done.
 
 exit codes: 0 all done, 1 some file failed (reasons on stderr), 2 wrong usage, 130 interrupted
 """
+STOPPING = (
+    "scellm: interrupted; the index of the files that are through is written. Ctrl-C again leaves it out."
+)
 
 
 def add_command(commands: Any, style: type[argparse.HelpFormatter]) -> None:
@@ -69,12 +72,13 @@ def run(options: argparse.Namespace) -> int:
         if not options.quiet:
             print(f"{source}: skipped, it is in {options.to}, made with the same options.", flush=True)
     failed: list[Path] = []
+    is_stopped = False
     todo = [source for source in sources if source not in done]
     before = _state(options.to)
     try:
         if todo:
             with _in_words(options):
-                failed = _index(options, given, todo, outcomes)
+                failed, is_stopped = _index(options, given, todo, outcomes)
     except BaseException as error:
         if _state(options.to) == before:
             _all_failed(todo, outcomes, error)
@@ -87,6 +91,13 @@ def run(options: argparse.Namespace) -> int:
     if failed and len(todo) > 1:
         names = ", ".join(map(str, failed))
         print(f"scellm: {len(failed)} of {len(todo)} files failed: {names}.", file=sys.stderr)
+    if is_stopped:
+        n = sum(source in outcomes and source not in failed for source in todo)
+        print(
+            f"scellm: interrupted; {n} of {len(todo)} files are in {options.to}. Go on with --skip-done.",
+            file=sys.stderr,
+        )
+        return INTERRUPTED
     return 1 if failed else 0
 
 
@@ -126,8 +137,11 @@ def _all_failed(todo: list[Path], outcomes: dict[Path, Outcome], error: BaseExce
 
 def _index(
     options: argparse.Namespace, given: dict[str, Any], todo: list[Path], outcomes: dict[Path, Outcome]
-) -> list[Path]:
-    """Make the index, or add to it. Returns the files that failed; if all did, nothing is written."""
+) -> tuple[list[Path], bool]:
+    """Make the index, or add to it; after Ctrl-C of the files that are through.
+
+    Returns the files that failed (if all did, nothing is written), and whether it was interrupted.
+    """
     from tqdm.auto import tqdm
 
     from .data import ReadOptions
@@ -151,26 +165,34 @@ def _index(
         append=append,
         overwrite=options.overwrite,
     ) as work:
+        is_stopped = False
         for name, source in tqdm(by_name(todo).items(), desc="index", unit="file", disable=options.quiet):
-            with watched(lambda text: in_words_of_the_shell(text, read_tool("index"))) as outcome:
-                outcomes[source] = outcome
-                note(**of_model)
-                made_of = asked("index", source, _lasting(given, work.columns))
-                outcome.text = f"{source}: {work.add(name, source, asked=made_of):,} cells"
+            try:
+                with watched(lambda text: in_words_of_the_shell(text, read_tool("index"))) as outcome:
+                    note(**of_model)
+                    made_of = asked("index", source, _lasting(given, work.columns))
+                    outcome.text = f"{source}: {work.add(name, source, asked=made_of):,} cells"
+            except KeyboardInterrupt:
+                if len(failed) == sum(source in outcomes for source in todo):
+                    raise
+                print(STOPPING, file=sys.stderr)
+                is_stopped = True
+                break
+            outcomes[source] = outcome
             if outcome.error:
                 failed.append(source)
                 tqdm.write(f"scellm: {source}: {outcome.error}", file=sys.stderr)
             elif not options.quiet:
                 print(outcome.text, flush=True)
         if len(failed) == len(todo):
-            return failed
+            return failed, False
         index = work.write(int(values["rng"]))
     if not options.quiet:
         n_files = len(index.manifest["sources"])
         print(
             f"{options.to}: {index.n_cells:,} cells of {n_files} files; columns: {', '.join(index.columns)}."
         )
-    return failed
+    return failed, is_stopped
 
 
 def _done_before(target: Path, sources: list[Path], given: dict[str, Any]) -> set[Path]:

@@ -29,6 +29,8 @@ EXPECTED = (
     ValueError,
 )
 """Errors that end a file and not the others."""
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
 PACKAGES = ("anndata", "faiss-cpu", "h5py", "numpy", "pandas", "scipy", "torch", "zarr")
 """Whose versions are noted."""
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ._cli_signature import read_tool
 from ._files import read_json, replacing
 from ._version import __version__
 
@@ -45,12 +46,17 @@ def _path(target: Path) -> Path:
 
 
 def asked(tool: str, source: Path, options: dict[str, Any]) -> dict[str, Any]:
-    """All that the result depends on, as JSON holds it."""
+    """All that the result depends on, as JSON holds it; an option with the value that it has anyway is as if it were left out."""
+    defaults = {x.name: x.default for x in read_tool(tool).options}
     found: dict[str, Any] = {"tool": tool, "scellm": __version__, "input": str(source.resolve())}
     found |= {"content of the input": _extent(source)}
-    for name, value in options.items():
-        found[f"--{name.replace('_', '-')}"] = value
-        if isinstance(value, str | Path) and Path(value).exists():  # a model, an index, a reference
+    for name, value in (defaults | options).items():
+        if name not in defaults or value != defaults[name]:
+            found[f"--{name.replace('_', '-')}"] = value
+        is_asked = name in options or name == "model"
+        if (
+            is_asked and isinstance(value, str | Path) and Path(value).exists()
+        ):  # a model, an index, a reference
             found[f"content of --{name.replace('_', '-')}"] = _extent(Path(value))
     return json.loads(json.dumps(found, default=str))
 

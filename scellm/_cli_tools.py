@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ._cli_log import Outcome, add_option, check_place, log_line, print_warning, write_log
+from ._cli_log import INTERRUPTED, Outcome, add_option, check_place, log_line, print_warning, write_log
 from ._cli_notes import difference, write_note
 from ._cli_options import as_path, found
 from ._cli_signature import add_options, read_tool
@@ -17,8 +17,6 @@ from ._cli_work import CHECK, Job, do, do_unless_stopped
 from ._cluster import Weights, check_workers
 from ._formats import sample_name
 
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it."""
 TOOLS = {
     "embed": "add embeddings to files of cells",
     "annotate": "name the type of every cell",

@@ -6,7 +6,6 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
@@ -18,8 +17,9 @@ TRIM = "MALLOC_TRIM_THRESHOLD_"
 """How dask tells the allocator of a worker to give all memory back at once."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Their numbers in the C library."""
-KEPT, LARGE = 2**30, 2**25
-"""Bytes that stay with a worker within a task, and size of arrays that do not."""
+M_TOP_PAD = -2
+KEPT, LARGE, HEAP = 2**30, 2**25, 2**26
+"""Bytes that stay with a worker between tasks, size of arrays that do not, and what threads ask of the system at once."""
 
 
 @dataclass(frozen=True)
@@ -126,15 +126,16 @@ def map_rows(
 
     common = [delayed(one, traverse=False) for one in shared]
     task = delayed(_on_rows, pure=False)
-    parts = [
-        (a, task(function, X[a:b].to_delayed().tolist(), a, *common))
-        for a, b in _edges(X.chunks[0], multiple)
-    ]
+    edges = list(_edges(X.chunks[0], multiple))
+    grids = [X[a:b].to_delayed().tolist() for a, b in edges]
+    if _are_apart([X[a:b] for a, b in edges]):
+        grids = [_Unread(grid) for grid in grids]
+    parts = [(a, task(function, grid, a, *common)) for (a, _), grid in zip(edges, grids, strict=True)]
     futures = client.compute([part for _, part in parts])
     starts = {future.key: a for future, (a, _) in zip(futures, parts, strict=True)}
     try:
-        for future, result in as_completed(futures, with_results=True):
-            yield starts[future.key], result
+        for future in as_completed(futures):
+            yield starts[future.key], client.gather(future, direct=_has_scheduler(client) or None)
             future.release()
     except KilledWorker as error:
         msg = (
@@ -144,6 +145,7 @@ def map_rows(
         raise RuntimeError(msg) from error
     finally:
         client.cancel([future for future in futures if not future.done()])
+        client.run(_give_back, on_error="ignore")
 
 
 def _edges(chunks: tuple[int, ...], multiple: int) -> Iterator[tuple[int, int]]:
@@ -156,11 +158,55 @@ def _edges(chunks: tuple[int, ...], multiple: int) -> Iterator[tuple[int, int]]:
     yield from zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
 
 
-def _on_rows(function: Callable[..., Any], pieces: list[list[Any]], start: int, *shared: Any) -> Any:
+def _has_scheduler(client: Any) -> bool:
+    """Whether the scheduler is in this process, so that what it would fetch from workers can be fetched without it."""
+    from distributed import Scheduler
+
+    return isinstance(getattr(client.cluster, "scheduler", None), Scheduler)
+
+
+class _Unread:
+    """Pieces of chunks that are computed within the task that needs them.
+
+    As tasks of their own dask may read them on one worker and send them to another, which takes longer than reading.
+    """
+
+    def __init__(self, grid: list[list[Any]]) -> None:
+        self.grid = grid
+
+    def read(self) -> list[list[Any]]:
+        """The pieces, on a worker."""
+        from dask import compute
+
+        return compute(self.grid, scheduler="synchronous")[0]
+
+
+def _are_apart(parts: list[Any]) -> bool:
+    """Whether nothing is needed by two parts, and nothing is in the memory of a worker already."""
+    from dask.core import flatten
+    from distributed import futures_of
+
+    if futures_of(parts):
+        return False
+    needed: set[Any] = set()
+    for part in parts:
+        keys = set(part.__dask_graph__().cull(set(flatten(part.__dask_keys__()))))
+        if needed & keys:
+            return False
+        needed |= keys
+    return True
+
+
+def _on_rows(
+    function: Callable[..., Any], pieces: list[list[Any]] | _Unread, start: int, *shared: Any
+) -> Any:
     """On a worker: join the pieces of chunks and call the function."""
     import numpy as np
     import scipy.sparse as sp
 
+    _keep_memory()
+    if isinstance(pieces, _Unread):
+        pieces = pieces.read()
     is_sparse = sp.issparse(pieces[0][0])
     if len(pieces) == len(pieces[0]) == 1:
         rows = pieces[0][0]
@@ -168,33 +214,36 @@ def _on_rows(function: Callable[..., Any], pieces: list[list[Any]], start: int, 
         rows = sp.vstack([sp.hstack(row, format="csr") for row in pieces], format="csr")
     else:
         rows = np.block(pieces)
-    with _keeping_memory():
-        return function(rows, start, *shared)
+    return function(rows, start, *shared)
 
 
-@contextmanager
-def _keeping_memory() -> Iterator[None]:
-    """Within a task, use memory again instead of giving it back after every array; give it back at the end.
+def _keep_memory() -> None:
+    """On a worker: use memory again for the next task instead of giving it back after every array.
 
-    Asking for the same pages over and over takes nearly half of the time of a worker of dask.
+    Asking for the same pages over and over takes a third of the time of a worker of dask.
     """
+    _set_allocator(KEPT, LARGE, HEAP)
+
+
+def _give_back() -> None:
+    """On a worker: what dask asks of the allocator, and all that is free goes back to the system."""
+    library = _set_allocator(int(os.environ.get(TRIM, 0)), 2**17, 2**17)
+    if library is not None:
+        library.malloc_trim(0)
+
+
+def _set_allocator(trim: int, large: int, pad: int) -> Any | None:
+    """Set the allocator of the C library, if it is that of GNU and dask has changed it. Returns the library."""
     if TRIM not in os.environ or not sys.platform.startswith("linux"):
-        yield
-        return
+        return None
     import ctypes
 
     library = ctypes.CDLL(None)
-    if not (hasattr(library, "mallopt") and hasattr(library, "malloc_trim")):  # not glibc
-        yield
-        return
-    library.mallopt(M_TRIM_THRESHOLD, KEPT)
-    library.mallopt(M_MMAP_THRESHOLD, LARGE)
-    try:
-        yield
-    finally:
-        library.mallopt(M_MMAP_THRESHOLD, 2**17)
-        library.mallopt(M_TRIM_THRESHOLD, int(os.environ[TRIM]))
-        library.malloc_trim(0)
+    if not (hasattr(library, "mallopt") and hasattr(library, "malloc_trim")):
+        return None
+    for option, value in ((M_TRIM_THRESHOLD, trim), (M_MMAP_THRESHOLD, large), (M_TOP_PAD, pad)):
+        library.mallopt(option, value)
+    return library
 
 
 def _address() -> str:

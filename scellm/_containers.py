@@ -87,17 +87,35 @@ def read_any(path: str | os.PathLike[str]) -> AnnData:
 
     check_exists(path)
     with h5py.File(path, "r") as file:
-        names = list(file.get("mod", {}))
-        wanted = [name for name in names if _plain(name) in RNA] or names
-        parts = {name: read_elem(file["mod"][name]) for name in wanted}
-    return cells_of(SimpleNamespace(mod=parts))
+        return read_elem(file["mod"][_modality(file)])
+
+
+def _modality(file: Any) -> str:
+    """Name of the modality with gene expression of an open h5mu file, by its name or its genes."""
+    from anndata.io import read_elem
+
+    parts = {name: AnnData(var=read_elem(part["var"])) for name, part in file.get("mod", {}).items()}
+    chosen = cells_of(SimpleNamespace(mod=parts))
+    return next(name for name, part in parts.items() if part is chosen)
+
+
+def _copy_modality(path: Path, target: Path) -> Path:
+    """That modality as an h5ad file; nothing of it is in memory."""
+    import h5py
+
+    with h5py.File(path, "r") as file, h5py.File(target, "w") as copy:
+        part = file["mod"][_modality(file)]
+        copy.attrs.update(part.attrs)
+        for name in part:
+            part.copy(name, copy)
+    return target
 
 
 @contextmanager
 def streamed(path: str | os.PathLike[str]) -> Iterator[Path | None]:
-    """A file or folder that is read by rows: this one, or a copy of large Cell Ranger output or loom in the folder for temporary files.
+    """A file or folder that is read by rows: this one, or a copy of other large ones in the folder for temporary files.
 
-    `None` for what is small, or of several modalities, and read as a whole.
+    `None` for what is small and of another format, and read as a whole.
     """
     path = expand(path)
     whole = whole_of(path)
@@ -115,7 +133,8 @@ def streamed(path: str | os.PathLike[str]) -> Iterator[Path | None]:
             f"{path} is large and cannot be read by cells as it is. It is written as .h5ad once, in {folder}, some {size / 1e6:,.0f} MB, "
             "and that is deleted afterwards. To have that done for good, write results with -o, or the object with adata.write_h5ad."
         )
-        yield convert(whole, Path(folder) / f"{sample_name(path)}.h5ad")
+        target = Path(folder) / f"{sample_name(path)}.h5ad"
+        yield _copy_modality(whole, target) if whole.suffix.lower() == ".h5mu" else convert(whole, target)
 
 
 @contextmanager

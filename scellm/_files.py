@@ -17,6 +17,7 @@ import stat
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import IO, Any
 
@@ -33,9 +34,21 @@ FEW_FILES = 64
 MAX_JSON = 64 * 2**20
 """Bytes of the largest JSON file that is read."""
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_WRITTEN: ContextVar[list[Path] | None] = ContextVar("scellm_written", default=None)
 
 
 # -- writing ----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def recording() -> Iterator[list[Path]]:
+    """Collect the files and folders that are written inside, by this process."""
+    found: list[Path] = []
+    token = _WRITTEN.set(found)
+    try:
+        yield found
+    finally:
+        _WRITTEN.reset(token)
 
 
 @contextmanager
@@ -57,6 +70,8 @@ def replacing(target: Path, check: Callable[[Path], None] | None = None) -> Iter
             if check is not None:
                 check(target)
             _move(part, target, work)
+            if (written := _WRITTEN.get()) is not None:
+                written.append(target)
         except (OSError, RuntimeError) as error:  # RuntimeError: of HDF5
             if not is_full(error):
                 raise

@@ -47,7 +47,7 @@ CELL_RANGER = re.compile(
 
 
 GROWS = 4
-"""How many times larger 10x and loom files are in memory than compressed on the disk, about."""
+"""How many times larger 10x, loom and h5mu files are in memory than compressed on the disk, about."""
 LARGE = 2**28
 """Bytes in memory from which on they are converted instead."""
 
@@ -113,14 +113,15 @@ def _check_whole(path: Path) -> None:
 
 def is_streamed(path: Path) -> bool:
     """Whether rows are read from the disk as they are needed, or it is nothing that could be read; false for other formats."""
-    return path.suffix.lower() != ".h5mu" and whole_of(path) is None
+    return whole_of(path) is None
 
 
 def whole_of(path: Path) -> Path | None:
-    """The loom file, or file or folder of Cell Ranger, that is read as a whole or converted; `None` for all else."""
+    """The loom or h5mu file, or file or folder of Cell Ranger, that is read as a whole or converted; `None` for all else."""
     if path.is_dir() and path.suffix != ".zarr":
         return _find_10x(path)
-    is_whole = path.is_file() and (path.suffix == ".loom" or (path.suffix == ".h5" and _is_10x(path)))
+    suffix = path.suffix.lower()
+    is_whole = path.is_file() and (suffix in (".loom", ".h5mu") or (suffix == ".h5" and _is_10x(path)))
     return path if is_whole else None
 
 

@@ -20,6 +20,7 @@ import torch
 import scellm
 from scellm._cli import main
 from scellm._containers import opened
+from scellm._files import replacing
 from scellm.data import GeneVocabulary, TokenConfig
 from scellm.models import CellLM, save
 from scellm.nn import CellLMConfig, Encoder
@@ -447,6 +448,17 @@ def test_help_imports_nothing_heavy():
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
+def test_an_interruption_names_what_was_written(h5ad, tmp_path, monkeypatch, capsys):
+    def interrupt(*_, **__):
+        with replacing(tmp_path / "part.txt") as part:
+            part.write_text("done")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(scellm.tl, "embed", interrupt)
+    assert main(["embed", str(h5ad), "-o", str(tmp_path / "out"), "--log", str(tmp_path / "log")]) == 130
+    assert capsys.readouterr().err == f"scellm: interrupted; written before: {tmp_path / 'part.txt'}.\n"
+
+
 def test_ctrl_c_of_a_running_command(h5ad, model_folder):
     before = h5ad.read_bytes()
     code = (

@@ -370,17 +370,49 @@ def test_the_log_says_when_the_index_was_not_written(folder, monkeypatch, place,
 
     monkeypatch.setattr(Gathering, place, fails)
     found, lines = _index_log(folder, "--columns", "cell_type")
-    if place == "add" and code == 1:  # one file that fails does not stop the others
-        assert [line["outcome"] for line in lines] == ["done", "failed"]
-        assert lines[1]["error"] == "no room"
+    assert found == code
+    if place == "add":  # what is through is kept
+        assert [line["outcome"] for line in lines] == ["done", "failed"][: 2 if code == 1 else 1]
+        assert [line.get("error") for line in lines] == [None, "no room"][: len(lines)]
         assert (folder / "index").exists()
         return
-    assert found == code
     assert [(line["outcome"], line["error"]) for line in lines] == [("failed", message)] * 2
     assert lines[0]["cells"] == 40
     assert lines[0]["model"] == "scellm-small"
     assert not any("summary" in line for line in lines)
     assert not (folder / "index").exists()
+
+
+def test_an_interrupted_index_keeps_the_files_that_are_through(folder, monkeypatch, capsys):
+    pytest.importorskip("faiss", reason="needs faiss (extra search)")
+    from scellm.atlas import open_index
+    from scellm.tl._gathering import Gathering
+
+    add = Gathering.add
+
+    def fails(self, *args, **kwargs):
+        if args[0] == at:
+            raise KeyboardInterrupt
+        return add(self, *args, **kwargs)
+
+    monkeypatch.setattr(Gathering, "add", fails)
+    inputs = [str(folder / name) for name in ("one.h5ad", "bad.h5ad", "three")]
+    words = ["-o", str(folder / "index"), "--columns", "cell_type", "--quiet"]
+    at = "one"
+    assert main(["index", *inputs, *words]) == 130
+    assert "interrupted; no file was changed" in capsys.readouterr().err
+    assert not (folder / "index").exists()
+    at = "three"
+    assert main(["index", *inputs, *words]) == 130
+    told = capsys.readouterr().err
+    assert f"interrupted; 1 of 3 files are in {folder / 'index'}. Go on with --skip-done." in told
+    assert open_index(folder / "index").n_cells == 40
+    stamp = (folder / "index" / "manifest.json").stat().st_mtime_ns
+    assert main(["index", *inputs, *words, "--skip-done"]) == 130  # nothing new: it stays as it is
+    assert (folder / "index" / "manifest.json").stat().st_mtime_ns == stamp
+    monkeypatch.undo()
+    assert main(["index", inputs[0], inputs[2], *words, "--skip-done"]) == 0
+    assert open_index(folder / "index").column("dataset").tolist() == ["one"] * 40 + ["three"] * 20
 
 
 def test_the_log_of_an_index_that_was_written_before_the_interruption(folder, monkeypatch):
@@ -542,6 +574,17 @@ def test_what_is_inside_of_folders_counts_as_changed(folder, capsys, tmp_path):
     (model / "README.md").write_text("another model under the same name")
     assert main([*words, "--skip-done"]) == 1
     assert "what differs: content of --model." in capsys.readouterr().err
+
+
+def test_an_option_typed_with_its_default_is_the_same_as_left_out(folder, capsys):
+    words = ["embed", str(folder / "one.h5ad"), "-o", str(folder / "out"), "--quiet"]
+    typed = ["--model", "scellm-small", "--min-overlap", "0.1"]
+    assert main([*words, *typed]) == 0
+    assert main([*words, "--skip-done"]) == 0
+    assert main([*words, "--overwrite"]) == 0
+    assert main([*words, *typed, "--skip-done"]) == 0
+    assert main([*words, "--min-overlap", "0.2", "--skip-done"]) == 1
+    assert "what differs: --min-overlap" in capsys.readouterr().err
 
 
 def test_an_interruption_keeps_the_log_and_says_how_to_go_on(folder, capsys, monkeypatch):

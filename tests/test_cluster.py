@@ -94,6 +94,25 @@ def _n_loaded():
     return len(_cluster._loaded)
 
 
+def test_chunks_are_read_in_the_task_that_needs_them(client, cells):
+    aligned, cut = (da.ones((3072, 5), chunks=(rows, 5)) for rows in (1024, 700))
+    for X, n_chunks in ((aligned, 3), (cut, 5)):
+        found = dict(_cluster.map_rows(client, X, 512, _sum))
+        assert sum(found.values()) == 3072 * 5
+        assert len(X.chunks[0]) == n_chunks
+    assert _cluster._are_apart([aligned[:1024], aligned[1024:]])
+    assert not _cluster._are_apart([cut[:512], cut[512:]])  # both need the first chunk
+    kept = aligned.persist()
+    assert not _cluster._are_apart([kept[:1024], kept[1024:]])  # where it is already
+    csr = da.from_array(cells.X[:2048], chunks=(1024, -1), asarray=False)
+    assert not _cluster._are_apart([csr[:1024], csr[1024:]])  # one matrix that would go with each part
+    assert sum(n for _, n in _cluster.map_rows(client, csr, 512, _sum)) == pytest.approx(cells.X[:2048].sum())
+
+
+def _sum(rows, start):
+    return float(rows.sum())
+
+
 def test_types_on_a_cluster_are_those_of_one_process(client, cells):
     alone, spread = cells[:3000].copy(), in_chunks(cells[:3000])
     quiet(scellm.tl.annotate, alone)
@@ -142,26 +161,35 @@ def _slow(rows, start):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts page faults as Linux does")
-def test_workers_use_memory_again_within_a_task(client, cells):
+def test_workers_use_memory_again_and_give_it_back_at_the_end(client, cells):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         client.restart(
             timeout=120
         )  # new processes: what other tests have left free would be used before any page is asked for
     pages = 80 * 2 * 2**20 // 4096
-    assert all(n > 0.9 * pages for n in client.run(_faults).values())  # as dask has set it
-    assert max(n for _, n in _cluster.map_rows(client, in_chunks(cells).X, 512, _faults)) < 0.5 * pages
-    assert all(n > 0.9 * pages for n in client.run(_faults).values())  # and has it again
+    before = client.run(_resident)
+    assert all(n > 0.9 * pages for n in client.run(_faults).values())  # as dask has it
+    found = [n for _, n in _cluster.map_rows(client, in_chunks(cells).X, 512, _faults)]
+    assert sorted(found)[len(found) // 2] < 0.2 * pages  # all but the first of each worker
+    after = client.run(_resident)
+    assert all(after[name] < before[name] + 80 for name in before)  # MB: what is free is given back
 
 
 def _faults(*_):
-    """Pages asked of the system for 80 arrays of 2 MB, one after the other; for larger ones numpy asks for huge pages."""
+    """Pages asked of the system for 80 arrays of 2 MB at once; for larger ones numpy asks for huge pages."""
     import resource
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(80):
-        np.ones(2**18)
+    held = [np.ones(2**18) for _ in range(80)]
+    del held
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+def _resident():
+    import psutil
+
+    return psutil.Process().memory_info().rss / 2**20
 
 
 def test_other_weights_on_a_worker_are_refused(client, cells, tmp_path):

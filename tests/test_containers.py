@@ -7,8 +7,10 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 
 import scellm
+from scellm import _containers
 from scellm._containers import cells_of, read_any
 
 pytestmark = pytest.mark.filterwarnings("ignore:These cells do not fit")  # toy cells are of no tissue
@@ -142,7 +144,7 @@ def test_mudata(rna, protein, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")  # of mudata itself
-def test_h5mu_on_the_command_line(rna, protein, tmp_path, capsys):
+def test_h5mu_on_the_command_line(rna, protein, tmp_path, capsys, monkeypatch):
     mudata = pytest.importorskip("mudata", reason="needs mudata (extra multi)")
     from scellm._cli import main
 
@@ -161,6 +163,12 @@ def test_h5mu_on_the_command_line(rna, protein, tmp_path, capsys):
         == 0
     )
     assert "scellm_malignant" in ad.read_h5ad(tmp_path / "out.h5ad").obs
+    monkeypatch.setattr(_containers, "LARGE", 0)
+    with _containers.opened(tmp_path / "cells.h5mu") as cells:  # warnings of size are ignored here
+        assert not isinstance(cells.X, np.ndarray | sp.spmatrix | sp.sparray)  # on the disk
+        assert cells.obs_names.equals(rna.obs_names)
+        np.testing.assert_array_equal(sp.csr_array(cells.X[:]).toarray(), sp.csr_array(rna.X).toarray())
+    monkeypatch.undo()
     mudata.MuData({"a": rna, "b": rna.copy()}).write_h5mu(tmp_path / "two.h5mu")
     assert main(["malignancy", str(tmp_path / "two.h5mu"), "-o", str(tmp_path / "two.h5ad")]) == 1
     assert "MuData has the parts ['a', 'b']" in capsys.readouterr().err

@@ -46,7 +46,7 @@ LAYER = {
     "_cli_fit": 5.7,
     "_cli_index": 5.7,
     "_cli_log": 5.3,
-    "_cli_notes": 5,
+    "_cli_notes": 5.6,
     "_cli_options": 4.5,
     "_cli_pretrain": 5,
     "_cli_signature": 5.5,

@@ -32,6 +32,7 @@ STEPS = {
     "drugs": "drug response by group",
     "index": "index of the embedding",
     "search": "search, 15 neighbors",
+    "search_two": "search, two processes at once",
     "scanpy": "scanpy: PCA and neighbors",
 }
 CLUSTER_CELLS = 300_000
@@ -43,6 +44,8 @@ FASTER, BUSY = 1.7, 3.0
 LARGEST = 1_000_000
 QUERIES = 5_000
 """The target of search."""
+READY = "ready"
+"""What a process says that waits for another one."""
 MOST_QUERIES = 100_000
 """In an index of more cells, so many others are looked up."""
 SMALL_ONLY, SMALL = ("scanpy", "tenx"), 100_000
@@ -149,8 +152,33 @@ def waits() -> list[float]:
     return seconds
 
 
-def step(name: str, path: Path) -> dict[str, float]:
+def two_searches(path: Path) -> dict[str, float]:
+    """The same search in two processes that start together: lookups of both, by the clock until the second is through."""
+    words = [sys.executable, __file__, str(path), "--step", "search", "--wait"]
+    both = [
+        subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    for one in both:
+        while next(iter(one.stdout or ())).strip() != READY:
+            pass
+    clock = time.perf_counter()
+    for one in both:
+        print(file=one.stdin, flush=True)
+    results = [json.loads(one.communicate()[0].strip().splitlines()[-1]) for one in both]
+    return {
+        "processor": sum(found["processor"] for found in results),
+        "clock": time.perf_counter() - clock,
+        "reading": max(found["reading"] for found in results),
+        "peak": max(found["peak"] for found in results),
+        "worked_on": sum(found["worked_on"] for found in results),
+        "load": os.getloadavg()[0],
+    }
+
+
+def step(name: str, path: Path, *, waits_for_word: bool = False) -> dict[str, float]:
     """One step on one file, in this process."""
+    if name == "search_two":
+        return two_searches(path)
     import anndata as ad
 
     import scellm
@@ -170,6 +198,9 @@ def step(name: str, path: Path) -> dict[str, float]:
         adata.uns["X_scellm"] = json.loads((folder / f"{source.stem}.json").read_text())
     scellm.tl.embed(scellm.datasets.toy_cells(4, n_vars=1950))  # whatever happens once
     tenx = path.with_suffix(".h5")
+    if waits_for_word:
+        print(READY, flush=True)
+        sys.stdin.readline()
     before, start, clock = len(seconds), time.process_time(), time.perf_counter()
     if name == "embed":
         scellm.tl.embed(adata, show_progress=False)
@@ -376,6 +407,14 @@ def search_text(table: pd.DataFrame, worked_on: pd.Series) -> str:
             f"reading them, votes and all, with {at['peak']:.2f} GiB at most, the mapped pages of the index included. "
             f"The target is {QUERIES:,} a second on two cores. {recall_text(found)}"
         )
+    found = table[table["step"] == "search_two"].sort_values("cells")
+    if len(found):
+        at = found.iloc[-1]
+        n, load = int(at["worked_on"]), at["load"]
+        text += (
+            f" Two processes at once that look up {n // 2:,} cells each in an index of {at['cells']:,} answer {n / at['clock']:,.0f} queries a second by "
+            f"the clock, at a load of {load:.1f} on two cores, and {2 * n / at['processor']:,.0f} by the seconds of both processors."
+        )
     return text
 
 
@@ -402,9 +441,10 @@ def main() -> None:
     parser.add_argument("--cluster", action="store_true")
     parser.add_argument("--cluster-cells", type=int, default=CLUSTER_CELLS)
     parser.add_argument("--step", help=argparse.SUPPRESS)
+    parser.add_argument("--wait", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.step:
-        print(json.dumps(step(options.step, options.data)))
+        print(json.dumps(step(options.step, options.data, waits_for_word=options.wait)))
         return
     options.cache.mkdir(parents=True, exist_ok=True)
     for size in options.sizes:
