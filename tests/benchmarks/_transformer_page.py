@@ -85,6 +85,7 @@ def measure(
             **{f"seed {run.seed}": mean(store.left_out(run.with_start(share))) for run in runs},
         }
         for share in SHARES
+        if first.share or not share
     ]
     shares.append(
         {"share": "1, the bag"}
@@ -125,6 +126,7 @@ def variants_table(runs: list[Run], store: Store) -> pd.DataFrame:
             {
                 "highest rate": f"{run.log['learning_rate'].max():.2g}" + ("" if i else ", shipped"),
                 "steps": str(run.steps),
+                "share of the start": f"{run.share:g}",
                 OURS: mean(ours),
                 "end alone": mean(end),
                 BAG: mean(bag),
@@ -148,7 +150,7 @@ def trained(found: Results) -> str:
     text = (
         f"Losses, mean of the first and of the last ten steps: {said}: {'all' if len(falls) == len(names) else f'{len(falls)} of {len(names)}'} fall. Cells stay apart (anisotropy "
         f"{found.ours[0]['anisotropy']:.2f}, of the bag {found.bags[0]['anisotropy']:.2f}; highest of a batch in training {log['anisotropy'].max():.2f}). The highest learning rate is "
-        f"{log['learning_rate'].max():.1g}, as the rate of a recipe is for 256 cells and grows with the root of the batch."
+        f"{log['learning_rate'].max():.2g}, as the rate of a recipe is for 256 cells and grows with the root of the batch."
     )
     if len(found.variants) > 1:
         rows = found.variants.iloc[1:]
@@ -266,9 +268,9 @@ def again(found: Results) -> str:
 def trials(found: Results) -> str:
     """What else was trained, each beside what it may be compared with."""
     scores = found.shares.set_index("share").mean(1)
-    best, shipped = scores.iloc[: len(SHARES)].idxmax(), scores[scores.index.str.contains("shipped")].iloc[0]
+    best, shipped = scores.iloc[:-1].idxmax(), scores[scores.index.str.contains("shipped")].iloc[0]
     words = [
-        "The shipped weights are the mean of those at the start and at the end of the training of the block (`keep_start`), chosen over the end alone (share 0) on the datasets left "
+        f"The shipped weights are those at the end of the training of the block, mixed with a share of {found.runs[0].share:g} of those at its start (`keep_start`, other shares in the table of rates), chosen on the datasets left "
         f"out. Of the shares in the table {best.split(',')[0]} is best there"
         + (
             ", the shipped one"

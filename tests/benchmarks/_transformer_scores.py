@@ -53,7 +53,12 @@ class Run:
         return self._with(_encoder(config, _last(self.folder / "bag")))
 
     def with_start(self, share: float) -> CellLM:
-        """The block with another share of its start in the weights; the start itself is on the line from the end to the model."""
+        """The block with another share of its start in the weights; the start itself is on the line from the end to the model.
+
+        A run that keeps nothing of its start does not know it.
+        """
+        if share == self.share:
+            return self.model
         mixed = self.model.encoder.state_dict()
         for name, end in _last(self.folder / "blocks").items():
             if end.is_floating_point():
