@@ -173,7 +173,8 @@ def _index(
                     made_of = asked("index", source, _lasting(given, work.columns))
                     outcome.text = f"{source}: {work.add(name, source, asked=made_of):,} cells"
             except KeyboardInterrupt:
-                if len(failed) == sum(source in outcomes for source in todo):
+                replaces = options.to.exists() and not append  # the whole index that is there
+                if replaces or len(failed) == sum(source in outcomes for source in todo):
                     raise
                 print(STOPPING, file=sys.stderr)
                 is_stopped = True

@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
@@ -20,6 +21,8 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 M_TOP_PAD = -2
 KEPT, LARGE, HEAP = 2**30, 2**25, 2**26
 """Bytes that stay with a worker between tasks, size of arrays that do not, and what threads ask of the system at once."""
+MUCH = 0.4
+"""Share of its memory limit from which on a worker gives back what is free after each task."""
 
 
 @dataclass(frozen=True)
@@ -127,8 +130,9 @@ def map_rows(
     common = [delayed(one, traverse=False) for one in shared]
     task = delayed(_on_rows, pure=False)
     edges = list(_edges(X.chunks[0], multiple))
-    grids = [X[a:b].to_delayed().tolist() for a, b in edges]
-    if _are_apart([X[a:b] for a, b in edges]):
+    rows = [X[a:b] for a, b in edges]
+    grids = [some.to_delayed().tolist() for some in rows]
+    if _are_apart(rows):
         grids = [_Unread(grid) for grid in grids]
     parts = [(a, task(function, grid, a, *common)) for (a, _), grid in zip(edges, grids, strict=True)]
     futures = client.compute([part for _, part in parts])
@@ -144,8 +148,10 @@ def map_rows(
         )
         raise RuntimeError(msg) from error
     finally:
-        client.cancel([future for future in futures if not future.done()])
-        client.run(_give_back, on_error="ignore")
+        with suppress(Exception):  # what ended the loop is told, not that the cluster is gone
+            if client.status == "running":
+                client.cancel([future for future in futures if not future.done()])
+                client.run(_give_back_soon, on_error="ignore", wait=False)
 
 
 def _edges(chunks: tuple[int, ...], multiple: int) -> Iterator[tuple[int, int]]:
@@ -190,10 +196,13 @@ def _are_apart(parts: list[Any]) -> bool:
         return False
     needed: set[Any] = set()
     for part in parts:
-        keys = set(part.__dask_graph__().cull(set(flatten(part.__dask_keys__()))))
-        if needed & keys:
+        graph = dict(part.__dask_graph__().cull(set(flatten(part.__dask_keys__()))))
+        # futures among what a task needs are no keys of the graph
+        if needed & graph.keys() or any(
+            set(getattr(task, "dependencies", ())) - graph.keys() for task in graph.values()
+        ):
             return False
-        needed |= keys
+        needed |= graph.keys()
     return True
 
 
@@ -214,7 +223,10 @@ def _on_rows(
         rows = sp.vstack([sp.hstack(row, format="csr") for row in pieces], format="csr")
     else:
         rows = np.block(pieces)
-    return function(rows, start, *shared)
+    try:
+        return function(rows, start, *shared)
+    finally:
+        _relieve()
 
 
 def _keep_memory() -> None:
@@ -225,11 +237,29 @@ def _keep_memory() -> None:
     _set_allocator(KEPT, LARGE, HEAP)
 
 
+def _relieve() -> None:
+    """On a worker, after a task: give back what is free if much is held, as dask pauses workers at 80 % of their limit."""
+    import psutil
+    from distributed import get_worker
+
+    try:
+        limit = get_worker().memory_manager.memory_limit
+    except ValueError:  # not on a worker
+        return
+    if limit and psutil.Process().memory_info().rss > MUCH * limit:
+        _give_back()
+
+
 def _give_back() -> None:
     """On a worker: what dask asks of the allocator, and all that is free goes back to the system."""
     library = _set_allocator(int(os.environ.get(TRIM, 0)), 2**17, 2**17)
     if library is not None:
         library.malloc_trim(0)
+
+
+async def _give_back_soon() -> None:
+    """The same for who does not wait, which dask has for coroutines alone."""
+    _give_back()
 
 
 def _set_allocator(trim: int, large: int, pad: int) -> Any | None:

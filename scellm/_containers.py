@@ -18,6 +18,7 @@ from anndata import AnnData
 from ._calls import called
 from ._files import check_room
 from ._formats import (
+    GROWS,
     LARGE,
     check_exists,
     expand,
@@ -94,7 +95,11 @@ def _modality(file: Any) -> str:
     """Name of the modality with gene expression of an open h5mu file, by its name or its genes."""
     from anndata.io import read_elem
 
-    parts = {name: AnnData(var=read_elem(part["var"])) for name, part in file.get("mod", {}).items()}
+    found = file.get("mod", {})
+    named = [name for name in found if _plain(name) in RNA]
+    if len(named) == 1:  # what the others hold does not matter
+        return str(named[0])
+    parts = {name: AnnData(var=read_elem(part["var"])) for name, part in found.items()}
     chosen = cells_of(SimpleNamespace(mod=parts))
     return next(name for name, part in parts.items() if part is chosen)
 
@@ -111,6 +116,21 @@ def _copy_modality(path: Path, target: Path) -> Path:
     return target
 
 
+def _size_of_modality(path: Path) -> int:
+    """Bytes on the disk of that modality."""
+    import h5py
+
+    sizes: list[int] = []
+
+    def add(_: str, node: Any) -> None:
+        if isinstance(node, h5py.Dataset):
+            sizes.append(node.id.get_storage_size())
+
+    with h5py.File(path, "r") as file:
+        file["mod"][_modality(file)].visititems(add)
+    return sum(sizes)
+
+
 @contextmanager
 def streamed(path: str | os.PathLike[str]) -> Iterator[Path | None]:
     """A file or folder that is read by rows: this one, or a copy of other large ones in the folder for temporary files.
@@ -125,6 +145,11 @@ def streamed(path: str | os.PathLike[str]) -> Iterator[Path | None]:
     if whole is None or (size := size_in_memory(whole)) < LARGE:
         yield None
         return
+    if is_multi := whole.suffix.lower() == ".h5mu":
+        size = _size_of_modality(whole)
+        if GROWS * size < LARGE:
+            yield None
+            return
     from .data.cells._convert import convert
 
     with tempfile.TemporaryDirectory(prefix="scellm-") as folder:
@@ -134,7 +159,7 @@ def streamed(path: str | os.PathLike[str]) -> Iterator[Path | None]:
             "and that is deleted afterwards. To have that done for good, write results with -o, or the object with adata.write_h5ad."
         )
         target = Path(folder) / f"{sample_name(path)}.h5ad"
-        yield _copy_modality(whole, target) if whole.suffix.lower() == ".h5mu" else convert(whole, target)
+        yield _copy_modality(whole, target) if is_multi else convert(whole, target)
 
 
 @contextmanager

@@ -410,6 +410,8 @@ def test_an_interrupted_index_keeps_the_files_that_are_through(folder, monkeypat
     stamp = (folder / "index" / "manifest.json").stat().st_mtime_ns
     assert main(["index", *inputs, *words, "--skip-done"]) == 130  # nothing new: it stays as it is
     assert (folder / "index" / "manifest.json").stat().st_mtime_ns == stamp
+    assert main(["index", *inputs, *words, "--overwrite"]) == 130  # the whole index is not replaced by a part
+    assert (folder / "index" / "manifest.json").stat().st_mtime_ns == stamp
     monkeypatch.undo()
     assert main(["index", inputs[0], inputs[2], *words, "--skip-done"]) == 0
     assert open_index(folder / "index").column("dataset").tolist() == ["one"] * 40 + ["three"] * 20

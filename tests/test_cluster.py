@@ -192,6 +192,51 @@ def _resident():
     return psutil.Process().memory_info().rss / 2**20
 
 
+def test_a_worker_of_little_memory_is_not_paused(cells):
+    from distributed import Client
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Client(
+            n_workers=1, threads_per_worker=1, memory_limit="800MB", dashboard_address=None, silence_logs=50
+        ) as made:
+            limit = 800e6 / 2**20
+            for _, resident in _cluster.map_rows(made, in_chunks(cells).X, 512, _much):
+                assert resident < 0.6 * limit  # MB before the task, of which it takes half the limit
+
+
+def _much(*_):
+    """MB of the worker, which then takes and frees 400."""
+    before = _resident()
+    held = [np.ones(2**17) for _ in range(400)]
+    del held
+    return before
+
+
+def test_futures_that_a_chunk_needs_are_found(client):
+    base = da.zeros((3 * CHUNK, 4), chunks=(CHUNK, 4))
+    X = base.map_blocks(lambda block, more: block + more, client.submit(int, 3), dtype=float)
+    found = dict(_cluster.map_rows(client, X, 1, _sum))
+    assert found == {i * CHUNK: 3.0 * 4 * CHUNK for i in range(3)}
+
+
+def _sum(rows, start):
+    return float(rows.sum())
+
+
+def test_what_ends_the_loop_is_told_where_the_cluster_is_gone(client, cells, monkeypatch):
+    parts = _cluster.map_rows(client, in_chunks(cells).X, 512, _slow)
+    next(parts)
+
+    def gone(*_, **__):
+        raise OSError
+
+    for name in ("cancel", "run"):
+        monkeypatch.setattr(client, name, gone)
+    with pytest.raises(KeyboardInterrupt):
+        parts.throw(KeyboardInterrupt)
+
+
 def test_other_weights_on_a_worker_are_refused(client, cells, tmp_path):
     from dataclasses import replace
 

@@ -209,3 +209,33 @@ def test_spatialdata_with_cells_of_a_region(rna):
     scellm.tl.annotate(sdata)
     assert "scellm_cell_type" in sdata.tables["cells_table"].obs
     spatialdata.SpatialData(shapes={"cells": shapes}, tables={"cells_table": table})  # is still valid
+
+
+@pytest.fixture
+def h5mu(rna, protein, tmp_path):
+    """Written without mudata; what the other modality holds cannot be read."""
+    import h5py
+    from anndata.io import write_elem
+
+    path = tmp_path / "cells.h5mu"
+    protein.X = np.random.default_rng(0).random((24, 5)).astype(np.float32)
+    with h5py.File(path, "w") as file:
+        parts = file.create_group("mod")
+        write_elem(parts, "prot", protein)
+        write_elem(parts, "gex", rna)
+        parts["prot/var"].attrs["encoding-version"] = "9.9"
+        parts["prot"].create_dataset("pad", data=np.zeros(2**20))
+    return path
+
+
+def test_only_the_named_modality_of_a_file_is_read(h5mu, rna):
+    assert read_any(h5mu).obs_names.equals(rna.obs_names)
+
+
+def test_room_is_asked_for_the_modality_alone(h5mu, rna, monkeypatch):
+    asked = []
+    monkeypatch.setattr(_containers, "LARGE", 0)
+    monkeypatch.setattr(_containers, "check_room", lambda _, size, __: asked.append(size))
+    with pytest.warns(UserWarning, match=r"is written as \.h5ad once"), _containers.opened(h5mu) as cells:
+        assert cells.obs_names.equals(rna.obs_names)
+    assert rna.X.nnz * 4 < asked[0] < 2**20 < h5mu.stat().st_size

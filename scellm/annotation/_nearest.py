@@ -49,7 +49,7 @@ def _largest(values: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     import torch
 
     size = values.shape[1] // GROUP
-    if size < 8 * k:
+    if size < 8 * max(k, 1):
         found, index = torch.topk(values, k, dim=1)
         return found, index
     grouped = values[:, : GROUP * size].unflatten(1, (GROUP, size))

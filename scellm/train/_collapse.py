@@ -38,6 +38,7 @@ class CollapseWatch:
         self.first_step = max(first_step, N_STEPS)
         self._narrow: list[Row] = []
         self._blind: list[Row] = []
+        self._n_judged = 0
 
     def look(self, line: Row, loss: float | None, guessing: float | None) -> str | None:
         """Take in one line of the log; why the run has collapsed, or `None`.
@@ -53,6 +54,7 @@ class CollapseWatch:
         """
         if line["step"] <= self.first_step:
             return None
+        self._n_judged += 1
         is_blind = loss is not None and bool(guessing) and loss >= (1 - NEAR) * guessing
         is_narrow = line.get("anisotropy", 0.0) > ANISOTROPY
         self._narrow = [*self._narrow, line] if is_narrow else []
@@ -69,12 +71,10 @@ class CollapseWatch:
             (self._narrow, "all cells point the same way"),
             (self._blind, "the contrastive loss is that of guessing"),
         ):
-            if lines:
-                return (
-                    f"in the last {len(lines)} lines of the log {said}"
-                    if len(lines) > 1
-                    else f"in the last line of the log {said}"
-                )
+            if len(lines) > 1:
+                return f"in the last {len(lines)} lines of the log {said}"
+            if lines and self._n_judged == 1:
+                return f"in the last line of the log {said}"
         return None
 
 

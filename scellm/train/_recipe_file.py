@@ -154,7 +154,7 @@ def _checked(content: dict[str, Any], where: str) -> RecipeFile:
         config = read.architecture(stage, n_genes=1)  # unknown fields show now
         if before is not None and (problems := growth_problems(before, config)):
             msg = (
-                f"{where}: stage {stage.name!r} cannot go on from the one before ({', '.join(problems)}): only depth may "
+                f"{where}: stage {stage.name!r} cannot go on from the one before ({', '.join(problems)}): only depth and cell_depth may "
                 "grow. Write what all stages share under the first config of the recipe."
             )
             raise ValueError(msg)

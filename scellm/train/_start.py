@@ -164,7 +164,8 @@ def growth_problems(config: CellLMConfig, wanted: CellLMConfig) -> list[str]:
     wanted
         That of the next run: more blocks, and other dropout, are possible.
     """
-    free = ("cell_depth", "dropout") + (("depth",) if config.depth <= wanted.depth else ())
+    grows = {name: getattr(config, name) <= getattr(wanted, name) for name in ("depth", "cell_depth")}
+    free = ("dropout", *(name for name, may in grows.items() if may))
     found, asked = config.to_dict(), wanted.to_dict()
     return [
         f"{name} {found[name]!r} -> {asked[name]!r}"
@@ -175,18 +176,18 @@ def growth_problems(config: CellLMConfig, wanted: CellLMConfig) -> list[str]:
 
 @torch.no_grad()
 def deepen(bag: Encoder, config: CellLMConfig) -> Encoder:
-    """A deeper encoder that starts as the bag: what its new blocks add is zero until trained.
+    """A deeper encoder that starts as the one before: what its new blocks add is zero until trained.
 
     Parameters
     ----------
     bag
-        Encoder of depth 0.
+        Encoder without blocks, or with fewer.
     config
         The deeper architecture; otherwise as that of `bag`.
     """
     encoder = Encoder(config)
-    encoder.load_state_dict(encoder.state_dict() | bag.state_dict())
     encoder.silence_blocks()
+    encoder.load_state_dict(encoder.state_dict() | bag.state_dict())
     for block in encoder.cell_blocks[len(bag.cell_blocks) :]:
         block.contract.weight.zero_()
         block.contract.bias.zero_()

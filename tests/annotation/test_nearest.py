@@ -27,3 +27,8 @@ def test_means_are_over_the_rows_at_the_places():
     values = np.arange(12, dtype=np.float32).reshape(4, 3)
     found = means_of(values, np.array([[0, 1], [3, 3]]))
     np.testing.assert_array_equal(found, [[1.5, 2.5, 3.5], [9, 10, 11]])
+
+
+def test_none_of_none_are_the_largest():
+    found, columns = largest(np.zeros((3, 0), np.float32), 0)
+    assert found.shape == columns.shape == (3, 0)

@@ -114,3 +114,13 @@ def test_control_the_end_says_nothing_where_cells_were_apart_again():
     assert watch.at_end() == "in the last 3 lines of the log all cells point the same way"
     reasons(lines(1, first=101), watch=watch)
     assert watch.at_end() is None
+
+
+def test_one_line_of_several_may_be_chance():
+    watch = CollapseWatch()
+    reasons(lines(19), watch=watch)
+    reasons(lines(1, anisotropy=0.98, first=901), watch=watch)
+    assert watch.at_end() is None
+    watch = CollapseWatch()
+    reasons(lines(1, anisotropy=0.98), watch=watch)
+    assert watch.at_end() == "in the last line of the log all cells point the same way"

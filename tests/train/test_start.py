@@ -18,6 +18,7 @@ from scellm.train import (
     gene_loadings,
     init_from_corpus,
 )
+from scellm.train._start import growth_problems
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +58,27 @@ def test_a_grown_encoder_starts_as_the_bag(counts):
         torch.testing.assert_close(
             encoder(ids[None], values[None], whole).cells, bag(ids[None], values[None], whole).cells
         )
+
+
+def test_blocks_that_are_there_stay():
+    trained = new_encoder(depth=1)
+    with torch.no_grad():
+        for block in trained.blocks:
+            block.feed_forward.contract.weight.normal_()
+    same = deepen(trained, trained.config).state_dict()
+    assert all(torch.equal(same[name], value) for name, value in trained.state_dict().items())
+    deeper = deepen(trained, dataclasses.replace(trained.config, depth=2))
+    assert torch.equal(
+        deeper.blocks[0].feed_forward.contract.weight, trained.blocks[0].feed_forward.contract.weight
+    )
+    assert not deeper.blocks[1].feed_forward.contract.weight.any()
+
+
+@pytest.mark.parametrize("field", ["depth", "cell_depth"])
+def test_an_encoder_may_grow_and_not_shrink(field):
+    small, large = (new_encoder(**{field: n}).config for n in (1, 2))
+    assert growth_problems(small, large) == []
+    assert growth_problems(large, small) == [f"{field} 2 -> 1"]
 
 
 def test_the_mean_cell_starts_at_zero(counts):
