@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ast
 import re
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -150,7 +151,7 @@ def _singular(name: str) -> str:
 
 
 def in_words_of_the_shell(text: str, tool: Tool) -> str:
-    """Advice to pass an argument, `min_overlap=0.02`, as the option `--min-overlap 0.02`; code in brackets stays."""
+    """Advice to pass an argument, `min_overlap=0.02`, as the option `--min-overlap 0.02`, a list as several; code in brackets stays."""
     names = "|".join(option.name for option in tool.options)
 
     def option(found: re.Match[str]) -> str:
@@ -159,9 +160,11 @@ def in_words_of_the_shell(text: str, tool: Tool) -> str:
             return found.group()
         value = (found.group(2) or "").strip("'\"")
         word = f"--{found.group(1).replace('_', '-')}"
-        return word if value in ("", "True") else f"{word} {value}"
+        if value.startswith("["):
+            return " ".join(f"{word} {shlex.quote(one)}" for one in re.findall(r"['\"]([^'\"]*)['\"]", value))
+        return word if value in ("", "True") else f"{word} {shlex.quote(value)}"
 
-    return re.sub(rf"(?<![\w.])({names})=('[^']*'|\"[^\"]*\"|[\w.]*\w)?", option, text)
+    return re.sub(rf"(?<![\w.])({names})=('[^']*'|\"[^\"]*\"|\[[^\]]*\]|[\w.]*\w)?", option, text)
 
 
 def _truth(text: str) -> bool:

@@ -594,3 +594,17 @@ def test_a_folder_that_a_killed_run_put_aside_is_put_back(tmp_path, capsys):
     assert path.is_dir()
     assert not work.exists()
     assert "no file" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("advice", "typed"),
+    [
+        ("Pass columns=['cell type', 'tissue'].", "Pass --columns 'cell type' --columns tissue."),
+        ("Pass columns='cell type', or append=True.", "Pass --columns 'cell type', or --append."),
+        ("Pass min_overlap=0.02.", "Pass --min-overlap 0.02."),
+    ],
+)
+def test_advice_can_be_typed(advice, typed):
+    from scellm._cli_signature import in_words_of_the_shell, read_tool
+
+    assert in_words_of_the_shell(advice, read_tool("index")) == typed

@@ -69,6 +69,9 @@ def search_section(adata: AnnData, found: Results) -> Section:
                 f"{percent(far)} of the cells are unlike all cells of the index: their neighbors say little.",
                 f"{percent(far)} of the cells are unlike all cells of the index",
             )
+        if record.n_in_index:
+            known = f"{record.n_in_index:,} of {adata.n_obs:,} cells are in the index themselves"
+            section.warn(f"{known}: what their neighbors say is no test of new cells.", known)
         groupby = next(
             (name for name in [*(f"{x}_coarse" for x in found.labels), *found.labels] if name in adata.obs),
             None,

@@ -232,6 +232,11 @@ def test_results_of_search(done, tmp_path):
     found = section(scellm.report(adata, tmp_path / "r.html").read_text(encoding="utf-8"), "search")
     assert "30 cells among 30" in found
     assert "agreement" in found
+    assert "in the index themselves" not in found
+    with pytest.warns(UserWarning, match="in the index themselves"):
+        scellm.tl.search(others, tmp_path / "index", k=3)
+    page = scellm.report(others, tmp_path / "s.html").read_text(encoding="utf-8")
+    assert "30 of 30 cells are in the index themselves" in section(page, "search")
 
 
 # -- hostile words ------------------------------------------------------------------------------------------------
