@@ -157,7 +157,7 @@ def trained(found: Results) -> str:
         best = rows.loc[rows["difference"].idxmax()]
         gap = best[OURS] - found.variants.iloc[0][OURS]
         text += (
-            f" **Other rates and lengths**: with {best['highest rate']} and {best['steps']} steps it has {best[OURS]:.4f}, its bag {best[BAG]:.4f} ({best['difference']:+.4f}; "
+            f" **Other rates and lengths**: with {best['highest rate']}, {best['steps']} steps and a share of {best['share of the start']} of the start it has {best[OURS]:.4f}, its bag {best[BAG]:.4f} ({best['difference']:+.4f}; "
             f"{gap:+.4f} beside the shipped weights, {'more' if abs(gap) > 2 * BETWEEN_SEEDS else 'less'} than twice the spread between seeds)."
         )
     return text
