@@ -21,13 +21,20 @@ CHUNK = 700
 """Rows of a chunk: no multiple of the rows that are read at once."""
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _importable():
+    """Workers import this file."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(Path(__file__).parents[1]))
+        yield
+
+
 @pytest.fixture(scope="module")
 def cluster():
     from distributed import LocalCluster
 
-    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        patch.syspath_prepend(str(Path(__file__).parents[1]))  # workers import this file
         with LocalCluster(
             n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
         ) as made:
@@ -161,19 +168,20 @@ def _slow(rows, start):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts page faults as Linux does")
-def test_workers_use_memory_again_and_give_it_back_at_the_end(client, cells):
+def test_workers_use_memory_again_and_give_it_back_at_the_end(cells):
+    from distributed import Client
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        client.restart(
-            timeout=120
-        )  # new processes: what other tests have left free would be used before any page is asked for
-    pages = 80 * 2 * 2**20 // 4096
-    before = client.run(_resident)
-    assert all(n > 0.9 * pages for n in client.run(_faults).values())  # as dask has it
-    found = [n for _, n in _cluster.map_rows(client, in_chunks(cells).X, 512, _faults)]
-    assert sorted(found)[len(found) // 2] < 0.2 * pages  # all but the first of each worker
-    after = client.run(_resident)
-    assert all(after[name] < before[name] + 80 for name in before)  # MB: what is free is given back
+        # new processes: what other tests have left free would be used before any page is asked for
+        with Client(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50) as made:
+            pages = 80 * 2 * 2**20 // 4096
+            before = made.run(_resident)
+            assert all(n > 0.9 * pages for n in made.run(_faults).values())  # as dask has it
+            found = [n for _, n in _cluster.map_rows(made, in_chunks(cells).X, 512, _faults)]
+            assert sorted(found)[len(found) // 2] < 0.2 * pages  # all but the first of each worker
+            after = made.run(_resident)
+            assert all(after[name] < before[name] + 80 for name in before)  # MB: what is free is given back
 
 
 def _faults(*_):
