@@ -53,7 +53,7 @@ def embed(
     output: str | os.PathLike[str] | None = None,
     copy: bool = False,
 ) -> AnnData | None:
-    """Embed cells with a pretrained CellLM encoder :cite:p:`Zhao2023`.
+    """Embed cells with a pretrained encoder :cite:p:`Zhao2023`; the default one is a bag of genes, not the published transformer.
 
     Gives every cell a vector in which cells of similar state lie close together, for neighbors, UMAP,
     clustering and classifiers. The encoder reads each cell's expressed protein-coding genes and nothing else:

@@ -34,7 +34,7 @@ def pretrain(
     init: CellLM | None = None,
     gene_init: Literal["random", "pca", "lda"] = "random",
     dropout: float | None = None,
-    objectives: Mapping[str, float] | Sequence[str] = ("contrastive", "masked_gene"),
+    objectives: Mapping[str, float] | Sequence[str] | None = None,
     batch_size: int = 4096,
     max_steps: int | None = None,
     device: torch.device | str = "auto",
@@ -75,7 +75,8 @@ def pretrain(
     dropout
         Replaces the dropout of the architecture.
     objectives
-        What to train on: names, or names and weights; see `train.PretrainConfig`.
+        What to train on: names, or names and weights; see `train.PretrainConfig`. `None` is `"contrastive"` and
+        `"masked_gene"`; contrast alone for a bag (depth 0), which sees no other gene of the cell.
     batch_size
         Cells contrasted together, over all processes.
     max_steps
@@ -142,6 +143,10 @@ def pretrain(
     >>> model.history["step"].tolist()
     [1.0, 2.0]
     """
+    if objectives is None:
+        kind = CellLMConfig.named(config) if isinstance(config, str) else config
+        is_bag = isinstance(kind, CellLMConfig) and kind.is_bag
+        objectives = ("contrastive",) if is_bag else ("contrastive", "masked_gene")
     settings = PretrainConfig.from_dict(
         {"objectives": objectives, "batch_size": batch_size, "max_steps": max_steps, "seed": rng, **recipe}
     )

@@ -25,7 +25,7 @@ names the normal cells have seen the other sets, without their classes. At most 
 the test for copy number, the share of normal cells and the bound of the panel were chosen while looking at these sets, so
 that the numbers of copy number are a little too good; it has no weights that were fitted to classes. Where a dataset
 has no labels, its classes are: `copykat_tnbc` and `thyroid_atc2_copykat`, two heaps by 2-means on the embedding, of which the one
-with fewer immune, stromal and endothelial cells counts as malignant; `luad_kim_mini`, the epithelial cells of
+with fewer immune, stromal and endothelial cells counts as malignant (which favors the head, as it reads the embedding, too); `luad_kim_mini`, the epithelial cells of
 the tumor; `melanoma_tirosh_mini`, unlabeled cells that the reference names melanocytes. `MCF12A` among the breast lines is immortalized, has gains and
 losses, and is no tumor: it counts as neither. `breast_tumour_chung_mini` holds
 stromal and immune cells only. All cells of a set are one sample.

@@ -365,7 +365,7 @@ memory, of 450 GB/s between GPUs of one machine, and of 50 GB/s between machines
 two or three.
 
 Ten epochs over {cells}: the paper's corpus, the size of CELLxGENE Census, and what is to come. Batches are {shipped_batch:,}
-cells for the shipped recipe, 4,096 for `small`, and 65,536 for `base`, which is what the divide-and-conquer step is for; views of {genes} genes. Cost scales
+cells for the shipped recipe, 4,096 for `transformer`, and 65,536 for `base`, which is what the divide-and-conquer step is for; views of {genes} genes. Cost scales
 with cells and epochs, so any other number follows. A process holds at least one block of 64 cells, so 512 cells are for 8 GPUs at most;
 on 64, the shipped recipe needs a larger batch.
 

@@ -54,6 +54,16 @@ def data(cells):
     return {"first": cells, "second": second}
 
 
+@pytest.mark.parametrize(
+    ("config", "losses"), [("small", {"contrastive"}), ("tiny", {"contrastive", "masked_gene"})]
+)
+def test_what_an_encoder_is_trained_on_unless_told(cells, vocabulary, config, losses):
+    """A bag sees no other gene of a cell, so that it cannot be asked for hidden ones."""
+    options = OPTIONS | {"config": config, "max_steps": 1, "log_every": 1, "checkpoint_every": 1}
+    history = scellm.tl.pretrain(cells, vocabulary=vocabulary, **options).history
+    assert {"contrastive", "masked_gene", "normal_cancer", "supervised"} & set(history) == losses
+
+
 def weights(model):
     return torch.cat([x.flatten() for x in model.encoder.state_dict().values()])
 
