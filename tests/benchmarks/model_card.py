@@ -87,10 +87,10 @@ trains on them.
 - Tissues in the training data: {tissues}. Of others it knows only what their genes do in these.
 - {cancer:,} cancer cells, most of them cell lines. The encoder was not trained to tell cancer from normal; what `tl.malignancy`
   makes of its embeddings is in `docs/benchmarks/malignancy.md`.
-- Part of the training data is mouse, read through one-to-one orthologs.
+- {mouse:.0%} of the training cells are mouse, read through one-to-one orthologs.
 {weak}
-- No batch correction: cells of two protocols may lie apart. How batches mix, and types across donors or batches, was not
-  measured: the benchmark sets have one each.
+- No batch correction: cells of two protocols may lie apart. How batches mix, and types across batches, is in
+  `docs/benchmarks/batches.md`.
 - Not for diagnosis or any clinical use.
 
 ## Training data
@@ -182,6 +182,12 @@ def speed(page: dict) -> str:
     )
 
 
+def organism(name: str, facts: dict) -> str:
+    """Of the cells of a dataset; those drawn around mean profiles have it in their name."""
+    is_mouse = any(word in name.lower() for word in ("mouse", "tabula_muris"))
+    return facts.get("organism", "mouse (orthologs)" if is_mouse else "human")
+
+
 def sources(datasets: dict[str, dict]) -> str:
     """One row per dataset."""
     rows = [
@@ -190,7 +196,7 @@ def sources(datasets: dict[str, dict]) -> str:
             "cells": facts["cells"],
             "cancer / normal": f"{facts.get('cancer', '?')} / {facts.get('normal', '?')}",
             "tissue": facts.get("tissue", "?")[:60],
-            "organism": facts.get("organism", "human"),
+            "organism": organism(name, facts),
             "from": facts.get("paper", "?"),
             "carrier (licence as stated there)": f"{facts.get('provenance', '?')} ({facts.get('licence', '?')})",
         }
@@ -235,6 +241,9 @@ def main() -> None:
         msg = "docs/benchmarks/reference.json is of other weights; run tests/benchmarks/reference.py --page."
         raise SystemExit(msg)
     drawn = sum(facts["cells"] for name, facts in about["datasets"].items() if name.startswith("drawn_"))
+    mouse = sum(
+        facts["cells"] for name, facts in about["datasets"].items() if "mouse" in organism(name, facts)
+    )
     tissues = {t.strip() for facts in about["datasets"].values() for t in facts.get("tissue", "").split(",")}
     model.card = CARD.format(
         name=model.name,
@@ -258,6 +267,7 @@ def main() -> None:
         max_genes=model.tokens.max_genes,
         n_real=about["n_cells"] - drawn,
         n_drawn=drawn,
+        mouse=mouse / about["n_cells"],
         minutes=about["minutes"],
         numbers=numbers(page),
         verdict=page["facts"]["verdict"],
