@@ -98,7 +98,7 @@ class Calibration:
     novelty: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
     """Of `outlier_score`."""
     path_errors: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
-    """Of the probability of the first wrong node on the way down the tree."""
+    """Of the score of the first wrong node on the way down the tree."""
 
     @classmethod
     def of(cls, temperature: float, weights: np.ndarray, **scores: np.ndarray) -> Calibration:
@@ -235,8 +235,8 @@ class Annotator:
         """(B, K) bool, classes that cannot be excluded at this error."""
         return prediction_sets(probabilities, self.threshold(target_error))
 
-    def least_probability(self, target_error: float, *, is_smooth: bool = False) -> float:
-        """What a node of the tree must reach to be named at this error; `is_smooth` if neighbors had a say."""
+    def least_score(self, target_error: float, *, is_smooth: bool = False) -> float:
+        """What the score of a node of the tree must reach for it to be named at this error; `is_smooth` if neighbors had a say."""
         errors = self.calibration.path_errors
         if is_smooth and self.smoothing is not None:
             errors = self.smoothing.path_errors

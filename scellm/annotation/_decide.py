@@ -223,11 +223,11 @@ def _choose(
     """Codes, the probabilities behind them, and sets of classes."""
     filled, tree = np.nan_to_num(probabilities), annotator.tree
     is_full = np.isfinite(probabilities).all(axis=1)
-    least, sets = limits.min_confidence or 0.0, None
+    least, sets, least_score = limits.min_confidence or 0.0, None, 0.0
     if tree is not None:
         if limits.target_error is not None:
-            least = max(least, annotator.least_probability(limits.target_error, is_smooth=is_smooth))
-        codes = tree.deepest(filled, least)
+            least_score = annotator.least_score(limits.target_error, is_smooth=is_smooth)
+        codes = tree.deepest(filled, least, least_score=least_score)
         if limits.named_instead:
             codes = np.where(codes >= 0, np.array(limits.named_instead)[codes], codes)
         if limits.target_error is not None:

@@ -143,7 +143,7 @@ def calibrate_on_tree(
         )
         for error in REPORTED_ERRORS:
             least = conformal_threshold(quantiles, int(others.sum()), error) + 2e-6
-            named[error][here] = tree.deepest(probabilities[here], least)
+            named[error][here] = tree.deepest(probabilities[here], least_score=least)
     report: dict[str, Any] = {
         "temperature": annotator.calibration.temperature,
         "n_held_out": len(nodes),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 SLACK = 1e-6
 """Rounding of sums of float32 probabilities."""
+LINEAGE_DOUBT = 0.7
+"""What counts of the doubt in a lineage where an error is promised; above lineages its square counts (ours, chosen on studies
+of the corpus left out: docs/benchmarks/left_out.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +30,8 @@ class Tree:
         (M,) nodes that are named in the coarse column; no two on one path.
     ids
         (M,) ids of an ontology, "" for none.
+    lineage_doubt
+        What counts of the doubt 1 - p in a lineage, above 0 and at most 1; see `scores`.
     """
 
     names: list[str]
@@ -34,6 +39,7 @@ class Tree:
     node_of_class: np.ndarray
     is_lineage: np.ndarray
     ids: list[str] = field(default_factory=list)
+    lineage_doubt: float = LINEAGE_DOUBT
 
     def __post_init__(self) -> None:
         places = np.arange(len(self.names))
@@ -42,6 +48,9 @@ class Tree:
             raise ValueError(msg)
         if len(self.ids) not in (0, len(self.names)) or len(self.is_lineage) != len(self.names):
             msg = "The tree does not fit together: ids or lineages of another number of nodes."
+            raise ValueError(msg)
+        if not 0 < self.lineage_doubt <= 1:
+            msg = f"The tree does not fit together: lineage_doubt is {self.lineage_doubt}, it must be above 0 and at most 1."
             raise ValueError(msg)
 
     @property
@@ -107,14 +116,44 @@ class Tree:
             at = np.where(is_open, nodes[:, level], at)
         return nodes, values
 
-    def deepest(self, probabilities: np.ndarray, least: float) -> np.ndarray:
-        """(n,) the deepest node on the likeliest way down whose probability is at least `least`; -1 if none is."""
+    def scores(self, nodes: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """What nodes are worth where an error is promised: 1 - c (1 - p), which never falls below p.
+
+        c is 1 below lineages, `lineage_doubt` at them and its square above. It falls on the way up and p rises, so that
+        the score never rises on a way down. 0 where there is no node.
+
+        Parameters
+        ----------
+        nodes
+            Any shape, -1 for none.
+        values
+            Their probabilities p.
+        """
+        is_above = self.above[self.is_lineage].any(axis=0) & ~self.is_lineage
+        counts = np.where(self.is_lineage, self.lineage_doubt, np.where(is_above, self.lineage_doubt**2, 1.0))
+        return np.where(nodes >= 0, 1 - counts[nodes] * (1 - values), 0.0)
+
+    def deepest(
+        self, probabilities: np.ndarray, least: float = 0.0, *, least_score: float = 0.0
+    ) -> np.ndarray:
+        """(n,) the deepest node on the likeliest way down that is sure enough; -1 if none is.
+
+        Parameters
+        ----------
+        probabilities
+            (n, K).
+        least
+            What its probability must reach.
+        least_score
+            What its score must reach.
+        """
         nodes, values = self.chains(probabilities)
-        depth = ((nodes >= 0) & (values >= least - SLACK)).sum(axis=1)
+        is_sure = (values >= least - SLACK) & (self.scores(nodes, values) >= least_score - SLACK)
+        depth = ((nodes >= 0) & is_sure).sum(axis=1)
         return np.where(depth > 0, nodes[np.arange(len(nodes)), np.maximum(depth, 1) - 1], -1)
 
     def first_wrong(self, probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:
-        """(n,) probability of the first node on the way down that the truth is not in; 0 if there is none.
+        """(n,) score of the first node on the way down that the truth is not in; 0 if there is none.
 
         As in `agrees`.
 
@@ -127,7 +166,7 @@ class Tree:
         """
         nodes, values = self.chains(probabilities)
         wrong = (nodes >= 0) & ~self.agrees(nodes, truth[:, None])
-        return np.where(wrong, values, 0).max(axis=1, initial=0)
+        return np.where(wrong, self.scores(nodes, values), 0).max(axis=1, initial=0)
 
     def agrees(self, nodes: np.ndarray, truth: np.ndarray) -> np.ndarray:
         """Whether nodes are the truth or an ancestor of it.
@@ -146,13 +185,7 @@ class Tree:
 
     def keep(self, classes: np.ndarray) -> Tree:
         """The tree of some of the classes, with all nodes."""
-        return Tree(
-            names=self.names,
-            parents=self.parents,
-            node_of_class=self.node_of_class[classes],
-            is_lineage=self.is_lineage,
-            ids=self.ids,
-        )
+        return replace(self, node_of_class=self.node_of_class[classes])
 
     def to_meta(self) -> dict[str, Any]:
         """Plain lists."""
@@ -162,15 +195,17 @@ class Tree:
             "node_of_class": [int(x) for x in self.node_of_class],
             "is_lineage": [bool(x) for x in self.is_lineage],
             "ids": list(self.ids),
+            "lineage_doubt": float(self.lineage_doubt),
         }
 
     @classmethod
     def from_meta(cls, meta: dict[str, Any]) -> Tree:
-        """The tree of plain lists."""
+        """The tree of plain lists; one written before lineages had a score of their own keeps its thresholds."""
         return cls(
             names=[str(x) for x in meta["names"]],
             parents=np.array(meta["parents"], dtype=int),
             node_of_class=np.array(meta["node_of_class"], dtype=int),
             is_lineage=np.array(meta["is_lineage"], dtype=bool),
             ids=[str(x) for x in meta["ids"]],
+            lineage_doubt=float(meta.get("lineage_doubt", 1.0)),
         )

@@ -104,6 +104,9 @@ def _tree_problem(tree: Any, n_classes: int) -> str | None:
         return f"its tree has {len(nodes)} classes among {n_nodes} nodes, its list of classes {n_classes}"
     if not all(isinstance(x, int) and -1 <= x < i for i, x in enumerate(parents)):
         return "its tree has a node before its parent"
+    doubt = tree.get("lineage_doubt", 1.0)
+    if not _is_number(doubt) or not 0 < doubt <= 1:
+        return f"lineage_doubt of its tree is {doubt!r}; it must be above 0 and at most 1"
     return None
 
 

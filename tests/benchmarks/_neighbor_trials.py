@@ -122,7 +122,7 @@ def _judged(said: np.ndarray, nodes: np.ndarray, tree: Tree, sample: np.ndarray)
 def own_references(cells: dict[str, np.ndarray]) -> pd.DataFrame:
     """What neighbors add to a classifier fitted on one study for another one, and on few cells of a study for its others."""
     results = pd.DataFrame(
-        [row for kind, name, *of in _pairs(cells) for row in _with_and_without(kind, name, *of)]
+        [row for kind, name, *of in pairs(cells) for row in _with_and_without(kind, name, *of)]
     )
     found = []
     for (kind, n_neighbors, weight), rows in results.groupby(["labels", "neighbors", "weigh"], sort=False):
@@ -137,7 +137,7 @@ def own_references(cells: dict[str, np.ndarray]) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def _pairs(cells: dict[str, np.ndarray]) -> Iterator[tuple[Any, ...]]:
+def pairs(cells: dict[str, np.ndarray]) -> Iterator[tuple[Any, ...]]:
     """Where labels are from, a name, rows to learn from, rows asked about; and vectors and types of all."""
     vectors, types = cells["vectors"].astype(np.float32), cells["types"]
     names = np.where(cells["is_tested"], cells["studies"], "")

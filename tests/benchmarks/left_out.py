@@ -36,6 +36,7 @@ from _genes_on_tree import (
 )
 from _neighbor_trials import N_DRAWS, conclusion, own_references, small_samples
 from _report import write
+from _threshold_trials import chosen, own_with_doubt, with_doubt
 
 import scellm
 from scellm.annotation._annotator import Annotator
@@ -83,6 +84,12 @@ Rows with a share of the genes were given no more of them than that, drawn at ra
 best for it. *Neighbors beside a reference of one's own*: `fit_annotator`, as `tl.annotate(reference=)` uses it, learns from one study
 and is asked about another one, or from few cells of each type and is asked about the others of the study; neighbors are asked without another
 temperature, *coverage* is that of sets at 5 % error, and *gain* is that of macro-F1, with its standard error over cases.
+
+*Doubt in lineages*: with `target_error` a node is worth 1 - c (1 - p), and the deepest one on the way down that reaches the threshold is
+named; the table has c at lineages (lymphocyte, epithelial cell, ...) and at nodes above them (blood cell), below it is 1. Temperature and
+threshold of a study are those of the others; *lineage or finer*, *authors' level* and *depth* (0 without a name) are of all cells.
+{chosen}. {{doc}}`The reference's page <reference>` has the same for the shipped classifier and more studies, on which c was chosen: the smallest
+with which names are on average as deep as without it. *Of one's own*: classifiers as above, with the lineage and the node below it as `levels=`.
 """
 
 
@@ -99,7 +106,7 @@ def score(
     right = (chain == nodes[:, None]).any(axis=1)
     lineage = tree.lineage[nodes]
     coarse = (chain == lineage[:, None]).any(axis=1)
-    deepest = tree.deepest(probabilities, annotator.least_probability(0.05))
+    deepest = tree.deepest(probabilities, least_score=annotator.least_score(0.05))
     named = deepest >= 0
     depth = tree.above.sum(axis=1)[deepest]
     inside = (probabilities * allowed_classes(tree, nodes)).sum(axis=1)
@@ -272,6 +279,11 @@ def main() -> None:
     small = small_samples(logits[BOTH], cells["vectors"][tested], nodes[tested], tree, studies)
     own = own_references(cells)
     tables |= {"Small samples": small, "Neighbors beside a reference of one's own": own}
+    doubt = with_doubt(logits[SCELLM], nodes[tested], tree, studies)
+    tables |= {
+        "Doubt in lineages": doubt,
+        "Doubt in lineages, references of one's own": own_with_doubt(cells, tree),
+    }
     tables |= {f"Studies, {name}": results[name][1] for name in METHODS}
     by_name = means.set_index("method")
     ours, rival, alone = by_name.loc[SCELLM], by_name.loc[RIVAL], by_name.loc[ALONE]
@@ -298,6 +310,7 @@ def main() -> None:
         weigh=GENES_WEIGH,
         n_neighbors=N_NEIGHBORS,
         near=NEIGHBORS_WEIGH,
+        chosen=chosen(doubt),
         n_draws=N_DRAWS,
         tried=f" (right on the first {N_TRIED} studies: {others})" if options.penalties else "",
     )

@@ -34,6 +34,7 @@ from _genes_on_tree import (
 )
 from _reference_page import by_study, by_type, page_of_types, text_of
 from _report import write
+from _threshold_trials import chosen, with_doubt
 
 import scellm
 from scellm.annotation._annotator import Annotator
@@ -193,7 +194,7 @@ def genes_of(
 def calibrate(
     annotator: Annotator, logits: np.ndarray, vectors: np.ndarray, held_out: tuple[np.ndarray, ...]
 ) -> tuple[dict[str, Any], np.ndarray]:
-    """Calibrate with and without neighbors; what was found with them, and probabilities."""
+    """Calibrate with and without neighbors; what was found with them, and their scores."""
     studies = held_out[-1]
     annotator.facts["alone"] = calibrate_on_tree(annotator, logits, *held_out)
     alone = annotator.calibration
@@ -202,7 +203,7 @@ def calibrate(
     report = calibrate_on_tree(annotator, said, *held_out)
     both, annotator.calibration = annotator.calibration, alone
     annotator.smoothing = replace(smoothing, temperature=both.temperature, path_errors=both.path_errors)
-    return report, softmax(said / both.temperature)
+    return report, said
 
 
 def facts_of_types(
@@ -303,9 +304,10 @@ def main() -> None:
     genes = genes_of(np.arange(len(nodes)), nodes, studies, tree, logged, has)
     annotator.gene_head = genes.named(model.vocabulary.symbols, alone, joint)
     logits = mixed * alone / joint
-    report, probabilities = calibrate(
+    report, said = calibrate(
         annotator, logits, vectors[tested], (nodes[tested], strange, weights, studies[tested])
     )
+    probabilities = softmax(said / annotator.smoothing.temperature)
     types = facts_of_types(rows, tree, nodes, cells, tested, probabilities)
     markers = marker_genes(tree, nodes, cells, logged, model.vocabulary.symbols)
     for i, fact in enumerate(types):
@@ -339,9 +341,11 @@ def main() -> None:
     table = by_study(annotator, probabilities, nodes[tested], studies[tested], strange)
     print(table.to_string(), report, size, sep="\n")
     if options.page:
-        text = text_of(annotator, cells, size, model.name)
+        doubt = with_doubt(said, nodes[tested], tree, studies[tested])
+        text = text_of(annotator, cells, size, model.name, chosen(doubt))
         tables = {
             "Studies left out": table,
+            "Doubt in lineages": doubt,
             "Sources": sources(datasets),
             "Types in the studies left out": by_type(
                 annotator, probabilities, nodes[tested], studies[tested]
