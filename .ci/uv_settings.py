@@ -39,4 +39,6 @@ def settings(lines: list[str]) -> dict[str, str]:
 if __name__ == "__main__":
     command = [sys.executable, "-m", "pip", "config", "list"]
     listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-    print(*(f"{name}={value}" for name, value in settings(listed).items() if name not in os.environ), sep="\n")
+    print(
+        *(f"{name}={value}" for name, value in settings(listed).items() if name not in os.environ), sep="\n"
+    )

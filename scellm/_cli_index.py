@@ -166,7 +166,10 @@ def _index(
         overwrite=options.overwrite,
     ) as work:
         is_stopped = False
-        for name, source in tqdm(by_name(todo).items(), desc="index", unit="file", disable=options.quiet):
+        parts = by_name(todo)
+        for name, lacks in work.check_columns(parts).items() if not options.quiet else ():
+            print(f"{parts[name]}: lacks {', '.join(lacks)}; its cells have no value there.", flush=True)
+        for name, source in tqdm(parts.items(), desc="index", unit="file", disable=options.quiet):
             try:
                 with watched(lambda text: in_words_of_the_shell(text, read_tool("index"))) as outcome:
                     note(**of_model)
