@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 import subprocess
 import sys
 import warnings
@@ -742,6 +743,14 @@ def test_files_on_a_cluster(folder, capsys):
     assert "40 cells" in told.out
     assert "bad.h5ad" in told.err
     assert "scellm_cell_type" in ad.read_h5ad(out / "one.h5ad").obs
+
+
+def test_the_line_of_annotate_is_its_summary(folder, capsys):
+    source, target = folder / "one.h5ad", folder / "labeled.h5ad"
+    assert main(["annotate", str(source), "-o", str(target)]) == 0
+    summary = ad.read_h5ad(target).uns["scellm_cell_type"]["summary"]
+    assert re.match(r"40 cells: \d+ types? in \d+ lineages?, ", summary)
+    assert capsys.readouterr().out == f"{source} -> {target}: {summary}\n"
 
 
 def test_models_are_listed_without_torch():
