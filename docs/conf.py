@@ -52,6 +52,7 @@ extensions = [
     "layers",  # in docs/_ext
     "parameters",  # in docs/_ext
     "mathml",  # in docs/_ext
+    "order",  # in docs/_ext
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",

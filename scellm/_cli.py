@@ -13,7 +13,7 @@ from typing import Any
 
 from . import _cli_completion, _cli_fit, _cli_index, _cli_log, _cli_pretrain, _cli_tools
 from ._cli_notes import FOLDER
-from ._cli_options import add_pack_options
+from ._cli_options import add_pack_options, shows_bars
 from ._cli_signature import in_words_of_the_shell, read_tool
 from ._files import recording, restore
 from ._version import __version__
@@ -155,7 +155,7 @@ def _pack(options: argparse.Namespace) -> int:
         gene_key=options.gene_key,
         min_overlap=options.min_overlap,
         overwrite=options.overwrite,
-        show_progress=False if options.quiet else None,
+        show_progress=None if shows_bars(quiet=options.quiet) else False,
     )
     if not options.quiet:
         corpus = Corpus.build(path, in_memory=False)

@@ -12,7 +12,7 @@ from typing import Any
 from ._calls import note, noting
 from ._cli_log import INTERRUPTED, Outcome, add_option, check_place, explain, log_line, watched, write_log
 from ._cli_notes import asked, differences
-from ._cli_options import as_path, found
+from ._cli_options import as_path, found, shows_bars
 from ._cli_signature import add_options, in_words_of_the_shell, read_tool
 
 EXAMPLES = """\
@@ -166,7 +166,12 @@ def _index(
         overwrite=options.overwrite,
     ) as work:
         is_stopped = False
-        for name, source in tqdm(by_name(todo).items(), desc="index", unit="file", disable=options.quiet):
+        parts = by_name(todo)
+        for name, lacks in work.check_columns(parts).items() if not options.quiet else ():
+            print(f"{parts[name]}: lacks {', '.join(lacks)}; its cells have no value there.", flush=True)
+        for name, source in tqdm(
+            parts.items(), desc="index", unit="file", disable=not shows_bars(quiet=options.quiet)
+        ):
             try:
                 with watched(lambda text: in_words_of_the_shell(text, read_tool("index"))) as outcome:
                     note(**of_model)

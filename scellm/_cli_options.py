@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ._files import restore
+
+
+def shows_bars(*, quiet: bool) -> bool:
+    """Whether to show progress bars: on a terminal, unless they are not wanted. In a file each step would be a line."""
+    return not quiet and sys.stderr.isatty()
 
 
 def add_matrix_options(command: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from ._cli_options import as_setting
+from ._cli_options import as_setting, shows_bars
 
 EXAMPLES = """\
 examples:
@@ -101,7 +101,7 @@ def run(options: argparse.Namespace) -> int:
                 device=options.device,
                 layer=options.layer,
                 gene_key=options.gene_key,
-                show_progress=not options.quiet,
+                show_progress=shows_bars(quiet=options.quiet),
             )
             if world.rank == 0 and not options.quiet:
                 print(f"{options.output / recipe.name}: the model. Use it with `scellm embed --model`.")

@@ -176,10 +176,11 @@ def run(options: argparse.Namespace) -> int:
                 failed.append(job.source)
                 print(f"scellm: {job.source}: {outcome.error}", file=sys.stderr)
     except KeyboardInterrupt:
-        if len(todo) == 1:
+        if len(todo) == 1 and not options.cluster:
             raise
         n = len(log) - n_before
-        more = " Go on with --skip-done." if n and todo[0].has_note else ""
+        more = " Workers of the cluster may still write the files they are at." if options.cluster else ""
+        more += " Go on with --skip-done." if n and todo[0].has_note else ""
         print(f"scellm: interrupted; {n} of {len(todo)} files are through.{more}", file=sys.stderr)
         return INTERRUPTED
     finally:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._calls import note
 from ._cli_log import Outcome, watched
+from ._cli_options import shows_bars
 from ._cli_signature import in_words_of_the_shell, read_tool
 from ._cluster import Weights
 from ._files import replacing
@@ -116,7 +117,7 @@ def _do_with(job: Job, source: Path | None) -> str:
         options["model"] = job.weights.get()
         note(model=job.weights.name, model_sha256=job.weights.sha256)
     function = getattr(tl, job.tool)
-    if job.quiet and "show_progress" in inspect.signature(function).parameters:
+    if not shows_bars(quiet=job.quiet) and "show_progress" in inspect.signature(function).parameters:
         options["show_progress"] = False
     key = options.get("key_added", _key(job.tool))
     with opened(source or job.source) as adata:

@@ -175,6 +175,28 @@ def opened(path: str | os.PathLike[str]) -> Iterator[AnnData]:
             yield cells
 
 
+def obs_columns(thing: AnnData | str | os.PathLike[str]) -> list[str]:
+    """Names of the columns of `obs`, of any file that `read_any` reads; nothing else of it is read."""
+    if isinstance(thing, AnnData):
+        return [str(name) for name in thing.obs.columns]
+    path = expand(thing)
+    whole = whole_of(path)
+    if whole is None:
+        from .data import open_store
+
+        with open_store(path, "r") as store:
+            return [str(name) for name in store["obs"].attrs.get("column-order", ())]
+    if whole.suffix.lower() not in (".loom", ".h5mu"):
+        return []  # Cell Ranger writes names of cells alone
+    import h5py
+
+    with h5py.File(whole, "r") as file:
+        if whole.suffix.lower() == ".loom":
+            return list(file.get("col_attrs", ()))
+        obs = file["mod"][_modality(file)]["obs"]
+        return [str(name) for name in obs.attrs.get("column-order", ())]
+
+
 def _plain(name: str) -> str:
     """A name in small letters, without blanks and punctuation."""
     return re.sub(r"[\W_]+", "", name).lower()

@@ -46,6 +46,12 @@ CELL_RANGER = re.compile(
 """Names that Cell Ranger gives to the output of every sample."""
 
 
+_OF_CELLS = "Pass the file of the cells that it is about; the table is read with pandas."
+_PANDAS = {
+    ".csv": "read_csv({!r}, index_col=0)",
+    ".parquet": "read_parquet({!r})",
+    ".tsv": "read_csv({!r}, sep='\\t', index_col=0)",
+}
 GROWS = 4
 """How many times larger 10x, loom and h5mu files are in memory than compressed on the disk, about."""
 LARGE = 2**28
@@ -198,9 +204,31 @@ def describe_path(path: Path) -> tuple[str, str]:
         return "one of the three files of 10x output, whose folder is read", _mtx_code(path.parent)
     if suffix == ".h5" and not _is_10x(path):
         return "it holds neither an AnnData nor 10x output. Write it with adata.write_h5ad.", ""
+    if suffix == ".parquet" or (suffix in (".csv", ".tsv", ".txt") and path.is_file() and _is_labels(path)):
+        how = _PANDAS.get(suffix, _PANDAS[".tsv"]).format(str(path))
+        return f"it is a table of results or labels, not of counts. {_OF_CELLS}{how}.", ""
     if suffix in READERS:
         return KINDS.get(suffix, "a file"), READERS[suffix].format(path=str(path))
     return "write one with adata.write_h5ad.", ""
+
+
+def _is_labels(path: Path) -> bool:
+    """Whether a table holds columns of cells, as `--table` writes them: text among its values, or names of ours."""
+    import csv
+    import gzip
+
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", errors="replace") as file:
+        rows = csv.reader(file, delimiter="," if ".csv" in path.suffixes else "\t")
+        names, values = next(rows, []), next(rows, [])
+    return any(name.startswith("scellm_") for name in names) or any(map(_is_text, values[1:]))
+
+
+def _is_text(value: str) -> bool:
+    try:
+        float(value or 0)
+    except ValueError:
+        return True
+    return False
 
 
 def _find_10x(folder: Path) -> Path | None:

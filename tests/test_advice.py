@@ -286,6 +286,26 @@ def test_files_of_another_kind(tmp_path, cells, write):
     assert adata.shape == cells.shape
 
 
+@pytest.mark.parametrize("name", ["t.csv", "t.csv.gz", "t.tsv", "t.parquet"])
+@pytest.mark.parametrize("kind", ["text", "numbers"])
+def test_tables_of_results_are_not_read_as_cells(tmp_path, name, kind):
+    path, values = tmp_path / name, {"text": "B cell", "numbers": 0.5}[kind]
+    column = {"text": "my_types", "numbers": "scellm_malignant"}[kind]
+    table = pandas.DataFrame({"scores": [1.0], column: [values]}, index=pandas.Index(["c1"], name="cell"))
+    if name.endswith(".parquet"):
+        pytest.importorskip("pyarrow")
+        table.to_parquet(path)
+    else:
+        table.to_csv(path, sep="\t" if name.endswith(".tsv") else ",")
+    with pytest.raises(ValueError, match="it is a table of results or labels, not of counts") as refusal:
+        check_readable(path)
+    assert "anndata.io" not in str(refusal.value)
+    code = re.search(r"(pandas\..*\))\.$", str(refusal.value)).group(1)
+    assert eval(code, NAMES).equals(table)
+    with pytest.raises(TypeError, match="not of counts"):
+        scellm.tl.drug_response(str(path))
+
+
 def test_paths_where_objects_are_wanted(tmp_path, cells, monkeypatch):
     cells.write_h5ad(tmp_path / "a.h5ad")
     monkeypatch.setenv("HOME", str(tmp_path))

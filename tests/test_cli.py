@@ -1,6 +1,7 @@
 """The command `scellm`: what it writes, what it prints, how it exits."""
 
 import inspect
+import io
 import re
 import shutil
 import signal
@@ -138,6 +139,21 @@ def test_all_options_reach_embed(h5ad, monkeypatch):
         "show_progress": False,
     }
     assert "X_a" in read(h5ad.parent / "out.h5ad").obsm
+
+
+@pytest.mark.parametrize("is_terminal", [True, False], ids=["terminal", "pipe"])
+def test_bars_are_for_terminals(h5ad, model_folder, monkeypatch, is_terminal):
+    said = io.StringIO()
+    said.isatty = lambda: is_terminal
+    monkeypatch.setattr("scellm.tl._embed.PROGRESS_FROM", 1)
+    monkeypatch.setattr(sys, "stderr", said)
+    words = ["embed", str(h5ad), "--layer", "counts", "--model", model_folder, "-o"]
+    assert main([*words, str(h5ad.parent / "a.h5ad")]) == 0
+    assert ("embed: 100%" in said.getvalue()) == is_terminal
+    if not is_terminal:
+        assert said.getvalue() == ""
+    assert main([*words, str(h5ad.parent / "b.h5ad"), "--quiet"]) == 0
+    assert said.getvalue().count("embed: 100%") == is_terminal
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 import subprocess
 import sys
 import warnings
@@ -330,6 +331,25 @@ def test_an_index_of_files_of_which_one_is_damaged(folder, capsys):
     assert names.value_counts().to_dict() == {"one": 40, "one-2": 40, "three": 20, "two": 30}
 
 
+def test_columns_of_an_index_are_refused_before_files_are_read(folder, monkeypatch, capsys):
+    pytest.importorskip("faiss", reason="needs faiss (extra search)")
+    from scellm.tl._gathering import Gathering
+
+    inputs = [str(folder / name) for name in ("one.h5ad", "bad.h5ad", "three")]
+    words = ["index", *inputs, "-o", str(folder / "index"), "--columns", "mine"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Gathering, "add", pytest.fail)
+        assert main([*words, "--columns", "tissue"]) == 1
+    told = capsys.readouterr().err
+    assert "None of the data has obs['tissue'], so nothing was read. Columns there are: one: [" in told
+    assert "'mine']; three: []." in told
+    assert main(words) == 1  # because of the bad file alone
+    told = capsys.readouterr()
+    assert f"{inputs[2]}: lacks mine; its cells have no value there." in told.out
+    assert f"{inputs[0]}: lacks" not in told.out
+    assert "1 of 3 files failed" in told.err
+
+
 def _index_log(folder, *words):
     """The exit code and the lines of the log of `scellm index` on two files."""
     log = folder / "log.jsonl"
@@ -611,6 +631,21 @@ def test_an_interruption_keeps_the_log_and_says_how_to_go_on(folder, capsys, mon
     assert "there is no folder" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("names", [("one.h5ad",), ("one.h5ad", "two.zarr")], ids=["one", "two"])
+def test_an_interruption_says_that_workers_may_still_write(folder, capsys, monkeypatch, names):
+    def interrupted(address, jobs):
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr("scellm._cli_tools._done_on", interrupted)
+    words = ["embed", *(str(folder / name) for name in names), "-o", str(folder / "out"), "--cluster", "a:1"]
+    assert main(words) == 130
+    assert capsys.readouterr().err == (
+        f"scellm: interrupted; 0 of {len(names)} files are through. "
+        "Workers of the cluster may still write the files they are at.\n"
+    )
+
+
 def test_after_ctrl_c_no_process_takes_another_file(monkeypatch):
     from scellm import _cli_work
 
@@ -708,6 +743,14 @@ def test_files_on_a_cluster(folder, capsys):
     assert "40 cells" in told.out
     assert "bad.h5ad" in told.err
     assert "scellm_cell_type" in ad.read_h5ad(out / "one.h5ad").obs
+
+
+def test_the_line_of_annotate_is_its_summary(folder, capsys):
+    source, target = folder / "one.h5ad", folder / "labeled.h5ad"
+    assert main(["annotate", str(source), "-o", str(target)]) == 0
+    summary = ad.read_h5ad(target).uns["scellm_cell_type"]["summary"]
+    assert re.match(r"40 cells: \d+ types? in \d+ lineages?, ", summary)
+    assert capsys.readouterr().out == f"{source} -> {target}: {summary}\n"
 
 
 def test_models_are_listed_without_torch():

@@ -232,6 +232,17 @@ def test_only_the_named_modality_of_a_file_is_read(h5mu, rna):
     assert read_any(h5mu).obs_names.equals(rna.obs_names)
 
 
+def test_names_of_columns_are_read_alone(h5mu, rna, tmp_path, monkeypatch):
+    rna.write_h5ad(tmp_path / "cells.h5ad")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Writing zarr v2 data")
+        rna.write_zarr(tmp_path / "cells.zarr")
+    monkeypatch.setattr(ad.io, "read_elem", pytest.fail)
+    for path in (tmp_path / "cells.h5ad", tmp_path / "cells.zarr", h5mu):
+        assert _containers.obs_columns(path) == list(rna.obs), path
+    assert _containers.obs_columns(rna) == list(rna.obs)
+
+
 def test_room_is_asked_for_the_modality_alone(h5mu, rna, monkeypatch):
     asked = []
     monkeypatch.setattr(_containers, "LARGE", 0)

@@ -14,6 +14,7 @@ from scellm._cli import _parser
 sys.path.insert(0, str(Path(__file__).parents[1] / "docs" / "_ext"))
 import fold
 import gallery
+import order
 from api_pages import SEE
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -106,6 +107,18 @@ def test_every_tutorial_has_a_card_and_a_place():
         assert (DOCS / image).is_file(), image
 
 
+def test_tutorials_are_spread_over_the_pages():
+    tutorials = [f"tutorials/{path.stem}" for path in (DOCS.parent / "tutorials").glob("*.ipynb")]
+    others = [f"api/{i:03d}" for i in range(200)]
+    found = order.spread(sorted([*others, *tutorials]))
+    places = sorted(found.index(name) for name in tutorials)
+    assert found[0] == order.SLOWEST
+    assert min(np.diff(places)) > 200 // len(tutorials)
+    assert [name for name in found if name in others] == others
+    assert sorted(found) == sorted([*others, *tutorials])
+    assert order.spread(others) == others
+
+
 def test_every_tool_and_figure_has_links():
     names = {f"scellm.{part}.{name}" for part in ("tl", "pl", "pp") for name in getattr(scellm, part).__all__}
     assert not names - set(SEE), "give them links in SEE of docs/_ext/api_pages.py"
@@ -113,7 +126,7 @@ def test_every_tool_and_figure_has_links():
 
 def test_a_benchmark_page_begins_with_question_figure_and_first_table():
     page = fold.fold(PAGE, "embedding")
-    order = [
+    wanted = [
         "# Title",
         "**Question.**",
         "![picture]",
@@ -121,7 +134,7 @@ def test_a_benchmark_page_begins_with_question_figure_and_first_table():
         "{dropdown} What is compared",
         "{dropdown} Prose",
     ]
-    places = [page.index(text) for text in [*order, "{dropdown} More numbers", "Made by"]]
+    places = [page.index(text) for text in [*wanted, "{dropdown} More numbers", "Made by"]]
     assert places == sorted(places)
     assert "**Deeper**" in page
     assert "### Deeper" not in page

@@ -222,6 +222,27 @@ def test_control_bad_cards_are_found():
     assert set(card_problems(bad)) == {"unknown field model", "license ours", "tags"}
 
 
+# -- how environments are filled ----------------------------------------------------------------------------------
+
+
+def test_uv_is_told_what_pip_is_told():
+    found = script("uv_settings").settings(
+        [
+            "global.extra-index-url='\\nhttps://a.org/simple\\nhttps://b.org/simple'",
+            ":env:.find-links='/wheels /more'",
+            "global.find-links='/old'",
+            "install.constraint='/c.txt'",
+            "global.no-warn-script-location='true'",
+        ]
+    )
+    assert found == {
+        "UV_INDEX_STRATEGY": "unsafe-best-match",
+        "UV_INDEX": "https://a.org/simple https://b.org/simple",
+        "UV_CONSTRAINT": "/c.txt",
+        "UV_FIND_LINKS": "/wheels,/more",
+    }
+
+
 # -- contents of the packages -------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,7 +53,7 @@ def find_results(adata: AnnData, sample_key: str | None = None) -> Results:
         Cells.
     sample_key
         Column of `obs` with samples; `None` takes the one that `tl.malignancy` or `tl.rank_drugs` was given, else the first
-        of well-known names that has some, but not many values.
+        of well-known names that has some, but not many values, else the first that has one.
     """
     kinds: dict[str, list[str]] = {name: [] for name in list(Results.__annotations__)[:8]}
     for key, record in adata.uns.items():
@@ -110,13 +111,10 @@ def _sample_key(adata: AnnData, kinds: dict[str, list[str]]) -> str | None:
         named = str(adata.uns[key].get("sample_key", ""))
         if named and has_column(adata, named):
             return named
+    numbers: dict[str, int] = {}
     for name in SAMPLE_NAMES:
-        if not has_column(adata, name):
-            continue
-        try:
-            n = len(read_groups(adata, name).categories)
-        except TypeError:  # measurements
-            continue
-        if 2 <= n <= MOST_SAMPLES:
-            return name
-    return None
+        if has_column(adata, name):
+            with suppress(TypeError):  # measurements
+                numbers[name] = len(read_groups(adata, name).categories)
+    several = [name for name, n in numbers.items() if 2 <= n <= MOST_SAMPLES]
+    return next(iter([*several, *(name for name, n in numbers.items() if n == 1)]), None)

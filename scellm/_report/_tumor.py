@@ -228,13 +228,16 @@ def _response(section: Section, adata: AnnData, key: str, found: Results, *, fig
 
 
 def _groups_for(adata: AnnData, record: DrugRecord, found: Results) -> str | None:
-    """Groups to show predictions by: those they were made by, else calls, labels or samples."""
+    """Groups to show predictions by: those they were made by, else calls, labels or samples if there are several."""
+    samples = found.sample_key
+    if samples is not None and len(read_groups(adata, samples).categories) < 2:
+        samples = None
     candidates = [
         record.groupby,
         *(f"{key}_call" for key in found.malignant),
         *(f"{key}_coarse" for key in found.labels),
         *found.labels,
-        found.sample_key,
+        samples,
     ]
     return next((name for name in candidates if name and has_column(adata, name)), None)
 

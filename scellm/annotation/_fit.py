@@ -89,7 +89,10 @@ def fit_annotator(
     strange, fold_of = np.zeros(len(codes)), np.full(len(codes), -1)
     is_known = np.zeros(len(codes), dtype=bool)
     splits = tqdm(
-        list(folds(codes, groups, N_FOLDS, rng)), desc="fit", unit="fold", disable=len(codes) < PROGRESS_FROM
+        list(folds(codes, groups, N_FOLDS, rng)),
+        desc="fit",
+        unit="fold",
+        disable=len(codes) < PROGRESS_FROM or None,
     )
     for number, (train, test) in enumerate(splits):
         known = np.isin(codes[test], codes[train])

@@ -207,10 +207,12 @@ def fine_tune(
 
 @contextmanager
 def _bar(config: FineTuneConfig, n_cells: int) -> Iterator[Callable[[dict[str, float]], None]]:
-    """A progress bar, from 2,000 cells on, and what is called after each epoch."""
+    """A progress bar, from 2,000 cells on and on a terminal or in a notebook, and what is called after each epoch."""
     is_head = config.strategy == "head"
     total = 0 if is_head else config.max_epochs
-    with tqdm(total=total, desc="fine-tune", unit="epoch", disable=is_head or n_cells < 2000) as progress:
+    with tqdm(
+        total=total, desc="fine-tune", unit="epoch", disable=is_head or n_cells < 2000 or None
+    ) as progress:
 
         def on_epoch(row: dict[str, float]) -> None:
             if row["epoch"]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -15,7 +15,7 @@ import pandas as pd
 from anndata import AnnData
 from pandas.api.types import union_categoricals
 
-from .._containers import cells_of, opened
+from .._containers import cells_of, obs_columns, opened
 from .._obs import read_text
 from .._room import row_slices
 from .._warn import warn
@@ -33,6 +33,9 @@ DATASET = "dataset"
 _OF_AN_INDEX = re.compile(r"manifest\.json|vectors\.faiss|marks\.npy|column-\d+\.npy")
 MOST_CATEGORIES = 10_000
 """Different values of a column beyond which it is no label."""
+
+MOST_SHOWN = 5
+"""Data whose columns are listed."""
 
 
 class Gathering:
@@ -93,6 +96,24 @@ class Gathering:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
+
+    def check_columns(self, data: Mapping[str, Any]) -> dict[str, list[str]]:
+        """Refuse a column that none of the data has, before any cell is read. Returns the columns that each lacks, if any.
+
+        Data that cannot be read are passed over: they are refused when they are added.
+        """
+        found: dict[str, list[str]] = {}
+        for name, part in data.items():
+            with suppress(KeyError, OSError, RuntimeError, TypeError, ValueError):
+                found[name] = obs_columns(cells_of(part))
+        for column in self.columns if found and self._old is None else ():
+            if not any(column in names for names in found.values()):
+                shown = "; ".join(f"{name}: {names}" for name, names in list(found.items())[:MOST_SHOWN])
+                more = f"; and {len(found) - MOST_SHOWN} more" if len(found) > MOST_SHOWN else ""
+                msg = f"None of the data has obs[{column!r}], so nothing was read. Columns there are: {shown}{more}."
+                raise KeyError(msg)
+        lacking = {name: [x for x in self.columns if x not in names] for name, names in found.items()}
+        return {name: columns for name, columns in lacking.items() if columns}
 
     def add(self, name: str, part: Any, **note: Any) -> int:
         """Embed the cells of one AnnData or file, under another name if there are data of this one. Returns their number."""

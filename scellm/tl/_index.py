@@ -98,10 +98,10 @@ def index(
     work = Gathering(
         expand(output), model, columns, source, device=device, append=append, overwrite=overwrite
     )
+    parts = by_name(data)
+    work.check_columns(parts)
     with work:
-        for name, part in tqdm(
-            by_name(data).items(), desc="index", unit="dataset", disable=not show_progress
-        ):
+        for name, part in tqdm(parts.items(), desc="index", unit="dataset", disable=not show_progress):
             work.add(name, part)
         work.write(rng)
     return work.target

@@ -60,7 +60,8 @@ def small_samples(
         for n_neighbors, weight in WAYS:
             said = smoothed(vectors[rows], own[rows], sample, n_neighbors, weight)
             row = {"cells": str(size), "neighbors": n_neighbors, "weigh": weight}
-            found.append(row | _judged(said, nodes[rows], tree, sample))
+            means = judged(said, nodes[rows], tree, sample)
+            found.append(row | {name: mean for name, mean in means.items() if name != "lineage"})
     return pd.DataFrame(found)
 
 
@@ -98,20 +99,24 @@ def conclusion(small: pd.DataFrame, own: pd.DataFrame) -> str:
     )
 
 
-def _judged(said: np.ndarray, nodes: np.ndarray, tree: Tree, sample: np.ndarray) -> dict[str, float]:
-    """Means over samples."""
+def judged(said: np.ndarray, nodes: np.ndarray, tree: Tree, groups: np.ndarray) -> dict[str, float]:
+    """Means over samples or studies of what needs no threshold, and the temperature, which is one for all."""
     allowed = allowed_classes(tree, nodes)
-    temperature = fit_temperature(said, allowed, balance(sample, len(sample)))
+    temperature = fit_temperature(said, allowed, balance(groups, len(groups)))
     p = softmax(said / temperature)
     confidence, right = confidence_at(tree, p, nodes)
+    lineage = tree.lineage[nodes]
+    coarse = (tree.chains(p)[0] == lineage[:, None]).any(axis=1)
     inside = np.maximum((p * allowed).sum(axis=1), 1e-6)
     found = []
-    for one in np.unique(sample):
-        here = sample == one
+    for one in np.unique(groups):
+        here = groups == one
+        of_lineage = here & (lineage >= 0)
         found.append(
             {
                 "right": right[here].mean(),
                 "balanced": np.mean([right[here & (nodes == x)].mean() for x in np.unique(nodes[here])]),
+                "lineage": coarse[of_lineage].mean() if of_lineage.any() else np.nan,
                 "log loss": -np.log(inside[here]).mean(),
                 "calibration error": calibration_error(confidence[here], right[here], np.ones(here.sum())),
             }

@@ -34,7 +34,7 @@ from _genes_on_tree import (
     some_of_each,
     together,
 )
-from _neighbor_trials import N_DRAWS, conclusion, own_references, small_samples
+from _neighbor_trials import N_DRAWS, conclusion, judged, own_references, small_samples
 from _report import write
 from _threshold_trials import chosen, own_with_doubt, with_doubt
 
@@ -135,24 +135,8 @@ def score(
 
 def score_briefly(tree: Tree, logits: np.ndarray, nodes: np.ndarray, studies: np.ndarray) -> dict[str, float]:
     """Means over studies of what needs no threshold, at one temperature."""
-    allowed = allowed_classes(tree, nodes)
-    temperature = fit_temperature(logits, allowed, balance(studies, len(studies)))
-    probabilities = softmax(logits / temperature)
-    chain, lineage = tree.chains(probabilities)[0], tree.lineage[nodes]
-    right, coarse = ((chain == wanted[:, None]).any(axis=1) for wanted in (nodes, lineage))
-    inside = np.maximum((probabilities * allowed).sum(axis=1), 1e-6)
-    rows = []
-    for study in np.unique(studies):
-        here = studies == study
-        rows.append(
-            {
-                "right": right[here].mean(),
-                "balanced": np.mean([right[here & (nodes == x)].mean() for x in np.unique(nodes[here])]),
-                "lineage": coarse[here & (lineage >= 0)].mean(),
-                "log loss": -np.log(inside[here]).mean(),
-            }
-        )
-    return pd.DataFrame(rows).mean().to_dict() | {"temperature": temperature}
+    means = judged(logits, nodes, tree, studies)
+    return {name: mean for name, mean in means.items() if name != "calibration error"}
 
 
 def read_cells(data: Path, model: scellm.models.CellLM, cache: Path | None) -> dict[str, np.ndarray]:

@@ -86,6 +86,24 @@ def test_dots_are_in_units_of_the_spread_of_a_drug(adata):
     assert tuple(line.get_xdata()) == pytest.approx((-0.13, -0.09))
 
 
+@pytest.mark.parametrize("known_from", ["another group", "predictions"])
+def test_an_effect_of_0_has_its_interval(adata, known_from):
+    record = adata.uns["rank_drugs"]
+    if known_from == "predictions":
+        adata.uns["drug_response"] = {
+            "scellm_version": "0",
+            "drugs": np.array(DRUGS),
+            "spread": np.array([1, 1, 1, 2.0]),
+        }
+    else:
+        record["effect"] = np.where(np.isnan(EFFECT), 3, EFFECT)
+        record["effect_sd"] = np.where(np.isnan(EFFECT), 1.5, EFFECT)
+    _, second = draw(adata)
+    assert names(second)[1] == "Cisplatin"
+    line = next(line for line in named(second, "interval") if line.get_ydata()[0] == 1)
+    assert tuple(line.get_xdata()) == pytest.approx((-0.15, 0.05))
+
+
 def test_expressed_targets_are_marked(adata):
     first, _ = draw(adata)
     looks = {

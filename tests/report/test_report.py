@@ -239,6 +239,20 @@ def test_results_of_search(done, tmp_path):
     assert "30 of 30 cells are in the index themselves" in section(page, "search")
 
 
+def test_a_single_sample_is_named(cells, tmp_path):
+    for key in ("scellm_malignant", "rank_drugs"):
+        del cells.uns[key]
+    cells.obs["patient"] = "P7"
+    page = scellm.report(cells, tmp_path / "a.html", figures=False).read_text(encoding="utf-8")
+    assert "2 in obs['donor']" in section(page, "input")  # several are found before one
+    del cells.obs["donor"]
+    page = scellm.report(cells, tmp_path / "b.html", figures=False).read_text(encoding="utf-8")
+    assert "1 in obs['patient']" in section(page, "input")
+    labels = section(page, "labels")
+    assert "By sample" in labels
+    assert "no column of samples" not in labels
+
+
 # -- hostile words ------------------------------------------------------------------------------------------------
 
 

@@ -319,8 +319,14 @@ def test_refused(cells, atlas, tmp_path):
         scellm.tl.search(cells.copy(), atlas, columns="tissue")
     with pytest.raises(ValueError, match="from 1 to the 60 cells"):
         scellm.tl.search(cells.copy(), atlas, k=61)
-    with pytest.raises(KeyError, match="None of the data has values"):
+    with pytest.raises(
+        KeyError, match=r"None of the data has obs\['tissue'\].*there are: 0: \['cell_type', "
+    ):
         scellm.tl.index(cells, tmp_path / "new", columns="tissue", show_progress=False)
+    empty = cells.copy()
+    empty.obs["tissue"] = None
+    with pytest.raises(KeyError, match="None of the data has values"):
+        scellm.tl.index(empty, tmp_path / "new", columns="tissue", show_progress=False)
     assert not (tmp_path / "new").exists()
     with pytest.raises(KeyError, match="Run scellm.tl.search"):
         scellm.get.search(cells)
