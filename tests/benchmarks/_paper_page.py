@@ -266,7 +266,7 @@ def write_page(data: Path, runs: Path) -> Path:
             f"masked genes alone {scores.mean('masked', 'macro_f1'):.3f}, and PCA of each dataset has {scores.mean('PCA', 'macro_f1'):.3f}. "
             + length(scores),
             f"**Anisotropy**: contrast lowers it from {scores.mean('masked', 'anisotropy'):.3f} to {scores.mean('three', 'anisotropy'):.3f}"
-            + (", which lowers it but cures nothing: " if scores.mean("three", "anisotropy") > 0.5 else "; ")
+            + (" and does not cure it: " if scores.mean("three", "anisotropy") > 0.5 else "; ")
             + f"before training it is {scores.mean('start-blocks-0', 'anisotropy'):.3f}, that of PCA {scores.mean('PCA', 'anisotropy'):.3f}.",
             "![Anisotropy in training, and macro-F1 by arm](paper.png)",
             memory(),
