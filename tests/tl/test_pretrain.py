@@ -434,7 +434,7 @@ def test_refused(pretrain, data, vocabulary, options, message):
 def test_masked_genes_need_a_deeper_encoder(pretrain):
     config = dataclasses.replace(CellLMConfig.named("tiny", n_genes=400), depth=0)
     with pytest.raises(ValueError, match="depth 0 cannot predict masked genes"):
-        pretrain(config=config)
+        pretrain(config=config, objectives=["contrastive", "masked_gene"])
 
 
 def test_one_cell_and_wrong_types_are_refused(pretrain, cells):
