@@ -368,7 +368,12 @@ def test_a_loss_that_is_not_finite_stops_the_run(pretrain, tmp_path, monkeypatch
 
 
 def test_the_clock_ends_a_run_with_a_checkpoint(pretrain, tmp_path):
-    model = pretrain(max_steps=None, max_time=3, log_every=1, checkpoint_dir=tmp_path, checkpoint_every=1000)
+    options = {
+        "log_every": 1,
+        "checkpoint_every": 1000,
+        "learning_rate": 1e-4,
+    }  # slow, so that no end looks collapsed
+    model = pretrain(max_steps=None, max_time=3, checkpoint_dir=tmp_path, **options)
     last = int(model.provenance["steps"])
     (path,) = checkpoint_module.checkpoints(tmp_path)
     assert int(path.name[5:]) >= last > 1
