@@ -109,6 +109,8 @@ class RankRecord(Record):
     """Mean of the group."""
     z: np.ndarray = field(default_factory=lambda: np.zeros(0))
     """The same as a difference from the drug's mean over cell lines, in units of its spread."""
+    spread: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    """(D,) spread of ln IC50 over cell lines, the unit of `effect_sd` and `z`."""
     groupby: str = ""
     reference: str = "rest"
     sample_key: str = ""
@@ -120,6 +122,8 @@ class RankRecord(Record):
         for name in ("ln_ic50", "z"):
             if not np.size(getattr(self, name)):  # of scellm 0.2
                 object.__setattr__(self, name, np.full(np.shape(self.effect), np.nan))
+        if not np.size(self.spread):
+            object.__setattr__(self, "spread", np.full(len(self.drugs), np.nan))
 
     def choose(self, groups: str | Iterable[str] | None) -> list[str]:
         """The groups that a caller names, in that order; all for `None`.

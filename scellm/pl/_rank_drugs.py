@@ -10,7 +10,7 @@ import numpy as np
 from .._checks import check_anndata
 from .._containers import takes_cells
 from .._keys import RANK_DRUGS
-from ..drugs._record import DrugRecord, RankRecord
+from ..drugs._record import RankRecord
 from ._figure import finish, short
 
 if TYPE_CHECKING:
@@ -90,29 +90,18 @@ def rank_drugs(
         raise ValueError(msg)
     n_drugs = min(n_drugs, len(record.drugs))
     axes = [ax] if ax is not None else _panels(len(chosen), n_drugs)
-    spreads = _spreads(record, DrugRecord.from_uns(adata.uns.get(record.key)))
     for panel, group in zip(axes, chosen, strict=True):
-        _draw(panel, _in_spreads(record.table(group).head(n_drugs), spreads))
+        _draw(panel, _in_spreads(record.table(group).head(n_drugs), record))
         panel.set_title(short(group), fontsize=10)
     _explain(axes, record)
     return finish(axes, is_ours=ax is None, show=show, return_fig=return_fig)
 
 
-def _spreads(record: RankRecord, predictions: DrugRecord | None) -> dict[str, float]:
-    """The spread of each drug: an effect in ln IC50 over the same in spreads, of any group where it is not 0, else as predicted with."""
-    known = {} if predictions is None else dict(zip(predictions.drugs, predictions.spread, strict=True))
-    for drug, effects, in_spreads in zip(record.drugs, record.effect.T, record.effect_sd.T, strict=True):
-        is_there = np.isfinite(effects) & np.isfinite(in_spreads) & (in_spreads != 0)
-        if is_there.any():
-            known[drug] = float(np.median(effects[is_there] / in_spreads[is_there]))
-    return known
-
-
-def _in_spreads(table: pd.DataFrame, spreads: dict[str, float]) -> pd.DataFrame:
+def _in_spreads(table: pd.DataFrame, record: RankRecord) -> pd.DataFrame:
     """Effects and intervals in units of the drug's spread, if that is known."""
     if not table["effect_sd"].notna().any():
         return table
-    spread = table["drug"].map(spreads)
+    spread = table["drug"].map(dict(zip(record.drugs, record.spread, strict=True)))
     return table.assign(effect=table["effect_sd"], low=table["low"] / spread, high=table["high"] / spread)
 
 

@@ -53,12 +53,12 @@ def embed(
     output: str | os.PathLike[str] | None = None,
     copy: bool = False,
 ) -> AnnData | None:
-    """Embed cells with a pretrained encoder :cite:p:`Zhao2023`; the default one is a bag of genes, not the published transformer.
+    """Embed cells with a pretrained encoder :cite:p:`Zhao2023`.
 
-    Gives every cell a vector in which cells of similar state lie close together, for neighbors, UMAP,
-    clustering and classifiers. The encoder reads each cell's expressed protein-coding genes and nothing else:
-    not the other cells, so there is no batch correction and no fitting, and a cell's row is the same in
-    whatever company it is embedded.
+    The default encoder is a bag of genes, not the published transformer. It gives every cell a vector in which cells of
+    similar state lie close together, for neighbors, UMAP, clustering and classifiers. The encoder reads each cell's
+    expressed protein-coding genes and nothing else: not the other cells, so there is no batch correction and no fitting,
+    and a cell's row is the same in whatever company it is embedded.
 
     Raw counts are best. Each cell is scaled to the model's target sum over the vocabulary genes, then
     log1p-transformed. Normalized values give the same rows: log1p is undone, whatever its target sum, and the

@@ -97,10 +97,11 @@ def few_shot(
     Needs two labeled cells of each class, and the more cells without a label the better. It is logistic regression on
     principal components of all cells, each weighted by its spread once more :cite:p:`Chapelle2002`, and fitted again with
     what it says of the cells without a label :cite:p:`Nigam2000` (the combination is ours). No encoder is used: on
-    four sets around drug response, none of which measures sensitivity itself, an embedding beside the genes made it worse. There is no validation part. Each labeled
-    cell, or with `val_by` each donor with all its cells, is held out once; this calibrates the confidence, and logistic
-    regression on genes and on the embedding stand beside it. It takes the labeled cells for a fair sample of the
-    classes, and all cells for one kind of cell: keep those that the labels are about.
+    four sets around drug response, none of which measures sensitivity itself, an embedding beside the genes made it
+    worse. There is no validation part. Each labeled cell, or with `val_by` each donor with all its cells, is held out
+    once; this calibrates the confidence, and logistic regression on genes and on the embedding stand beside it. It takes
+    the labeled cells for a fair sample of the classes, and all cells for one kind of cell: keep those that the labels
+    are about.
 
     The result is a model of its own, with the head in its `parts`: `tl.annotate(other, result)` uses it, `models.save` and
     `models.load` keep it.

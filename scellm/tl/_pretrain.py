@@ -146,7 +146,7 @@ def pretrain(
     if objectives is None:
         kind = CellLMConfig.named(config) if isinstance(config, str) else config
         is_bag = isinstance(kind, CellLMConfig) and kind.is_bag
-        objectives = ("contrastive",) if is_bag else ("contrastive", "masked_gene")
+        objectives = ["contrastive"] if is_bag else PretrainConfig().objectives
     settings = PretrainConfig.from_dict(
         {"objectives": objectives, "batch_size": batch_size, "max_steps": max_steps, "seed": rng, **recipe}
     )

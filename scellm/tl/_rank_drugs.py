@@ -100,7 +100,7 @@ def rank_drugs(
         same less the drug's mean over cell lines, in units of its spread), `low` and `high` (t
         interval of `level`), `p_value` and `p_adjusted` (NaN without donors), `target_expressed` (largest share of the group's
         cells that express a target; NaN if no target is a gene of the data); `n_samples` (n_groups, 2) that were
-        compared, of the group and its reference; `groupby`, `reference`, `sample_key`, `replicates` ("samples" or "cells"), `level`, `scellm_version`.
+        compared, of the group and its reference; `spread` (n_drugs,), the unit of `effect_sd`; `groupby`, `reference`, `sample_key`, `replicates` ("samples" or "cells"), `level`, `scellm_version`.
 
     Raises
     ------
@@ -162,6 +162,7 @@ def rank_drugs(
         effect_sd=rows["effect"] / record.spread,
         ln_ic50=means,
         z=record.z(means),
+        spread=record.spread,
         p_adjusted=np.array([adjust(row) for row in rows["p_value"]]),
         target_expressed=expressed,
         groupby=groupby,

@@ -64,8 +64,7 @@ Rows of *unseen lines* (table below) have the same five folds, lines and genes, 
 was chosen on the test lines. *Random forest*: one for each drug, 20 trees of at least five lines a leaf, on the first 100 principal components of the lines with training
 pairs, ten of them tried at a split. *MLP*: one for all drugs, a hidden layer of 256 on the same components, an output for each drug, dropout 0.2 and 0.5, AdamW (0.001, decay
 0.1), stopped where a tenth of the training lines says, the mean of three. *frozen*: the Gaussian process of scellm-drug, where lines are alike by the cosine of their
-centered embeddings instead of their genes, of an encoder that ships or of one with random weights. *with*: the mean of both similarities. Rows of
-`scellm-transformer` are of the weights before those that ship.
+centered embeddings instead of their genes, of an encoder that ships or of one with random weights. *with*: the mean of both similarities.
 """
 MORE = """
 Unseen drugs: the row *compounds of GDSC1 too* learns from what GDSC1 measured of compounds that GDSC2 lacks, as the shipped model does.

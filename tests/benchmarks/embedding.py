@@ -2,11 +2,10 @@
 
     python tests/benchmarks/embedding.py [--model scellm-small] [--data FOLDER] [--seeds MODEL ...]
     python tests/benchmarks/embedding.py --scvi      # trains scVI on each set, tens of minutes; kept until run again
-    python tests/benchmarks/embedding.py --structure # only silhouettes and Leiden clusters anew; not of scVI
     python tests/benchmarks/embedding.py --page      # only writes the page
 
 Needs scib-metrics and scvi-tools for their parts (`pip install 'scellm[benchmark]'`); without them these are not measured.
-`--seeds` are models trained by the same recipe with other seeds. What does not depend on the weights and takes long (all
+`--seeds` are models trained by the same recipe with other seeds; without it, their numbers are kept as long as the weights are the same. What does not depend on the weights and takes long (all
 genes, scVI) is kept from run to run and measured again with `--again`. Writes `docs/benchmarks/embedding.md`, `.json`
 and figures.
 """
@@ -52,10 +51,7 @@ def score(vectors: np.ndarray, labels: pd.Series, n_seeds: int = FOLD_SEEDS) -> 
 
 
 def structure(vectors: np.ndarray, labels: pd.Series) -> dict[str, float]:
-    """Silhouette of labels, NMI and ARI of the best Leiden clustering (scib-metrics), mean over seeds of Leiden; empty without the package.
-
-    With one seed a set may be off by 0.05 in NMI and 0.1 in ARI.
-    """
+    """Silhouette of labels, NMI and ARI of the best Leiden clustering (scib-metrics), mean and standard deviation over seeds of Leiden; empty without the package."""
     try:
         import scib_metrics
         from scib_metrics.nearest_neighbors import NeighborsResults
@@ -74,8 +70,9 @@ def structure(vectors: np.ndarray, labels: pd.Series) -> dict[str, float]:
             for seed in range(LEIDEN_SEEDS)
         ]
         width = scib_metrics.silhouette_label(unit, names, rescale=False, metric="cosine")
-    means = {key: float(np.mean([found[key] for found in clustered])) for key in ("nmi", "ari")}
-    return {"silhouette": float(width), **means}
+    table = pd.DataFrame(clustered).astype(float)
+    spread = table.std(ddof=0).add_suffix("_sd")
+    return {"silhouette": float(width), **table.mean(), **spread}
 
 
 def sphere(vectors: np.ndarray) -> dict[str, float]:
@@ -117,24 +114,11 @@ def measure(
     found["random weights"] = _mean(untrained)
     if again or "log genes" not in kept:
         found["log genes"] = everything(methods.log_genes(adata), labels, LONG_FOLD_SEEDS)
+    if "seeds" in kept:
+        found["seeds"] = kept["seeds"]
     if seeds:
         found["seeds"] = [score(methods.scellm_of(adata, other), labels)["macro_f1"] for other in seeds]
     return found
-
-
-def structures(path: Path, model: CellLM) -> dict[str, dict[str, float]]:
-    """`structure` of all methods that need no training on the set."""
-    adata, labels = read(path)
-    untrained = [
-        structure(methods.scellm_of(adata, methods.random_like(model, seed)), labels)
-        for seed in range(RANDOM_SEEDS)
-    ]
-    return {
-        "scellm": structure(methods.scellm_of(adata, model), labels),
-        "PCA": structure(methods.pca(adata), labels),
-        "random weights": {key: float(np.mean([row[key] for row in untrained])) for key in untrained[0]},
-        "log genes": structure(methods.log_genes(adata), labels),
-    }
 
 
 def _mean(rows: list[dict[str, float]]) -> dict[str, float]:
@@ -263,7 +247,6 @@ def main() -> None:
         "--scvi", action="store_true", help="train scVI on each set; the page shows it when it is made next"
     )
     parser.add_argument("--again", action="store_true", help="measure again what is kept from run to run")
-    parser.add_argument("--structure", action="store_true", help="only silhouettes and Leiden clusters")
     parser.add_argument("--page", action="store_true", help="only write the page")
     parser.add_argument("--speed-of", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -284,16 +267,11 @@ def main() -> None:
         print(write_page(facts, None))
         return
     model = scellm.models.load(options.model)
-    if options.structure:
-        if model.sha256 != facts["sha256"]:
-            parser.error("the page is of other weights; run all parts")
-        for each in sets:
-            for method, found in structures(each, model).items():
-                results[each.stem][method] |= found
-            print(each.stem, results[each.stem]["PCA"], flush=True)
-        print(write_page(facts, None))
-        return
     others = [scellm.models.load(name) for name in options.seeds]
+    if facts.get("sha256") != model.sha256:
+        for found in results.values():
+            found.pop("seeds", None)
+        facts["seeds"] = []
     for each in sets:
         began = time.monotonic()
         results[each.stem] = measure(
@@ -308,7 +286,7 @@ def main() -> None:
     facts |= {
         "model": model.name,
         "sha256": model.sha256,
-        "seeds": [other.sha256 for other in others],
+        "seeds": [other.sha256 for other in others] or facts.get("seeds", []),
         "recipe_seconds": 60 * float(model.provenance.get("minutes", 0)),
         "measured": machine(),
         "results": results,

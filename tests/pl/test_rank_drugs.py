@@ -34,6 +34,7 @@ def adata():
         "p_adjusted": np.array([[0.001, 0.2, 0.04, np.nan], [0.5] * 4], dtype=np.float32),
         "target_expressed": np.array([[0.63, 0.01, 0.0, np.nan], [0.2, 0.3, 0.4, np.nan]], dtype=np.float32),
         "effect_sd": EFFECT,
+        "spread": np.ones(4),
         "ln_ic50": np.log([[0.0123, 4.0, 1234.0, 1.0]] * 2),
         "n_samples": np.array([[3, 3], [3, 3]]),
         "groupby": "group",
@@ -79,25 +80,16 @@ def test_most_sensitive_first_with_intervals(adata):
 
 
 def test_dots_are_in_units_of_the_spread_of_a_drug(adata):
-    adata.uns["rank_drugs"]["effect_sd"] = EFFECT / np.array([10, 1, 1, 1], dtype=np.float32)
+    spread = np.array([10, 1, 1, 1], dtype=np.float32)
+    adata.uns["rank_drugs"] |= {"effect_sd": EFFECT / spread, "spread": spread}
     first, _ = draw(adata)
     assert names(first)[:2] == ["17-AAG/x *", "Erlotinib *"]
     line = next(line for line in named(first, "interval") if line.get_ydata()[0] == 1)
     assert tuple(line.get_xdata()) == pytest.approx((-0.13, -0.09))
 
 
-@pytest.mark.parametrize("known_from", ["another group", "predictions"])
-def test_an_effect_of_0_has_its_interval(adata, known_from):
-    record = adata.uns["rank_drugs"]
-    if known_from == "predictions":
-        adata.uns["drug_response"] = {
-            "scellm_version": "0",
-            "drugs": np.array(DRUGS),
-            "spread": np.array([1, 1, 1, 2.0]),
-        }
-    else:
-        record["effect"] = np.where(np.isnan(EFFECT), 3, EFFECT)
-        record["effect_sd"] = np.where(np.isnan(EFFECT), 1.5, EFFECT)
+def test_an_effect_of_0_has_its_interval(adata):
+    adata.uns["rank_drugs"]["spread"] = np.array([1, 1, 1, 2.0])
     _, second = draw(adata)
     assert names(second)[1] == "Cisplatin"
     line = next(line for line in named(second, "interval") if line.get_ydata()[0] == 1)
