@@ -142,6 +142,14 @@ def test_stages_share_a_time_limit(recipe, cells, tmp_path, capsys):
     assert pd.read_csv(tmp_path / "run" / "bag" / "log.csv")["step"].iloc[-1] < 100_000
 
 
+def test_a_place_that_is_taken_is_refused_before_training(recipe, cells, tmp_path, capsys):
+    (tmp_path / "run" / "mine").mkdir(parents=True)
+    (tmp_path / "run" / "mine" / "thesis.txt").write_text("mine")
+    assert main(["pretrain", str(recipe), str(cells), "-o", str(tmp_path / "run"), "--quiet"]) == 1
+    assert "holds other things than a model (thesis.txt)" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["mine"]
+
+
 def test_what_is_missing_is_said(recipe, tmp_path, capsys):
     assert main(["pretrain", str(recipe), "-o", str(tmp_path / "run")]) == 1
     assert "No data: name files or folders" in capsys.readouterr().err
@@ -162,6 +170,8 @@ def test_what_is_missing_is_said(recipe, tmp_path, capsys):
         (('dtype = "float16"', 'dtyp = "float16"'), "'dtyp' in here. Did you mean 'dtype'"),
         (("dropout = 0.1", "droput = 0.1"), "'droput' in an encoder configuration. Did you mean 'dropout'"),
         (('name = "blocks"', 'name = "bag"'), "two stages have one name"),
+        (('name = "blocks"', 'name = "Bag"'), "two stages have one name"),
+        (('name = "mine"', 'name = "bag"'), "the model and a stage are both named 'bag'"),
         (
             ("batch_size = 32\nmax_steps = 2", "gene_init = 'PCA'"),
             "gene_init is 'PCA'; choose 'random', 'pca' or 'lda'",

@@ -22,7 +22,7 @@ def replace_folder(target: Path, *, overwrite: bool, contents: tuple[str, ...]) 
     """
 
     def check(path: Path) -> None:
-        _check_replaceable(path, overwrite=overwrite, contents=contents)
+        check_replaceable(path, overwrite=overwrite, contents=contents)
 
     target = target.resolve()
     check(target)
@@ -32,7 +32,7 @@ def replace_folder(target: Path, *, overwrite: bool, contents: tuple[str, ...]) 
         yield folder
 
 
-def _check_replaceable(target: Path, *, overwrite: bool, contents: tuple[str, ...]) -> None:
+def check_replaceable(target: Path, *, overwrite: bool, contents: tuple[str, ...]) -> None:
     """Refuse a target that exists, unless it is ours and may be overwritten."""
     if not target.exists():
         return

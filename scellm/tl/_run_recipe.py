@@ -12,6 +12,8 @@ import torch
 
 from ..data import Corpus
 from ..models import CellLM, save
+from ..models._folder import check_replaceable
+from ..models._manifest import ALL_FILES
 from ..train import World
 from ..train._recipe_file import RecipeFile
 from ..train._resume import Resume
@@ -53,6 +55,9 @@ def run_recipe(
     if time_limit is not None and not sum(wanted):
         msg = f"A time limit of {time_limit:g} seconds needs a stage that may be shortened: give one a max_time."
         raise ValueError(msg)
+    check_replaceable(
+        out / recipe.name, overwrite=True, contents=ALL_FILES
+    )  # refused now, not after training
     corpus = Corpus.build(sources, layer=layer, gene_key=gene_key, min_overlap=recipe.min_overlap)
     for stage in recipe.stages:
         if stage.recipe.batch_size > corpus.n_cells:

@@ -159,8 +159,16 @@ def _checked(content: dict[str, Any], where: str) -> RecipeFile:
             )
             raise ValueError(msg)
         before = config
-    if len({stage.name for stage in read.stages}) < len(read.stages):
+    if len({stage.name.lower() for stage in read.stages}) < len(
+        read.stages
+    ):  # some systems do not tell cases apart
         msg = f"{where}: two stages have one name; their checkpoints would be mixed up."
+        raise ValueError(msg)
+    if any(stage.name.lower() == read.name.lower() for stage in read.stages):
+        msg = (
+            f"{where}: the model and a stage are both named {read.name!r}; each is a folder of the same place. Give one of them another "
+            "name."
+        )
         raise ValueError(msg)
     return read
 

@@ -1,8 +1,9 @@
 """Pack the cells the shipped model is trained on into one file.
 
-    python tests/benchmarks/training_corpus.py DATA OUT.h5 [--per-profile 20] [--leave-out NAME ...]
+    python tests/benchmarks/training_corpus.py DATA OUT.h5 [--per-profile 20] [--leave-out NAME ...] [--more]
 
-DATA has the folders `corpus`, `corpus_wide` and `profiles`. Each study of the profiles becomes a dataset of drawn cells.
+DATA has the folders `corpus`, `corpus_wide` and `profiles`, and `corpus_more` for `--more`, without the sets on which `batches.py`
+measures. Each study of the profiles becomes a dataset of drawn cells.
 Nothing of `benchmarks` is read, and by default the sets of `validation.py` are left out, so that recipes can be compared
 on cells they have not seen.
 """
@@ -16,6 +17,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 from _profiles import draw_counts
+from batches import SETS as SETS_OF_BATCHES
 from validation import SETS
 
 from scellm.data import pack
@@ -55,8 +57,10 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--per-profile", type=int, default=20)
     parser.add_argument("--leave-out", nargs="*", default=list(SETS))
+    parser.add_argument("--more", action="store_true")
     options = parser.parse_args()
     rng = np.random.default_rng(0)
+    measured = {Path(file).stem for files, *_ in SETS_OF_BATCHES.values() for file in files}
     datasets: dict[str, object] = {
         path.stem: path
         for folder in ("corpus", "corpus_wide")
@@ -65,6 +69,9 @@ def main() -> None:
     if options.per_profile:
         for path in sorted((options.data / "profiles").glob("*.h5ad")):
             datasets |= drawn(path, options.per_profile, rng)
+    if options.more:
+        more = sorted((options.data / "corpus_more").glob("*.h5ad"))
+        datasets |= {path.stem: path for path in more if path.stem not in measured}
     for name in options.leave_out:
         del datasets[name]
     pack(datasets, options.out, label_keys=list(LABELS), min_overlap=0.05, overwrite=True)
