@@ -75,9 +75,6 @@ class PretrainConfig:
         Optimizer steps between new random projections of FAVOR+; 0 keeps them.
     freeze
         Beginnings of names of parameters that are not trained.
-    keep_start
-        Share of the weights at the start in those of the result, which is the mean of the two: less of what the data taught,
-        and less lost on data unlike them :cite:p:`Wortsman2022`. The loss sees it only at the end.
     type_key, cancer_key
         Columns of `obs` with cell types and with what is cancer ("True", "cancer", "tumor", ... or "False", "normal",
         ...; anything else is no label).
@@ -121,7 +118,6 @@ class PretrainConfig:
     clip_norm: float = 1.0
     redraw_every: int = 0
     freeze: tuple[str, ...] = ()
-    keep_start: float = 0.0
     type_key: str = "cell_type"
     cancer_key: str = "malignant"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -242,7 +238,6 @@ _RANGES = {
     "weight_decay": (0, math.inf),
     "clip_norm": (1e-12, math.inf),
     "redraw_every": (0, math.inf),
-    "keep_start": (0, 1),
     "seed": (0, 2**63 - 1),
     "log_every": (1, math.inf),
     "checkpoint_every": (1, math.inf),

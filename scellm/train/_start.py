@@ -1,4 +1,4 @@
-"""Where training starts: scales taken from the corpus, a deeper encoder made from a bag, weights in between."""
+"""Where training starts: scales taken from the corpus, a deeper encoder made from a bag."""
 
 from __future__ import annotations
 
@@ -192,18 +192,3 @@ def deepen(bag: Encoder, config: CellLMConfig) -> Encoder:
         block.contract.weight.zero_()
         block.contract.bias.zero_()
     return encoder
-
-
-def weights_of(encoder: Encoder) -> dict[str, torch.Tensor]:
-    """A copy of all weights."""
-    return {name: value.detach().clone() for name, value in encoder.named_parameters()}
-
-
-@torch.no_grad()
-def mix_with(encoder: Encoder, start: dict[str, torch.Tensor], share: float) -> None:
-    """Bring the weights of an encoder nearer to those it had before: `share` of the way, in place.
-
-    Random projections are no weights and stay as they are.
-    """
-    for name, value in encoder.named_parameters():
-        value.lerp_(start[name].to(value.device), share)

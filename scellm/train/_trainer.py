@@ -36,7 +36,6 @@ from ._resume import (
     refuse_changes,
     split_names,
 )
-from ._start import mix_with, weights_of
 
 BAG_TOKENS_PER_CHUNK = 200_000
 """Tokens a bag of genes encodes at once: twice as fast on a CPU as the chunks of a transformer."""
@@ -143,7 +142,6 @@ class Trainer:
             folder.mkdir(parents=True, exist_ok=True)
             if is_first:
                 tidy_inside(folder)
-        start = weights_of(self.encoder) if self.recipe.keep_start else {}
         self._resume(folder, resume)
         log = TrainingLog(folder if is_first else None, step=self.n_done)
         n_steps = self.recipe.n_steps(self.corpus.n_cells)
@@ -156,8 +154,6 @@ class Trainer:
             disable=not (show_progress and is_first),
         ) as progress:
             self._take_steps(n_steps, folder, log, progress)
-        if start:
-            mix_with(self.encoder, start, self.recipe.keep_start)
         self.encoder.eval()
         return log.rows
 

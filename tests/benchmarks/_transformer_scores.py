@@ -27,6 +27,17 @@ from scellm.nn import Encoder
 SHOTS, DRAWS = 5, 3
 """Labeled cells of each type, and how often they are drawn."""
 Found = dict[str, Any]
+LOGGED = [
+    "step",
+    "contrastive",
+    "supervised",
+    "masked_gene",
+    "normal_cancer",
+    "anisotropy",
+    "learning_rate",
+    "cells_per_second",
+]
+"""Columns of a log that are kept."""
 
 
 class Run:
@@ -42,8 +53,7 @@ class Run:
         self.folder = folder
         self.model = scellm.models.load(folder / "scellm-transformer")
         stage = self.model.provenance["stages"]["blocks"]
-        self.seed, self.share = int(stage["recipe"]["seed"]), float(stage["recipe"]["keep_start"])
-        self.steps = int(stage["steps"])
+        self.seed, self.steps = int(stage["recipe"]["seed"]), int(stage["steps"])
         self.log = pd.read_csv(folder / "blocks" / "log.csv")
 
     @property
@@ -52,21 +62,49 @@ class Run:
         config = dataclasses.replace(self.model.config, depth=0)
         return self._with(_encoder(config, _last(self.folder / "bag")))
 
-    def with_start(self, share: float) -> CellLM:
-        """The block with another share of its start in the weights; the start itself is on the line from the end to the model.
-
-        A run that keeps nothing of its start does not know it.
-        """
-        if share == self.share:
-            return self.model
-        mixed = self.model.encoder.state_dict()
-        for name, end in _last(self.folder / "blocks").items():
-            if end.is_floating_point():
-                mixed[name] = end.lerp(mixed[name].to(end.dtype), share / self.share)
-        return self._with(_encoder(self.model.config, mixed))
-
     def _with(self, encoder: Encoder) -> CellLM:
         return dataclasses.replace(self.model, encoder=encoder, config=encoder.config, sha256="", name="")
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """What is left of a run on the page: its log and its scores."""
+
+    seed: int
+    steps: int
+    log: pd.DataFrame
+    scores: dict[str, dict[str, Found]]
+    """Of the model and of its bag: left-out, benchmark and few."""
+
+    @classmethod
+    def of(cls, run: Run, store: Store) -> Trained:
+        """Measured, where the store does not know it."""
+        models = {"transformer": run.model, "its bag": run.bag}
+        kinds = {"left-out": store.left_out, "benchmark": store.benchmark, "few": store.few_labels}
+        scores = {
+            name: {kind: measure(model) for kind, measure in kinds.items()} for name, model in models.items()
+        }
+        return cls(run.seed, run.steps, run.log, scores)
+
+    @classmethod
+    def from_dict(cls, kept: Found) -> Trained:
+        """As `to_dict` made it."""
+        return cls(kept["seed"], kept["steps"], pd.DataFrame(kept["log"]), kept["scores"])
+
+    def to_dict(self) -> Found:
+        """For JSON: the page can be made again when the run is gone."""
+        log = self.log[[name for name in LOGGED if name in self.log]]
+        return {"seed": self.seed, "steps": self.steps, "log": log.to_dict("list"), "scores": self.scores}
+
+
+def difference_of(one: CellLM, other: CellLM) -> float:
+    """Largest difference of a weight, as a share of the root mean square of that tensor."""
+    found = 0.0
+    theirs = other.encoder.state_dict()
+    for name, value in one.encoder.state_dict().items():
+        size = float(value.float().square().mean().sqrt())
+        found = max(found, float((value.float() - theirs[name].float()).abs().max()) / max(size, 1e-12))
+    return found
 
 
 def finished(folder: Path) -> bool:

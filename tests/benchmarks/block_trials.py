@@ -1,6 +1,7 @@
 """Which options of a block of attention tell cell types apart better than the bag it is put on, at a short budget.
 
     python tests/benchmarks/block_trials.py DATA CORPUS RUNS [--only NAME ...]
+    python tests/benchmarks/block_trials.py DATA CORPUS RUNS --bags N    # only the bags of so many seeds
     python tests/benchmarks/block_trials.py DATA CORPUS RUNS --page
 
 Trains what `TRIALS` lists on the bag of the recipe `transformer` (once for each seed), each on as many cells, into the folder RUNS; what
@@ -265,6 +266,7 @@ def main() -> None:
     parser.add_argument("corpus", type=Path)
     parser.add_argument("runs", type=Path)
     parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, metavar="NAME")
+    parser.add_argument("--bags", type=int, default=0, metavar="N")
     parser.add_argument("--page", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -277,7 +279,9 @@ def main() -> None:
     corpus = Corpus.build([options.corpus], min_overlap=0.05)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for run in options.only:
+        for seed in range(options.bags):
+            bag(corpus, options.runs, seed)
+        for run in [] if options.bags else options.only:
             if not finished(options.runs / run):
                 train(run, corpus, options.runs)
                 print(run, flush=True)

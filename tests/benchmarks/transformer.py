@@ -1,11 +1,11 @@
 """The transformer beside the bag it started from, by seeds.
 
-    python tests/benchmarks/transformer.py DATA RUN [RUN ...] [--variants RUN ...] [--others MODEL ...] [--wide BAG MODEL ...] [--ship]
+    python tests/benchmarks/transformer.py DATA RUN [RUN ...] [--variants RUN ...] [--others MODEL ...] [--wide BAG MODEL ...] [--bags MODEL ...] [--ship]
 
 RUN is the folder of `scellm pretrain scellm-transformer CORPUS -o RUN`, the first that of the shipped weights, the others of other
 seeds (those that are not finished are left out); `training_corpus.py` packs the corpus without the datasets of `validation.py`.
-`--variants` are runs of the recipe with another learning rate or number of steps, `--others` models of recipes changed from it, `--wide` a bag of another width and blocks on it. What is measured is
-kept in `--cache`, by weights. Needs scib-metrics. Writes `docs/benchmarks/transformer.md` with its figure; `--ship` also writes the first
+`--variants` are runs of the recipe with another learning rate or number of steps, `--others` models of recipes changed from it, `--wide` a bag of another width and blocks on it, `--bags` bags of
+other seeds (`block_trials.py --bags`). What is measured is kept in `--cache`, by weights, and on the page: runs and models that are not given stay there. Needs scib-metrics. Writes `docs/benchmarks/transformer.md` with its figure; `--ship` also writes the first
 model with its card into the package, `--speed` times anew (on an idle machine).
 """
 
@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 from _report import DOCS, write
 from _transformer_page import BAG, NAME, OURS, measure, page_text, tables_of, verdict_of
-from _transformer_scores import Run, Store, finished
+from _transformer_scores import Run, Store, Trained, finished
 from speed import random_tokens
 
 import scellm
@@ -75,7 +75,7 @@ Weights are ours (BSD-3-Clause); the cells are not part of them and keep their l
 """
 
 
-def draw(runs: list[Run], path: Path) -> None:
+def draw(runs: list[Trained], path: Path) -> None:
     """Training curves: losses as steps go on, and how far apart cells stay."""
     mpl.use("Agg")
     import matplotlib.pyplot as plt
@@ -158,32 +158,37 @@ def main() -> None:
     parser.add_argument("--variants", type=Path, nargs="*", default=[])
     parser.add_argument("--others", type=Path, nargs="*", default=[])
     parser.add_argument("--wide", type=Path, nargs="*", default=[])
+    parser.add_argument("--bags", type=Path, nargs="*", default=[])
     parser.add_argument("--cache", type=Path, default=Path("transformer-cache"))
     parser.add_argument("--ship", action="store_true")
     parser.add_argument("--speed", action="store_true", help="time anew")
     options = parser.parse_args()
-    runs = [Run(folder) for folder in options.runs if finished(folder)]
-    variants = [Run(folder) for folder in options.variants if finished(folder)]
-    store = Store(options.data, options.cache)
-    found = measure(runs, variants, store, options.others, options.wide)
     stored = DOCS / f"{NAME}.json"
-    speeds = json.loads(stored.read_text())["facts"]["speeds"] if stored.exists() else {}
+    facts = json.loads(stored.read_text())["facts"] if stored.exists() else {}
+    models = {
+        kind: [path for path in getattr(options, kind) if kind not in ("runs", "variants") or finished(path)]
+        for kind in ("runs", "variants", "others", "wide", "bags")
+    }
+    first = Run(models["runs"][0])
+    found = measure(Store(options.data, options.cache), facts.get("kept", {}), models)
+    speeds = facts.get("speeds", {})
     if options.speed or not speeds:
-        models = {"transformer": runs[0].model, "scellm-small": scellm.models.load("scellm-small")}
-        speeds = {name: cells_per_second(model) for name, model in models.items()}
-    draw(runs, DOCS / f"{NAME}.png")
+        timed = {"transformer": first.model, "scellm-small": scellm.models.load("scellm-small")}
+        speeds = {name: cells_per_second(model) for name, model in timed.items()}
+    draw(found.runs, DOCS / f"{NAME}.png")
     tables = tables_of(found, speeds)
     facts = {
         "recipe": "scellm-transformer",
-        "sha256": runs[0].model.sha256,
-        "seeds": [run.seed for run in runs],
+        "sha256": first.model.sha256,
+        "seeds": [run.seed for run in found.runs],
         "speeds": speeds,
         "verdict": verdict_of(found)[1],
+        "kept": found.kept(),
     }
     print(write(NAME, "The transformer beside its bag", page_text(found, speeds), tables, facts))
     if options.ship:
         shipped = tables["The shipped weights and other options, on datasets left out"]
-        ship(runs[0].model, verdict_of(found)[1], shipped[["dataset", "PCA", BAG, OURS]])
+        ship(first.model, verdict_of(found)[1], shipped[["dataset", "PCA", BAG, OURS]])
 
 
 if __name__ == "__main__":

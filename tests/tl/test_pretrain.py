@@ -186,18 +186,6 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(pretrain, tmp_path):
     assert torch.equal(weights(pretrain(checkpoint_dir=tmp_path / "whole")), weights(whole))
 
 
-def test_the_start_is_kept_in_part(pretrain, tmp_path):
-    """The mean of the weights at the start and at the end, after a resume, too."""
-    trained, start = weights(pretrain()), weights(pretrain(keep_start=1.0))
-    assert not torch.equal(trained, start)
-    half = pretrain(keep_start=0.5, checkpoint_dir=tmp_path)
-    torch.testing.assert_close(weights(half), (trained + start) / 2, rtol=1e-5, atol=1e-7)
-    shutil.rmtree(tmp_path / "step-00000006")
-    assert torch.equal(weights(pretrain(keep_start=0.5, checkpoint_dir=tmp_path)), weights(half))
-    with pytest.raises(ValueError, match="keep_start is 2; it must be a number from 0 to 1"):
-        pretrain(keep_start=2)
-
-
 KILLED = """
 import sys, torch, scellm
 from scellm.data import GeneVocabulary
