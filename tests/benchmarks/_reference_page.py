@@ -15,7 +15,7 @@ TEXT = """
 from {n_real} measured cells of {n_studies} human studies, {n_drawn} cells drawn around the mean profiles of {n_profiled}
 others, and {n_mouse} mouse cells for types without human ones. A classifier on the embedding and one on the log expression of
 {n_genes} genes share the say; the one on genes counts by the square root of the share of these genes that the cells have
-({{doc}}`what that is worth <left_out>`). {{doc}}`All types by tissue <../guide/cell_types>`.
+({{doc}}`what that is worth <left_out>`), and the 15 nearest cells of the same data weigh a half. {{doc}}`All types by tissue <../guide/cell_types>`.
 
 Each of the studies below was left out in turn, with profiles made of the same cells, the reference was built from all
 others, and its cells were annotated (the classifier on genes leaves three studies out at a time); the temperature and the thresholds come from the other studies of the table. A cell is

@@ -23,7 +23,7 @@ TEXT = """
 likely type, too far from the reference, or a mix of types that no tissue has. Its thresholds (`scellm/annotation/_verdict.py`) lie
 just beyond the sets that fit among the rows marked *set*; which three numbers the rule is made of was chosen with all rows in view. Sets of the training corpus are among those
 that fit, so the encoder has seen them; the sets of the benchmark (`pbmc3k`, `baron`, `darmanis`, `lawlor`, `zheng`) it has not.
-Of the *test* rows that fit, two are in the reference (`trex_tcells`, `bone_marrow_hca_mini`) and two more in the corpus of the encoder. At most 400 cells of a set are read. Shuffled genes, empty droplets and doublets are made from real cells.
+Of the *test* rows that fit, two are in the reference (`trex_tcells`, `bone_marrow_hca_mini`) and two more in the corpus of the encoder. At most 400 cells of a set are read. *photoreceptors* are cells named so; none of these sets is of the retina, so each would be wrong. Shuffled genes, empty droplets and doublets are made from real cells.
 
 On the *test* rows: of {n_bad} that do not fit, {warned} are warned of; of {n_good} that fit, {alarms}.
 """
