@@ -5,7 +5,7 @@
     python tests/benchmarks/block_trials.py DATA CORPUS RUNS --page
 
 Trains what `TRIALS` lists on the bag of the recipe `transformer` (once for each seed), each on as many cells, into the folder RUNS; what
-is there is not trained again. CORPUS is the file of `training_corpus.py` without the datasets of `validation.py`. Models are compared
+is there is not trained again (*recipe* may be a run of `scellm pretrain transformer`: its model as `model`, its log as `history.csv`). CORPUS is the file of `training_corpus.py` without the datasets of `validation.py`. Models are compared
 on those datasets and on labeled ones of `corpus_more`, which no model has seen. One process needs one core; start two with different
 `--only` on two. `--page` writes `docs/benchmarks/block_trials.md`; scores of runs that are no longer at hand stay in its JSON file.
 """
@@ -65,6 +65,7 @@ TRIALS: dict[str, tuple[str, dict[str, Any]]] = {
     "genes-512": ("512 genes a view", {"views": {"max_genes": 512}}),
     "rate-10": ("ten times the rate", {"learning_rate": 4e-3}),
     "four-blocks": ("four blocks", {"architecture": {"depth": 4}}),
+    "recipe": ("the recipe itself, 163,840 cells", {"batch_size": 4096, "max_steps": 40}),
 }
 """What differs from `BASE`: in words, and as options of `tl.pretrain`; those that answer most first."""
 MORE = (
@@ -113,12 +114,12 @@ def train(run: str, corpus: Corpus, runs: Path) -> None:
     """Train one trial; on from its checkpoint, if there is one."""
     trial, seed = run.rsplit("-", 1)
     options = BASE | TRIALS[trial][1]
-    start = bag(corpus, runs, int(seed))
+    start, n_steps = bag(corpus, runs, int(seed)), options.pop("max_steps", CELLS // options["batch_size"])
     model = scellm.tl.pretrain(
         corpus,
         config=dataclasses.replace(start.config, **{"depth": 1} | options.pop("architecture", {})),
         init=start,
-        max_steps=CELLS // options["batch_size"],
+        max_steps=n_steps,
         max_genes=start.tokens.max_genes,
         rng=int(seed),
         checkpoint_dir=runs / run / "checkpoints",
@@ -247,7 +248,7 @@ def text_of(found: dict[str, dict[str, Any]], table: pd.DataFrame) -> str:
     n = len(found["PCA"]["macro_f1"])
     return "\n\n".join(
         [
-            f"Which options make a block of attention better than the bag of genes it is put on? {len(table)} were tried, each on {CELLS:,} cells and with "
+            f"Which options make a block of attention better than the bag of genes it is put on? {len(table)} were tried, each but *recipe* on {CELLS:,} cells and with "
             f"{'two seeds' if (table['seeds'] == '2').all() else 'one or two seeds'}, beside the bag of the same seed, on {n} labeled datasets that no model has seen: the "
             f"{len(validation.SETS)} of {{doc}}`transformer` and {len(MORE)} of another folder.",
             f"**{_said(better, 'Better than the bag')}; {_said(worse, 'worse')}.** The highest is *{best['trial']}* ({best['what']}) with {best['gain']:+.4f} "
@@ -255,8 +256,8 @@ def text_of(found: dict[str, dict[str, Any]], table: pd.DataFrame) -> str:
             f"The bag has {means['bag']:.4f} on these sets, PCA fitted to each {means['PCA']:.4f}; on those of the other folder alone {of_others['bag']:.4f} and {of_others['PCA']:.4f}.",
             "All losses are means of the first and of the last tenth of the steps: a trial whose losses do not fall says nothing of its option. No block collapsed "
             f"(highest anisotropy of a batch {table['highest anisotropy'].max():.2f}).",
-            "A block starts at zero, so what is trained little stays near its bag; these lengths show which way an option leads, not where it ends. What 164,000 cells do is on "
-            "the page {doc}`transformer`.",
+            "A block starts at zero, so what is trained little stays near its bag; these lengths show which way an option leads, not where it ends. "
+            "*recipe* has six times as many cells; more of it is on the page {doc}`transformer`.",
         ]
     )  # fmt: skip
 
