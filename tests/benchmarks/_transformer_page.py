@@ -292,7 +292,7 @@ def again(found: Results) -> str:
         spread = float(np.std(ours, ddof=1))
         bags = [mean(one) for one in found.bags.values()]
         of_bags = (
-            f" The spread is that of the bag: {len(bags)} bags of other seeds have {np.mean(bags):.4f} with a standard deviation of {np.std(bags, ddof=1):.4f} ({min(bags):.4f} to {max(bags):.4f}); "
+            f" The spread is that of the bag: {len(bags)} bags of as many seeds have {np.mean(bags):.4f} with a standard deviation of {np.std(bags, ddof=1):.4f} ({min(bags):.4f} to {max(bags):.4f}); "
             f"of its variance {_share_of_noisiest(found.bags)}."
             if len(bags) > 2
             else ""
