@@ -35,6 +35,7 @@ QUESTIONS = {
     "speed": "How many cells are embedded in a second, and what does padding that is not computed save?",
     "growth": "Do time and memory grow in proportion to the number of cells?",
     "batches": "Which way of joining batches mixes them and keeps the types?",
+    "block_trials": "Which options of a block of attention make it better than the bag it is put on?",
     "transformer": "Does a block of attention on a bag of genes tell cell types apart better?",
     "trust": "Which labels of a blood sample are right, and which evidence says so?",
     "verdict": "Does scellm notice cells that the reference does not fit?",
