@@ -248,7 +248,7 @@ def text_of(found: dict[str, dict[str, Any]], table: pd.DataFrame) -> str:
     n = len(found["PCA"]["macro_f1"])
     return "\n\n".join(
         [
-            f"Which options make a block of attention better than the bag of genes it is put on? {len(table)} were tried, each but *recipe* on {CELLS:,} cells and with "
+            f"{len(table)} options of a block of attention were tried, each but *recipe* on {CELLS:,} cells and with "
             f"{'two seeds' if (table['seeds'] == '2').all() else 'one or two seeds'}, beside the bag of the same seed, on {n} labeled datasets whose cells no model has seen (of some of the studies the corpus has mean profiles of types): the "
             f"{len(validation.SETS)} of {{doc}}`transformer` and {len(MORE)} of another folder.",
             f"**{_said(better, 'Better than the bag')}; {_said(worse, 'worse')}.** {'Every interval ends below the target' if (table['high'] < ENOUGH).all() else 'Not every interval ends below the target'} of the shipped model, {ENOUGH:+.3f}. The highest is *{best['trial']}* ({best['what']}) with {best['gain']:+.4f} "
@@ -268,7 +268,9 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
     shown["beside the bag (95 %)"] = [
         f"{row.gain:+.4f} ({row.low:+.4f} to {row.high:+.4f})" for row in table.itertuples()
     ]
-    return pd.concat([shown, table.drop(columns=[*shown.columns[:3], "gain", "low", "high"])], axis=1)
+    return pd.concat(
+        [shown, table.drop(columns=[*shown.columns[:3], "gain", "low", "high", "losses"])], axis=1
+    )
 
 
 def _said(trials: list[str], words: str) -> str:
@@ -291,6 +293,7 @@ def main() -> None:
         table = table_of(found)
         tables = {
             "Trials": shown(table),
+            "Losses, means of the first and of the last tenth": table[["trial", "losses"]],
             "Macro-F1 by dataset: PCA, the bag, and what each trial differs from it": by_set(found),
         }
         print(write(NAME, "Options of a block of attention", text_of(found, table), tables, {"runs": found}))
