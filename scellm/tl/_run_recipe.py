@@ -55,9 +55,8 @@ def run_recipe(
     if time_limit is not None and not sum(wanted):
         msg = f"A time limit of {time_limit:g} seconds needs a stage that may be shortened: give one a max_time."
         raise ValueError(msg)
-    check_replaceable(
-        out / recipe.name, overwrite=True, contents=ALL_FILES
-    )  # refused now, not after training
+    # refused now, not after training
+    check_replaceable(out / recipe.name, overwrite=True, contents=ALL_FILES)
     corpus = Corpus.build(sources, layer=layer, gene_key=gene_key, min_overlap=recipe.min_overlap)
     for stage in recipe.stages:
         if stage.recipe.batch_size > corpus.n_cells:

@@ -159,12 +159,11 @@ def _checked(content: dict[str, Any], where: str) -> RecipeFile:
             )
             raise ValueError(msg)
         before = config
-    if len({stage.name.lower() for stage in read.stages}) < len(
-        read.stages
-    ):  # some systems do not tell cases apart
+    names = [stage.name.lower() for stage in read.stages]  # some systems do not tell cases apart
+    if len(set(names)) < len(names):
         msg = f"{where}: two stages have one name; their checkpoints would be mixed up."
         raise ValueError(msg)
-    if any(stage.name.lower() == read.name.lower() for stage in read.stages):
+    if read.name.lower() in names:
         msg = (
             f"{where}: the model and a stage are both named {read.name!r}; each is a folder of the same place. Give one of them another "
             "name."

@@ -283,7 +283,7 @@ def again(found: Results) -> str:
             else f"no weight differs by more than {found.again['difference']:.2g} of the size of its tensor"
         )
         words.append(
-            f"**Retraining from the recipe {'reaches' if reaches else 'does not reach'} the numbers.** Trained anew on another machine of the same kind, with the seed of the recipe "
+            f"**Retraining from the recipe {'reaches' if reaches else 'does not reach'} the numbers.** Trained anew, with the seed of the recipe "
             f"({found.again['minutes']:.0f} minutes of one core; the shipped weights took {found.again['minutes of the shipped']:.0f}), {same}; macro-F1 is {found.again['again']:.4f}, that of the "
             f"shipped weights {found.again['shipped']:.4f}. Other processors and versions round in other ways."
         )
@@ -314,7 +314,12 @@ def _share_of_noisiest(bags: dict[str, Found]) -> str:
 def trials(found: Results) -> str:
     """What else was trained, each beside what it may be compared with."""
     words = [
-        "*all_trained* is the same block with gene embeddings trained along, on 128 genes a view and for 90 steps.",
+        "*all_trained* is the same block with gene embeddings trained along, on 128 genes a view and for 90 steps."
+        + (
+            f" *bag_more* is the bag alone, of the same seed, with `corpus_more` in the corpus, too (`training_corpus.py --more`): {mean(found.others['bag_more']):.4f} beside {mean(found.their_bags[0]):.4f}."
+            if "bag_more" in found.others
+            else ""
+        ),
     ]
     if "continued" in found.others:
         gap = mean(found.others["continued"]) - mean(found.ours[0])

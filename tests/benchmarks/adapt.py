@@ -57,12 +57,12 @@ def adapted(adata: ad.AnnData, model: CellLM, other: ad.AnnData | None = None, *
     return embed(adata, own)
 
 
-def embed(adata: ad.AnnData, model: CellLM) -> np.ndarray:
+def embed(adata: ad.AnnData, model: CellLM, min_overlap: float = 0.05) -> np.ndarray:
     """Embedding by a model, also of sets of few genes."""
     cells = adata.copy()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        scellm.tl.embed(cells, model, min_overlap=0.05, show_progress=False)
+        scellm.tl.embed(cells, model, min_overlap=min_overlap, show_progress=False)
     return np.asarray(cells.obsm["X_scellm"])
 
 

@@ -36,7 +36,7 @@ def read(data: Path, name: str) -> ad.AnnData:
     """The labeled cells of a set."""
     path = next(
         data / folder / f"{name}.h5ad"
-        for folder in ("corpus", "corpus_wide")
+        for folder in ("corpus", "corpus_wide", "corpus_more")
         if (data / folder / f"{name}.h5ad").exists()
     )
     adata = ad.read_h5ad(path)
